@@ -1,1 +1,3 @@
-//! wip
+//! Proves: the whole stack holds with real processes on loopback.
+
+mod flights_parts;
