@@ -1,1 +1,1 @@
-//! wip
+//! Proves: stores keep what they acknowledged, whatever ends the process.

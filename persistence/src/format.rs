@@ -1,0 +1,114 @@
+//! Format: the bytes of events and snapshots at rest; the only file that names the codec.
+//!
+//! ```text
+//! payload   format byte (1) | bincode 2, standard configuration (little endian, varint), serde
+//! checksum  CRC-32 (IEEE) over what identifies the row and what it holds:
+//!             u32 length of id | id | u64 seq | u32 length of tag | tag | u16 version |
+//!             u64 written at, ms | payload            (all numbers little endian)
+//! ```
+//!
+//! The format byte says how the bytes were encoded, the version beside the tag says which layout of
+//! the type was encoded: the first is this crate's, the second is the user's. Golden bytes of every
+//! released format stay in `persistence/fixtures/` and are decoded in tests for good.
+
+use crate::journal::EventRecord;
+use crate::snapshot::Snapshot;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The format byte that this version writes.
+pub const FORMAT: u8 = 1;
+
+/// Why bytes could not be made from a value, or a value from bytes.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// The bytes do not hold a value of the type.
+    #[error("cannot decode: {0}")]
+    Decode(String),
+    /// The type cannot be encoded, for example a sequence of unknown length.
+    #[error("cannot encode: {0}")]
+    Encode(String),
+    /// Bytes are left after the value: they are of another type, or of another version of it.
+    #[error("{0} bytes are left over after the value")]
+    LeftOver(usize),
+    /// The format byte is of no known format.
+    #[error("unknown format {0:?}; this program knows format 1")]
+    UnknownFormat(Option<u8>),
+}
+
+/// Encodes an event or a state.
+///
+/// # Errors
+/// [`FormatError::Encode`] when the type cannot be encoded.
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, FormatError> {
+    let mut bytes = vec![FORMAT];
+    bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())
+        .map_err(|error| FormatError::Encode(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// Decodes what [`encode`] made. Never allocates more than the limits of a payload allow, whatever
+/// the bytes claim.
+///
+/// # Errors
+/// See [`FormatError`].
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
+    let Some((&FORMAT, body)) = bytes.split_first() else {
+        return Err(FormatError::UnknownFormat(bytes.first().copied()));
+    };
+    let config = bincode::config::standard().with_limit::<{ Snapshot::PAYLOAD_BYTES_MAX }>();
+    let (value, read) = bincode::serde::decode_from_slice(body, config)
+        .map_err(|error| FormatError::Decode(error.to_string()))?;
+    if read == body.len() {
+        Ok(value)
+    } else {
+        Err(FormatError::LeftOver(body.len() - read))
+    }
+}
+
+/// The checksum of one row: of an event, or of a snapshot with its tag and version.
+pub(crate) fn checksum(id: &str, seq: u64, written_at_ms: u64, record: RecordRef<'_>) -> u32 {
+    let length = |text: &str| (text.len() as u64 as u32).to_le_bytes();
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&length(id));
+    hasher.update(id.as_bytes());
+    hasher.update(&seq.to_le_bytes());
+    hasher.update(&length(record.tag));
+    hasher.update(record.tag.as_bytes());
+    hasher.update(&record.version.to_le_bytes());
+    hasher.update(&written_at_ms.to_le_bytes());
+    hasher.update(record.payload);
+    hasher.finalize()
+}
+
+/// What a checksum covers beside its place.
+#[derive(Clone, Copy)]
+pub(crate) struct RecordRef<'a> {
+    pub(crate) tag: &'a str,
+    pub(crate) version: u16,
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> From<&'a EventRecord> for RecordRef<'a> {
+    fn from(record: &'a EventRecord) -> Self {
+        Self {
+            tag: &record.tag,
+            version: record.version,
+            payload: &record.payload,
+        }
+    }
+}
+
+impl<'a> From<&'a Snapshot> for RecordRef<'a> {
+    fn from(snapshot: &'a Snapshot) -> Self {
+        Self {
+            tag: &snapshot.tag,
+            version: snapshot.version,
+            payload: &snapshot.payload,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

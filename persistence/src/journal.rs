@@ -1,0 +1,281 @@
+//! Journal: the trait of stores that keep events, and what passes through it.
+
+use crate::error::{AppendError, ClaimError, JournalError};
+use crate::id::PersistenceId;
+use crate::snapshot::SnapshotStore;
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+
+/// A durable, ordered log of events for each persistence id, with fencing.
+///
+/// Object-safe: entities share an `Arc<dyn Journal>`. An implementation proves itself with
+/// [`crate::conformance::journal`].
+///
+/// # Delivery
+/// `Ok` of a writing method means: durable, and visible to every read that begins afterwards, in
+/// every process. An append is all there or not at all. After an error other than
+/// [`JournalError::Halted`] nothing was written.
+///
+/// # Cancel safety
+/// A future that is dropped after its first poll does not take back what it asked for.
+pub trait Journal: Send + Sync + 'static {
+    /// Appends events after the expected sequence number, if the fence holds. The checks and the
+    /// write are one transaction. No events is allowed: the checks are made, nothing is written.
+    ///
+    /// # Errors
+    /// See [`AppendError`]. What is refused spoils no other append, also when they share a commit.
+    fn append(&self, request: AppendRequest) -> BoxFuture<'_, Result<Appended, AppendError>>;
+
+    /// Reads the events of one id from `from_seq` on, at most `max` of them, in order and without
+    /// gaps. An empty page means that there are none.
+    ///
+    /// # Errors
+    /// [`JournalError::Corrupt`] names the first event that is damaged or missing.
+    fn read<'a>(
+        &'a self,
+        id: &'a PersistenceId,
+        from_seq: u64,
+        max: usize,
+    ) -> BoxFuture<'a, Result<EventPage, JournalError>>;
+
+    /// The newest sequence number of an id; 0 if it has no events.
+    ///
+    /// # Errors
+    /// See [`JournalError`].
+    fn highest_seq<'a>(&'a self, id: &'a PersistenceId)
+    -> BoxFuture<'a, Result<u64, JournalError>>;
+
+    /// Claims a scope: from now on only appends whose fence has exactly this epoch are accepted.
+    /// Claiming the current epoch again is fine and changes nothing.
+    ///
+    /// # Errors
+    /// [`ClaimError::Fenced`] when a higher epoch was claimed already.
+    fn claim<'a>(&'a self, scope: &'a str, epoch: u64) -> BoxFuture<'a, Result<(), ClaimError>>;
+
+    /// Gives the next number of a series, from 1 on. No number is given twice, whoever asks; after
+    /// a crash a number may be left out.
+    ///
+    /// # Errors
+    /// See [`JournalError`].
+    fn next_term<'a>(&'a self, scope: &'a str) -> BoxFuture<'a, Result<u64, JournalError>>;
+
+    /// The snapshot store that lives in the same place, if there is one.
+    fn snapshots(&self) -> Option<Arc<dyn SnapshotStore>> {
+        None
+    }
+
+    /// Finishes what was accepted, then refuses all further calls with [`JournalError::Closed`].
+    /// A second call waits for the same end.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Events to be written for one id.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AppendRequest {
+    /// Whose events.
+    pub id: PersistenceId,
+    /// The newest sequence number that the writer knows; 0 if it knows of no events. The first of
+    /// `events` gets the next one.
+    pub expected_seq: u64,
+    /// The right by which is written; `None` for entities that are not sharded.
+    pub fence: Option<Fence>,
+    /// What is written, in order.
+    pub events: Vec<EventRecord>,
+}
+
+impl AppendRequest {
+    /// An append without a fence.
+    #[must_use]
+    pub fn new(id: PersistenceId, expected_seq: u64, events: Vec<EventRecord>) -> Self {
+        Self {
+            id,
+            expected_seq,
+            fence: None,
+            events,
+        }
+    }
+
+    /// The same with a fence.
+    #[must_use]
+    pub fn fenced(mut self, fence: Option<Fence>) -> Self {
+        self.fence = fence;
+        self
+    }
+}
+
+/// What was appended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// The newest sequence number of the id now.
+    pub seq: u64,
+    /// The position of its last event among all events of the journal; 0 when the append was
+    /// empty. Positions grow in commit order, and some are left out.
+    pub position: u64,
+}
+
+impl Appended {
+    /// For implementers of [`Journal`].
+    #[must_use]
+    pub fn new(seq: u64, position: u64) -> Self {
+        Self { seq, position }
+    }
+}
+
+/// Scope and epoch which a write carries: the store refuses it unless exactly this epoch is the
+/// last one that was claimed for the scope ([`Journal::claim`]).
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct Fence {
+    /// What the epoch is of, for example one shard of one kind. Any text.
+    pub scope: Arc<str>,
+    /// The epoch that the writer was given.
+    pub epoch: u64,
+}
+
+impl Fence {
+    /// The longest scope in bytes. Stores refuse longer ones.
+    pub const SCOPE_BYTES_MAX: usize = 1024;
+
+    /// The right to write within `scope` at `epoch`.
+    #[must_use]
+    pub fn new(scope: impl Into<Arc<str>>, epoch: u64) -> Self {
+        Self {
+            scope: scope.into(),
+            epoch,
+        }
+    }
+}
+
+/// One event as it is stored: what it is called, in which version, and its bytes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct EventRecord {
+    /// The stable name of the event's type; a contract, like a name on the wire.
+    pub tag: Arc<str>,
+    /// The version of the type's layout.
+    pub version: u16,
+    /// The encoded event ([`crate::format`]).
+    pub payload: Vec<u8>,
+}
+
+impl EventRecord {
+    /// The longest tag in bytes. Stores refuse longer ones.
+    pub const TAG_BYTES_MAX: usize = 256;
+    /// The largest payload in bytes, 16 MiB. Stores refuse larger ones.
+    pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
+
+    /// An event in its stored form.
+    #[must_use]
+    pub fn new(tag: impl Into<Arc<str>>, version: u16, payload: Vec<u8>) -> Self {
+        Self {
+            tag: tag.into(),
+            version,
+            payload,
+        }
+    }
+}
+
+/// One event that was read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct StoredEvent {
+    /// Its number within the id, from 1 on without gaps.
+    pub seq: u64,
+    /// Its position among all events of the journal.
+    pub position: u64,
+    /// When it was written: milliseconds since 1970 by the clock of the writer. For humans and
+    /// queries; nothing is ordered by it.
+    pub written_at_ms: u64,
+    /// What was written.
+    pub record: EventRecord,
+}
+
+impl StoredEvent {
+    /// For implementers of [`Journal`].
+    #[must_use]
+    pub fn new(seq: u64, position: u64, written_at_ms: u64, record: EventRecord) -> Self {
+        Self {
+            seq,
+            position,
+            written_at_ms,
+            record,
+        }
+    }
+}
+
+/// Some events of one id, in order.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct EventPage {
+    /// The events, without gaps.
+    pub events: Vec<StoredEvent>,
+    /// The newest sequence number of the id when the page was read.
+    pub highest_seq: u64,
+}
+
+impl EventPage {
+    /// For implementers of [`Journal`].
+    #[must_use]
+    pub fn new(events: Vec<StoredEvent>, highest_seq: u64) -> Self {
+        Self {
+            events,
+            highest_seq,
+        }
+    }
+}
+
+/// The largest number of events in one append. Stores refuse more.
+pub const APPEND_EVENTS_MAX: usize = 10_000;
+
+impl AppendRequest {
+    /// Compares with the limits that hold for every store. Implementers call it first.
+    ///
+    /// # Errors
+    /// [`JournalError::TooLarge`] names the limit.
+    pub fn check_limits(&self) -> Result<(), JournalError> {
+        within(
+            "persistence id in bytes",
+            self.id.as_str().len(),
+            PersistenceId::BYTES_MAX,
+        )?;
+        within("events in one append", self.events.len(), APPEND_EVENTS_MAX)?;
+        if let Some(fence) = &self.fence {
+            check_scope(&fence.scope)?;
+        }
+        for event in &self.events {
+            within("tag in bytes", event.tag.len(), EventRecord::TAG_BYTES_MAX)?;
+            within(
+                "event in bytes",
+                event.payload.len(),
+                EventRecord::PAYLOAD_BYTES_MAX,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Roughly how many bytes it adds to the store.
+    pub(crate) fn bytes(&self) -> usize {
+        self.events
+            .iter()
+            .map(|event| event.payload.len() + event.tag.len() + 64)
+            .sum()
+    }
+}
+
+/// Compares a scope with the limit that holds for every store.
+pub(crate) fn check_scope(scope: &str) -> Result<(), JournalError> {
+    within("scope in bytes", scope.len(), Fence::SCOPE_BYTES_MAX)
+}
+
+pub(crate) fn within(what: &'static str, actual: usize, limit: usize) -> Result<(), JournalError> {
+    if actual <= limit {
+        return Ok(());
+    }
+    Err(JournalError::TooLarge {
+        what,
+        actual: actual as u64,
+        limit: limit as u64,
+    })
+}
