@@ -37,6 +37,12 @@ pub enum JournalError {
         /// The error that halted it.
         reason: Arc<str>,
     },
+    /// The store found a contradiction in itself while it wrote this. Nothing of it was written.
+    #[error("the store refused: {reason}; verify it")]
+    Refused {
+        /// What the store said.
+        reason: String,
+    },
     /// The store does not keep what cannot be kept: too long, too many, out of range.
     #[error("refused: {what} is {actual}, the limit is {limit}")]
     TooLarge {

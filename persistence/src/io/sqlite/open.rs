@@ -1,0 +1,183 @@
+//! Open: makes or recognises the file, compares it with the marks, and starts the threads.
+
+use crate::error::OpenError;
+use crate::io::sqlite::checkpoint::{self, Keeper};
+use crate::io::sqlite::committer::{Committer, Request};
+use crate::io::sqlite::halt::{Halt, read_marker};
+use crate::io::sqlite::marks::{self, Mark};
+use crate::io::sqlite::reader::{self, TASKS_MAX, Task, Tasks};
+use crate::io::sqlite::schema::{self, Kind, store_error};
+use crate::io::sqlite::{SqliteConfig, beside, sync_folder};
+use crate::logic::mark;
+use rusqlite::Connection;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use tokio::sync::{mpsc, watch};
+
+/// A journal with its threads running.
+pub(super) struct Running {
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) tasks: mpsc::Sender<Task>,
+    pub(super) halt: Arc<Halt>,
+    /// Its sender is dropped when all threads have ended and the file is closed.
+    pub(super) ended: watch::Receiver<()>,
+}
+
+/// Opens `path`, or makes it. Blocks.
+pub(super) fn open(path: &Path, config: SqliteConfig) -> Result<Running, OpenError> {
+    let halt = Halt::new(path);
+    refuse_if_halted(&halt)?;
+    let (db, mark) = open_verified(path, &config)?;
+    start(path, config, Arc::new(halt), db, mark)
+}
+
+fn refuse_if_halted(halt: &Halt) -> Result<(), OpenError> {
+    let marker = halt.marker().to_owned();
+    match std::fs::exists(&marker) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(OpenError::Halted {
+            reason: read_marker(&marker),
+            marker,
+        }),
+        Err(source) => Err(OpenError::File {
+            what: "look for",
+            path: marker,
+            source,
+        }),
+    }
+}
+
+/// The committer's connection to a file that holds all that was acknowledged, and a mark for it.
+fn open_verified(path: &Path, config: &SqliteConfig) -> Result<(Connection, Mark), OpenError> {
+    let failed = |error: rusqlite::Error| store_error(path, &error);
+    let db = schema::connect(path, config.busy_limit).map_err(failed)?;
+    schema::recognise(&db, path)?;
+    schema::enter_wal_mode(&db, config.busy_limit).map_err(failed)?;
+    schema::prepare(&db).map_err(failed)?;
+    db.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+    // Looked at again, now that nobody else can be making it.
+    if matches!(schema::recognise(&db, path)?, Kind::Empty) {
+        schema::create(&db).map_err(failed)?;
+        db.execute_batch("COMMIT; BEGIN IMMEDIATE")
+            .map_err(failed)?;
+    }
+    let mark = verify_and_mark(&db, path)?;
+    db.execute_batch("ROLLBACK").map_err(failed)?;
+    Ok((db, mark))
+}
+
+/// Compares the file with the marks. The write lock is held.
+fn verify_and_mark(db: &Connection, path: &Path) -> Result<Mark, OpenError> {
+    sync_log(path)?;
+    let found = schema::head(db).map_err(|error| store_error(path, &error))?;
+    let old = marks::read_all(path)?;
+    let heads: Vec<_> = old.iter().map(|(_, head)| *head).collect();
+    if let Some(missed) = mark::not_reached(found, &heads) {
+        let (mark, acknowledged) = &old[missed];
+        return Err(OpenError::AcknowledgedMissing {
+            path: path.to_owned(),
+            commit: found.commit,
+            position: found.position,
+            acknowledged: acknowledged.commit,
+            acknowledged_position: acknowledged.position,
+            mark: mark.clone(),
+        });
+    }
+    if old.is_empty() && found.commit > 0 {
+        let path = path.display();
+        tracing::warn!(%path, "no mark says what was acknowledged: the journal is taken as it is");
+    }
+    let mark = Mark::create(path, found).map_err(|source| OpenError::File {
+        what: "write a mark beside",
+        path: path.to_owned(),
+        source,
+    })?;
+    marks::remove(old);
+    Ok(mark)
+}
+
+/// Makes durable what a killed process may have left in the log without forcing it to disk, since
+/// from now on it is read as committed. Then the names of the files.
+fn sync_log(path: &Path) -> Result<(), OpenError> {
+    let file_error = |path: PathBuf, source: io::Error| OpenError::File {
+        what: "force to disk",
+        path,
+        source,
+    };
+    let log = beside(path, "-wal");
+    match File::open(&log).and_then(|file| file.sync_all()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(file_error(log, source)),
+    }
+    sync_folder(path).map_err(|source| file_error(path.to_owned(), source))
+}
+
+fn start(
+    path: &Path,
+    config: SqliteConfig,
+    halt: Arc<Halt>,
+    db: Connection,
+    mark: Mark,
+) -> Result<Running, OpenError> {
+    let failed = |error: rusqlite::Error| store_error(path, &error);
+    let another = || -> rusqlite::Result<Connection> {
+        let db = schema::connect(path, config.busy_limit)?;
+        schema::prepare(&db)?;
+        Ok(db)
+    };
+    let (requests, request_receiver) = mpsc::channel(config.queue_requests_max.get());
+    let (tasks, task_receiver) = mpsc::channel(TASKS_MAX);
+    let (keeper, waker) = checkpoint::channel();
+    let mut others = Vec::new();
+
+    let queue: Tasks = Arc::new(Mutex::new(task_receiver));
+    for _ in 0..config.readers.get() {
+        let (db, queue) = (another().map_err(failed)?, Arc::clone(&queue));
+        others.push(spawn("otava-journal-read", move || {
+            reader::run(&db, &queue)
+        })?);
+    }
+    let keep = Keeper {
+        db: another().map_err(failed)?,
+        halt: Arc::clone(&halt),
+        mark: mark.sync_file(),
+        mark_sync: config.mark_sync,
+        pages_max: config.checkpoint_pages,
+        waker,
+    };
+    others.push(spawn("otava-journal-keep", move || keep.run())?);
+
+    let (alive, ended) = watch::channel(());
+    let committer = Committer {
+        db,
+        config,
+        halt: Arc::clone(&halt),
+        mark,
+        requests: request_receiver,
+        keeper,
+        others,
+    };
+    spawn("otava-journal-write", move || {
+        committer.run();
+        drop(alive);
+    })?;
+    Ok(Running {
+        requests,
+        tasks,
+        halt,
+        ended,
+    })
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
+    spawned.map_err(|source| OpenError::File {
+        what: "start the thread",
+        path: name.into(),
+        source,
+    })
+}

@@ -1,0 +1,174 @@
+//! Schema: the tables of the embedded journal, how its file is made and recognised.
+//!
+//! | table | one row for each | notes |
+//! | --- | --- | --- |
+//! | `head` | the journal | commits so far and the newest position; grows with each commit |
+//! | `streams` | persistence id | a small number stands for the id elsewhere; the slice is kept for queries |
+//! | `events` | event | `position` orders all events, (`stream`, `seq`) those of one id |
+//! | `snapshots` | snapshot | |
+//! | `epochs` | scope | the epoch that was claimed last |
+//! | `terms` | series | the number that was given last |
+//!
+//! Each row with content has a CRC-32 ([`crate::format`]), for SQLite's pages have none. A later
+//! version adds columns and tables, raises `user_version`, and reads what this one wrote.
+
+use crate::error::OpenError;
+use crate::logic::mark::Head;
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// `OTAV` in the header of the file says whose it is.
+const APPLICATION_ID: i32 = 0x4F54_4156;
+/// The format of the file.
+const FORMAT: u32 = 1;
+
+const TABLES: &str = "
+CREATE TABLE head (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    commits INTEGER NOT NULL,
+    position INTEGER NOT NULL
+) STRICT;
+INSERT INTO head VALUES (1, 0, 0);
+CREATE TABLE streams (
+    stream INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    slice INTEGER NOT NULL
+) STRICT;
+CREATE TABLE events (
+    position INTEGER PRIMARY KEY,
+    stream INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    tag TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    written_at_ms INTEGER NOT NULL,
+    payload BLOB NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX events_of_stream ON events (stream, seq);
+CREATE TABLE snapshots (
+    snapshot INTEGER PRIMARY KEY,
+    stream INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    tag TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    payload BLOB NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX snapshots_of_stream ON snapshots (stream, seq);
+CREATE TABLE epochs (
+    scope TEXT PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE terms (
+    scope TEXT PRIMARY KEY,
+    term INTEGER NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// Opens a connection that waits for others by [`super::busy`], and does not fold the log into the
+/// main file when it closes: until the file is verified, nothing of it may be overwritten.
+pub(super) fn connect(path: &Path, busy_limit: Duration) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    super::busy::install(&mut connection, busy_limit)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// Settings that a connection does not keep in the file.
+pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL;
+         PRAGMA wal_autocheckpoint = 0;
+         PRAGMA cache_size = -16384;
+         PRAGMA trusted_schema = OFF;",
+    )
+}
+
+/// Puts the file into write-ahead mode. Several processes may try at once, and then SQLite may say
+/// "busy" without asking the busy handler; it is asked again until the limit.
+pub(super) fn enter_wal_mode(connection: &Connection, limit: Duration) -> rusqlite::Result<()> {
+    let begin = Instant::now();
+    loop {
+        let mode = connection
+            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+        let busy = match mode {
+            Ok(mode) if mode.eq_ignore_ascii_case("wal") => return Ok(()),
+            Ok(_) => None,
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Some(error),
+            Err(error) => return Err(error),
+        };
+        if begin.elapsed() >= limit {
+            return Err(busy.unwrap_or(rusqlite::Error::QueryReturnedNoRows));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What a file turned out to be.
+pub(super) enum Kind {
+    Empty,
+    Journal,
+}
+
+/// Looks whose file it is, before anything is written to it.
+pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<Kind, OpenError> {
+    let looked = || -> rusqlite::Result<(i64, i32, u32)> {
+        let tables = "SELECT count(*) FROM sqlite_schema";
+        Ok((
+            connection.query_row(tables, [], |row| row.get(0))?,
+            connection.pragma_query_value(None, "application_id", |row| row.get(0))?,
+            connection.pragma_query_value(None, "user_version", |row| row.get(0))?,
+        ))
+    };
+    match looked() {
+        Ok((0, 0, 0)) => Ok(Kind::Empty),
+        Ok((_, APPLICATION_ID, FORMAT)) => Ok(Kind::Journal),
+        Ok((_, APPLICATION_ID, found)) => Err(OpenError::NewerFormat {
+            path: path.to_owned(),
+            found,
+            known: FORMAT,
+        }),
+        Ok(_) => Err(OpenError::NotAJournal {
+            path: path.to_owned(),
+        }),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+            Err(OpenError::NotAJournal {
+                path: path.to_owned(),
+            })
+        }
+        Err(error) => Err(store_error(path, &error)),
+    }
+}
+
+/// Makes the tables; within a transaction of the caller, so that they are there whole or not.
+pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(TABLES)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", FORMAT)
+}
+
+/// The newest commit and position.
+pub(super) fn head(connection: &Connection) -> rusqlite::Result<Head> {
+    let mut statement = connection.prepare_cached("SELECT commits, position FROM head")?;
+    statement.query_row([], |row| {
+        let (commit, position): (i64, i64) = (row.get(0)?, row.get(1)?);
+        Ok(Head {
+            commit: commit.cast_unsigned(),
+            position: position.cast_unsigned(),
+        })
+    })
+}
+
+pub(super) fn store_error(path: &Path, error: &rusqlite::Error) -> OpenError {
+    OpenError::Store {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
+}

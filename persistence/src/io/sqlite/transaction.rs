@@ -1,0 +1,352 @@
+//! Transaction: what one request does to the tables, within a transaction of the committer.
+//!
+//! Checks come before writes, so a refused request leaves nothing behind and the others of the batch
+//! go on.
+
+use crate::error::{AppendError, JournalError};
+use crate::format::{RecordRef, checksum};
+use crate::id::PersistenceId;
+use crate::io::sqlite::Severity;
+use crate::journal::{AppendRequest, Appended, Fence};
+use crate::logic::mark::Head;
+use crate::snapshot::Snapshot;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+/// What the committer is asked to do.
+pub(super) enum Job {
+    Append(AppendRequest),
+    Claim {
+        scope: Arc<str>,
+        epoch: u64,
+    },
+    DeleteSnapshots {
+        id: PersistenceId,
+        seq_max: u64,
+    },
+    NextTerm {
+        scope: Arc<str>,
+    },
+    SaveSnapshot {
+        snapshot: Snapshot,
+        keep: NonZeroU32,
+    },
+}
+
+impl Job {
+    /// Roughly how many bytes it adds to a commit.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Append(request) => request.bytes(),
+            Self::SaveSnapshot { snapshot, .. } => snapshot.payload.len(),
+            Self::Claim { .. } | Self::DeleteSnapshots { .. } | Self::NextTerm { .. } => 64,
+        }
+    }
+}
+
+/// What was done. Holds once the transaction is committed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Done {
+    Appended(Appended),
+    Nothing,
+    Term(u64),
+}
+
+/// Why a job was not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// The rules say no. Nothing of the job was written.
+    #[error(transparent)]
+    Refused(AppendError),
+    /// The database said no.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// The journal cannot be trusted any more.
+    #[error("{0}")]
+    Untrusted(String),
+}
+
+impl Fault {
+    pub(super) fn is_constraint(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if matches!(super::severity(error), Severity::Constraint))
+    }
+}
+
+/// The numbers that stand for persistence ids. They never change once they are committed.
+#[derive(Default)]
+pub(super) struct Streams {
+    known: HashMap<PersistenceId, i64>,
+    /// Given in the transaction that is under way.
+    given: Vec<(PersistenceId, i64)>,
+}
+
+/// Ids that are remembered; some 100 bytes each.
+const STREAMS_MAX: usize = 65_536;
+
+impl Streams {
+    pub(super) fn committed(&mut self) {
+        if self.known.len() + self.given.len() > STREAMS_MAX {
+            self.known.clear();
+        }
+        self.known.extend(self.given.drain(..));
+    }
+
+    pub(super) fn rolled_back(&mut self) {
+        self.given.clear();
+    }
+
+    fn find(&mut self, db: &Connection, id: &PersistenceId) -> rusqlite::Result<Option<i64>> {
+        if let Some(stream) = self.known.get(id) {
+            return Ok(Some(*stream));
+        }
+        let stream = stream_of(db, id)?;
+        if let Some(stream) = stream {
+            self.given.push((id.clone(), stream));
+        }
+        Ok(stream)
+    }
+
+    fn find_or_give(&mut self, db: &Connection, id: &PersistenceId) -> rusqlite::Result<i64> {
+        if let Some(stream) = self.find(db, id)? {
+            return Ok(stream);
+        }
+        db.prepare_cached("INSERT INTO streams (id, slice) VALUES (?1, ?2)")?
+            .execute(params![id.as_str(), id.slice()])?;
+        let stream = db.last_insert_rowid();
+        self.given.push((id.clone(), stream));
+        Ok(stream)
+    }
+}
+
+/// One transaction under way.
+pub(super) struct Transaction<'a> {
+    pub(super) db: &'a Connection,
+    pub(super) streams: &'a mut Streams,
+    /// The head when it began, with the events that were added since.
+    pub(super) head: Head,
+    pub(super) now_ms: u64,
+    /// Whether there is anything to commit.
+    pub(super) dirty: bool,
+}
+
+impl Transaction<'_> {
+    pub(super) fn apply(&mut self, job: &Job) -> Result<Done, Fault> {
+        match job {
+            Job::Append(request) => self.append(request).map(Done::Appended),
+            Job::Claim { scope, epoch } => self.claim(scope, *epoch),
+            Job::DeleteSnapshots { id, seq_max } => self.delete_snapshots(id, *seq_max),
+            Job::NextTerm { scope } => self.next_term(scope).map(Done::Term),
+            Job::SaveSnapshot { snapshot, keep } => self.save_snapshot(snapshot, *keep),
+        }
+    }
+
+    fn append(&mut self, request: &AppendRequest) -> Result<Appended, Fault> {
+        if let Some(fence) = &request.fence {
+            self.check_fence(fence)?;
+        }
+        let stream = self.streams.find(self.db, &request.id)?;
+        let actual = stream.map_or(Ok(0), |stream| highest_seq(self.db, stream))?;
+        let expected = request.expected_seq;
+        if actual != expected {
+            return Err(Fault::Refused(AppendError::WrongSequence {
+                expected,
+                actual,
+            }));
+        }
+        if request.events.is_empty() {
+            return Ok(Appended::new(actual, 0));
+        }
+        self.dirty = true;
+        let stream = self.streams.find_or_give(self.db, &request.id)?;
+        let seq = self.insert_events(request, stream)?;
+        Ok(Appended::new(seq, self.head.position))
+    }
+
+    fn insert_events(&mut self, request: &AppendRequest, stream: i64) -> rusqlite::Result<u64> {
+        let mut insert = self.db.prepare_cached(
+            "INSERT INTO events (position, stream, seq, tag, version, written_at_ms, payload, crc)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?;
+        let mut seq = request.expected_seq;
+        for record in &request.events {
+            seq += 1;
+            self.head.position += 1;
+            let crc = checksum(
+                request.id.as_str(),
+                seq,
+                self.now_ms,
+                RecordRef::from(record),
+            );
+            insert.execute(params![
+                self.head.position.cast_signed(),
+                stream,
+                seq.cast_signed(),
+                record.tag,
+                record.version,
+                self.now_ms.cast_signed(),
+                record.payload,
+                crc
+            ])?;
+        }
+        Ok(seq)
+    }
+
+    fn check_fence(&self, fence: &Fence) -> Result<(), Fault> {
+        let current = self.number(EPOCH, &fence.scope)?.unwrap_or_default();
+        if current == fence.epoch {
+            return Ok(());
+        }
+        Err(Fault::Refused(AppendError::Fenced { current }))
+    }
+
+    fn claim(&mut self, scope: &str, epoch: u64) -> Result<Done, Fault> {
+        let current = self.number(EPOCH, scope)?;
+        match current {
+            Some(current) if current > epoch => {
+                Err(Fault::Refused(AppendError::Fenced { current }))
+            }
+            Some(current) if current == epoch => Ok(Done::Nothing),
+            _ => {
+                self.dirty = true;
+                self.set_number(
+                    "INSERT OR REPLACE INTO epochs VALUES (?1, ?2, ?3)",
+                    scope,
+                    epoch,
+                )?;
+                Ok(Done::Nothing)
+            }
+        }
+    }
+
+    fn next_term(&mut self, scope: &str) -> Result<u64, Fault> {
+        let term = self.number(TERM, scope)?.unwrap_or_default() + 1;
+        self.dirty = true;
+        self.set_number(
+            "INSERT OR REPLACE INTO terms VALUES (?1, ?2, ?3)",
+            scope,
+            term,
+        )?;
+        Ok(term)
+    }
+
+    fn number(&self, select: &str, scope: &str) -> Result<Option<u64>, Fault> {
+        let row = self
+            .db
+            .prepare_cached(select)?
+            .query_row([scope], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+            })
+            .optional()?;
+        let Some((number, crc)) = row else {
+            return Ok(None);
+        };
+        let number = number.cast_unsigned();
+        if i64::from(number_checksum(scope, number)) != crc {
+            return Err(Fault::Untrusted(format!(
+                "the epoch or term of {scope:?} is damaged"
+            )));
+        }
+        Ok(Some(number))
+    }
+
+    fn set_number(&self, insert: &str, scope: &str, number: u64) -> rusqlite::Result<()> {
+        let crc = number_checksum(scope, number);
+        self.db
+            .prepare_cached(insert)?
+            .execute(params![scope, number.cast_signed(), crc])?;
+        Ok(())
+    }
+
+    fn save_snapshot(&mut self, snapshot: &Snapshot, keep: NonZeroU32) -> Result<Done, Fault> {
+        let Ok(seq) = i64::try_from(snapshot.seq) else {
+            let too_large = JournalError::TooLarge {
+                what: "sequence number",
+                actual: snapshot.seq,
+                limit: i64::MAX as u64,
+            };
+            return Err(Fault::Refused(too_large.into()));
+        };
+        self.dirty = true;
+        let stream = self.streams.find_or_give(self.db, &snapshot.id)?;
+        let crc = checksum(
+            snapshot.id.as_str(),
+            snapshot.seq,
+            0,
+            RecordRef::from(snapshot),
+        );
+        self.db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO snapshots (stream, seq, tag, version, payload, crc)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![
+                stream,
+                seq,
+                snapshot.tag,
+                snapshot.version,
+                snapshot.payload,
+                crc
+            ])?;
+        self.db
+            .prepare_cached(
+                "DELETE FROM snapshots WHERE stream = ?1 AND seq < (SELECT min(seq) FROM
+                 (SELECT seq FROM snapshots WHERE stream = ?1 ORDER BY seq DESC LIMIT ?2))",
+            )?
+            .execute(params![stream, keep.get()])?;
+        Ok(Done::Nothing)
+    }
+
+    fn delete_snapshots(&mut self, id: &PersistenceId, seq_max: u64) -> Result<Done, Fault> {
+        let Some(stream) = self.streams.find(self.db, id)? else {
+            return Ok(Done::Nothing);
+        };
+        let seq_max = i64::try_from(seq_max).unwrap_or(i64::MAX);
+        let removed = self
+            .db
+            .prepare_cached("DELETE FROM snapshots WHERE stream = ?1 AND seq <= ?2")?
+            .execute(params![stream, seq_max])?;
+        self.dirty |= removed > 0;
+        Ok(Done::Nothing)
+    }
+
+    /// Takes note of the commit that follows.
+    pub(super) fn write_head(&mut self) -> rusqlite::Result<()> {
+        self.head.commit += 1;
+        self.db
+            .prepare_cached("UPDATE head SET commits = ?1, position = ?2")?
+            .execute([
+                self.head.commit.cast_signed(),
+                self.head.position.cast_signed(),
+            ])?;
+        Ok(())
+    }
+}
+
+const EPOCH: &str = "SELECT epoch, crc FROM epochs WHERE scope = ?1";
+const TERM: &str = "SELECT term, crc FROM terms WHERE scope = ?1";
+
+/// The checksum of an epoch or a term: scope, then the number, little endian.
+pub(super) fn number_checksum(scope: &str, number: u64) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(scope.as_bytes());
+    hasher.update(&number.to_le_bytes());
+    hasher.finalize()
+}
+
+/// The number that stands for an id, if it has ever been written.
+pub(super) fn stream_of(db: &Connection, id: &PersistenceId) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached("SELECT stream FROM streams WHERE id = ?1")?
+        .query_row([id.as_str()], |row| row.get(0))
+        .optional()
+}
+
+/// The newest sequence number of a stream.
+pub(super) fn highest_seq(db: &Connection, stream: i64) -> rusqlite::Result<u64> {
+    let highest = db
+        .prepare_cached("SELECT seq FROM events WHERE stream = ?1 ORDER BY seq DESC LIMIT 1")?
+        .query_row([stream], |row| row.get::<_, i64>(0))
+        .optional()?;
+    Ok(highest.unwrap_or(0).cast_unsigned())
+}
