@@ -1,4 +1,13 @@
-//! Proves: stores keep what they acknowledged, whatever ends the process.
+//! Proves: stores keep what they acknowledged, whatever ends the process or harms the file.
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
+mod batches;
+mod child;
 mod conforms;
+mod crash;
+mod damage;
+mod fixture;
+mod fsync;
+mod opening;
+mod shared;
+mod support;

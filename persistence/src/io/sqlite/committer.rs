@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// A job, and who waits for it.
@@ -36,6 +36,34 @@ pub(super) struct Committer {
     pub(super) others: Vec<JoinHandle<()>>,
 }
 
+/// How long the committer lets requests gather before it begins.
+///
+/// Writers that were just answered come back within microseconds, but the next commit would begin
+/// without them; batches then alternate between the few and the many. So it gives the processor
+/// away until as many wait as were in sight after the last commit, at most for a part of what that
+/// commit took. A lone writer is never kept waiting: nobody else is in sight.
+#[derive(Default)]
+struct Pace {
+    in_sight: usize,
+    limit: Duration,
+}
+
+impl Pace {
+    const LIMIT_MAX: Duration = Duration::from_millis(1);
+
+    fn committed(&mut self, took: Duration, in_sight: usize) {
+        self.in_sight = in_sight;
+        self.limit = (took / 4).min(Self::LIMIT_MAX);
+    }
+
+    fn let_gather(&self, waiting: impl Fn() -> usize) {
+        let begin = Instant::now();
+        while waiting() < self.in_sight && begin.elapsed() < self.limit {
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// Why nothing of a batch was done, or nobody knows.
 enum Failure {
     Busy,
@@ -50,6 +78,8 @@ impl Committer {
         if ran.is_err() {
             self.halt.halt("the committer panicked");
         }
+        // Whoever still waits for an answer learns that there is none.
+        drop(self.requests);
         drop(self.keeper);
         for thread in self.others {
             drop(thread.join());
@@ -65,19 +95,24 @@ impl Committer {
     fn serve(&mut self) {
         let mut streams = Streams::default();
         let mut batch = Vec::new();
+        let mut pace = Pace::default();
         while let Some(first) = self.requests.blocking_recv() {
             batch.push(first);
-            self.commit(&mut batch, &mut streams);
+            pace.let_gather(|| self.requests.len() + 1);
+            let begin = Instant::now();
+            let answered = self.commit(&mut batch, &mut streams);
+            pace.committed(begin.elapsed(), answered + self.requests.len());
         }
     }
 
-    /// Commits what is in `batch` and what waits behind it, and answers all of it.
-    fn commit(&mut self, batch: &mut Vec<Request>, streams: &mut Streams) {
+    /// Commits what is in `batch` and what waits behind it, and answers all of it. Returns how many.
+    fn commit(&mut self, batch: &mut Vec<Request>, streams: &mut Streams) -> usize {
         let begin = Instant::now();
         let outcomes = match self.halt.known() {
             Some(reason) => Err(Failure::Halted(reason)),
             None => self.transact(batch, streams),
         };
+        let answered = batch.len();
         match outcomes {
             Ok(outcomes) => {
                 for (request, outcome) in batch.drain(..).zip(outcomes) {
@@ -97,6 +132,7 @@ impl Committer {
                 }
             }
         }
+        answered
     }
 
     /// One transaction, and a second one without the culprit if the database refused a job.

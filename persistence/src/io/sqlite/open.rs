@@ -8,7 +8,7 @@ use crate::io::sqlite::marks::{self, Mark};
 use crate::io::sqlite::reader::{self, TASKS_MAX, Task, Tasks};
 use crate::io::sqlite::schema::{self, Kind, store_error};
 use crate::io::sqlite::{SqliteConfig, beside, sync_folder};
-use crate::logic::mark;
+use crate::logic::mark::{self, Head};
 use rusqlite::Connection;
 use std::fs::File;
 use std::io;
@@ -53,8 +53,7 @@ fn refuse_if_halted(halt: &Halt) -> Result<(), OpenError> {
 /// The committer's connection to a file that holds all that was acknowledged, and a mark for it.
 fn open_verified(path: &Path, config: &SqliteConfig) -> Result<(Connection, Mark), OpenError> {
     let failed = |error: rusqlite::Error| store_error(path, &error);
-    let db = schema::connect(path, config.busy_limit).map_err(failed)?;
-    schema::recognise(&db, path)?;
+    let db = look(path, config)?;
     schema::enter_wal_mode(&db, config.busy_limit).map_err(failed)?;
     schema::prepare(&db).map_err(failed)?;
     db.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
@@ -69,23 +68,47 @@ fn open_verified(path: &Path, config: &SqliteConfig) -> Result<(Connection, Mark
     Ok((db, mark))
 }
 
-/// Compares the file with the marks. The write lock is held.
+/// Connects and compares with the marks before anything is written, so that a file which is refused
+/// stays as it is: what a human can save of it lies behind the damage. The marks are read first;
+/// then others may commit in between, and the file is only further on.
+fn look(path: &Path, config: &SqliteConfig) -> Result<Connection, OpenError> {
+    let marks = marks::read_all(path)?;
+    if std::fs::metadata(path).map_or(0, |file| file.len()) == 0 {
+        // SQLite would remove the log of an empty file as soon as it looks.
+        compare(path, Head::default(), &marks)?;
+    }
+    let failed = |error: rusqlite::Error| store_error(path, &error);
+    let db = schema::connect(path, config.busy_limit).map_err(failed)?;
+    let head = match schema::recognise(&db, path)? {
+        Kind::Empty => Head::default(),
+        Kind::Journal => schema::head(&db).map_err(failed)?,
+    };
+    compare(path, head, &marks)?;
+    Ok(db)
+}
+
+fn compare(path: &Path, found: Head, marks: &[(PathBuf, Head)]) -> Result<(), OpenError> {
+    let heads: Vec<_> = marks.iter().map(|(_, head)| *head).collect();
+    let Some(missed) = mark::not_reached(found, &heads) else {
+        return Ok(());
+    };
+    let (mark, acknowledged) = &marks[missed];
+    Err(OpenError::AcknowledgedMissing {
+        path: path.to_owned(),
+        commit: found.commit,
+        position: found.position,
+        acknowledged: acknowledged.commit,
+        acknowledged_position: acknowledged.position,
+        mark: mark.clone(),
+    })
+}
+
+/// Compares the file with the marks once more, now that the write lock is held, and leaves one.
 fn verify_and_mark(db: &Connection, path: &Path) -> Result<Mark, OpenError> {
     sync_log(path)?;
     let found = schema::head(db).map_err(|error| store_error(path, &error))?;
     let old = marks::read_all(path)?;
-    let heads: Vec<_> = old.iter().map(|(_, head)| *head).collect();
-    if let Some(missed) = mark::not_reached(found, &heads) {
-        let (mark, acknowledged) = &old[missed];
-        return Err(OpenError::AcknowledgedMissing {
-            path: path.to_owned(),
-            commit: found.commit,
-            position: found.position,
-            acknowledged: acknowledged.commit,
-            acknowledged_position: acknowledged.position,
-            mark: mark.clone(),
-        });
-    }
+    compare(path, found, &old)?;
     if old.is_empty() && found.commit > 0 {
         let path = path.display();
         tracing::warn!(%path, "no mark says what was acknowledged: the journal is taken as it is");

@@ -119,15 +119,20 @@ pub(super) enum Kind {
 
 /// Looks whose file it is, before anything is written to it.
 pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<Kind, OpenError> {
-    let looked = || -> rusqlite::Result<(i64, i32, u32)> {
-        let tables = "SELECT count(*) FROM sqlite_schema";
-        Ok((
-            connection.query_row(tables, [], |row| row.get(0))?,
-            connection.pragma_query_value(None, "application_id", |row| row.get(0))?,
-            connection.pragma_query_value(None, "user_version", |row| row.get(0))?,
-        ))
-    };
-    match looked() {
+    // One statement, so that all three are of one moment: another process may be making the file.
+    let looked = connection.query_row(
+        "SELECT (SELECT count(*) FROM sqlite_schema), application_id, user_version
+         FROM pragma_application_id, pragma_user_version",
+        [],
+        |row| {
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get::<_, i32>(1)?,
+                row.get::<_, u32>(2)?,
+            ))
+        },
+    );
+    match looked {
         Ok((0, 0, 0)) => Ok(Kind::Empty),
         Ok((_, APPLICATION_ID, FORMAT)) => Ok(Kind::Journal),
         Ok((_, APPLICATION_ID, found)) => Err(OpenError::NewerFormat {

@@ -1,0 +1,138 @@
+//! Shared: several processes, or several handles, use one file at the same time.
+
+use crate::child::{command, start};
+use crate::support::{append, check_events, id, open};
+use otava_persistence::{AppendError, ClaimError, Fence, Journal, JournalError, SqliteJournal};
+use std::collections::BTreeMap;
+
+/// Three processes make the file at once and all write to it: all of it is there.
+#[tokio::test]
+async fn three_processes_share_one_file_from_its_first_moment() {
+    for _ in 0..5 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.db");
+        let mut writers = ["w1", "w2", "w3"].map(|name| start(command(&path, name, "append 8 1")));
+        let mut acknowledged = BTreeMap::new();
+        for writer in &mut writers {
+            for _ in 0..100 {
+                let (entity, seq) = writer.next_ack().expect("a writer ended by itself");
+                acknowledged.insert(entity, seq);
+            }
+        }
+        for writer in &mut writers {
+            writer.kill();
+            while let Some((entity, seq)) = writer.next_ack() {
+                acknowledged.insert(entity, seq);
+            }
+        }
+        let journal = open(&path).await;
+        assert_eq!(acknowledged.len(), 24);
+        for (entity, seq) in acknowledged {
+            assert!(check_events(&journal, &entity).await >= seq);
+        }
+        journal.close().await;
+        SqliteJournal::verify(&path).await.unwrap();
+    }
+}
+
+/// P6: an owner is paused by SIGSTOP, another takes over; when the old one wakes up, its write is
+/// refused. Exactly one event a sequence number.
+#[tokio::test]
+async fn a_paused_owner_is_fenced_when_it_wakes_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let mut old = start(command(&path, "old", "fenced shard/7 1"));
+    for _ in 0..50 {
+        old.next_ack().unwrap();
+    }
+    let config = otava_persistence::SqliteConfig::default()
+        .busy_limit(std::time::Duration::from_millis(200));
+    let journal = SqliteJournal::open(&path, config).await.unwrap();
+    loop {
+        old.signal("STOP");
+        match journal.claim("shard/7", 2).await {
+            Ok(()) => break,
+            // It was stopped in the middle of a commit: nobody can write until it goes on.
+            Err(ClaimError::Store(JournalError::Busy { .. })) => old.signal("CONT"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let mut seq = journal.highest_seq(&id("shared")).await.unwrap();
+    for _ in 0..10 {
+        let request = append("shared", seq, 1).fenced(Some(Fence::new("shard/7", 2)));
+        seq = journal.append(request).await.unwrap().seq;
+    }
+    old.signal("CONT");
+    assert_eq!(old.next("fenced ").as_deref(), Some("2"));
+    assert_eq!(check_events(&journal, "shared").await, seq);
+    journal.close().await;
+}
+
+/// P6 within one process: two handles on one file.
+#[tokio::test]
+async fn of_two_writers_of_one_id_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let (one, two) = (open(&path).await, open(&path).await);
+    one.append(append("a", 0, 1)).await.unwrap();
+    let late = two.append(append("a", 0, 1)).await;
+    assert!(
+        matches!(
+            late,
+            Err(AppendError::WrongSequence {
+                expected: 0,
+                actual: 1
+            })
+        ),
+        "{late:?}"
+    );
+    two.claim("s", 5).await.unwrap();
+    let fenced = one
+        .append(append("a", 1, 1).fenced(Some(Fence::new("s", 4))))
+        .await;
+    assert!(
+        matches!(fenced, Err(AppendError::Fenced { current: 5 })),
+        "{fenced:?}"
+    );
+    assert_eq!(one.next_term("t").await.unwrap(), 1);
+    assert_eq!(two.next_term("t").await.unwrap(), 2);
+    assert_eq!(check_events(&two, "a").await, 1);
+    one.close().await;
+    two.close().await;
+}
+
+/// A halted store stops the other processes that share it, also those that have it open, and
+/// cannot be opened until somebody has looked.
+#[tokio::test]
+async fn a_halt_marker_stops_everybody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let journal = open(&path).await;
+    journal.append(append("a", 0, 1)).await.unwrap();
+    let marker = folder.path().join("journal.db-halted");
+    std::fs::write(&marker, "the disk burns\n").unwrap();
+    for _ in 0..2 {
+        match journal.append(append("a", 1, 1)).await {
+            Err(AppendError::Store(JournalError::Halted { reason })) => {
+                assert_eq!(&*reason, "the disk burns");
+            }
+            other => panic!("expected Halted, got {other:?}"),
+        }
+    }
+    assert!(matches!(
+        journal.next_term("t").await,
+        Err(JournalError::Halted { .. })
+    ));
+    journal.close().await;
+    let refused = SqliteJournal::open(&path, Default::default())
+        .await
+        .err()
+        .unwrap();
+    assert!(refused.to_string().contains("the disk burns"), "{refused}");
+    assert_eq!(SqliteJournal::verify(&path).await.unwrap().events, 1);
+    std::fs::remove_file(marker).unwrap();
+    let journal = open(&path).await;
+    assert_eq!(check_events(&journal, "a").await, 1);
+    journal.append(append("a", 1, 1)).await.unwrap();
+    journal.close().await;
+}
