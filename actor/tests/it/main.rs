@@ -1,1 +1,6 @@
-//! wip
+//! Proves: what `otava-actor` promises, through its public API. One module a theme.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
+mod ask;
+mod support;

@@ -1,0 +1,357 @@
+//! ActorRef: the way to reach an actor, here or on another node, by what it understands.
+
+use crate::ask::{Ask, ReplyTo};
+use crate::cell::{Cell, Node};
+use crate::dead_letters::{DeadLetterReason, DeadLetters};
+use crate::error::TellError;
+use crate::mailbox::Phase;
+use crate::path::ActorPath;
+use crate::time::Time;
+use crate::watch::{Terminated, Watchable, Watcher, WatcherId, Watching};
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::hash::{Hash, Hasher};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// A reference to an actor that understands `M`. It names a protocol, not the actor's type, and says
+/// nothing about where the actor runs.
+///
+/// One pointer, cheap to clone. References do not keep an actor alive and dropping them does not
+/// stop it; it stops when somebody says so, when it fails, or with its parent. Two references are
+/// equal if they reach the same actor; an actor keeps its identity over restarts.
+///
+/// # Delivery
+/// At most once. Messages from one sender to one actor are handled in the order in which they were
+/// accepted.
+pub struct ActorRef<M>(Arc<Target<M>>);
+
+/// What a reference points to.
+pub(crate) enum Target<M> {
+    Local(Cell<M>),
+    Remote(Arc<dyn RemoteTarget<M>>),
+}
+
+impl<M: Send + 'static> ActorRef<M> {
+    /// Queues `message` without waiting.
+    ///
+    /// # Delivery
+    /// `Ok` means accepted, not handled: if the actor stops first, the message becomes a dead letter.
+    ///
+    /// # Errors
+    /// The message comes back: [`TellError::Full`] if the mailbox has no room,
+    /// [`TellError::Stopped`] if the actor accepts nothing any more.
+    pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
+        match &*self.0 {
+            Target::Local(cell) => match cell.mailbox.push(message) {
+                Ok(wake) => {
+                    self.0.wake_if(wake);
+                    Ok(())
+                }
+                Err(refused) => Err(cell.refuse(refused)),
+            },
+            Target::Remote(remote) => remote.tell(message),
+        }
+    }
+
+    /// Queues `message`, and waits for room in the mailbox if there is none. Those who wait are
+    /// served in the order in which they came.
+    ///
+    /// # Delivery
+    /// As for [`ActorRef::tell`].
+    ///
+    /// # Errors
+    /// [`TellError::Stopped`] with the message, if the actor accepts nothing any more; also if that
+    /// happens while waiting.
+    ///
+    /// # Cancel safety
+    /// A message whose `send` is dropped while it waits is dropped with it, unsent. No other sender
+    /// misses its turn by that.
+    pub async fn send(&self, message: M) -> Result<(), TellError<M>> {
+        match &*self.0 {
+            Target::Local(cell) => {
+                let line = InLine {
+                    cell,
+                    target: &self.0,
+                    message: Some(message),
+                    place: None,
+                };
+                line.await.map_err(|refused| cell.refuse(refused))
+            }
+            Target::Remote(remote) => remote.send(message).await,
+        }
+    }
+
+    /// Asks a question: `question` puts the reply port into a message. The question is sent when the
+    /// result is awaited, and has 5 seconds to be answered unless [`Ask::within`] says otherwise.
+    ///
+    /// # Errors
+    /// [`crate::AskError`] names the actor: full, stopped, no answer in time, or no answer ever.
+    ///
+    /// # Delivery
+    /// At most once, see [`Ask`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use otava_actor::{ActorRef, AskError, ReplyTo};
+    /// # use std::time::Duration;
+    /// enum Query {
+    ///     Balance { account: u32, reply_to: ReplyTo<i64> },
+    /// }
+    ///
+    /// async fn balance(bank: &ActorRef<Query>) -> Result<i64, AskError> {
+    ///     bank.ask(|reply_to| Query::Balance { account: 7, reply_to })
+    ///         .within(Duration::from_millis(200))
+    ///         .await
+    /// }
+    /// ```
+    pub fn ask<R: Send + 'static>(&self, question: impl FnOnce(ReplyTo<R>) -> M) -> Ask<M, R> {
+        Ask::new(self, question)
+    }
+
+    /// The actor's place in its system's tree.
+    pub fn path(&self) -> &ActorPath {
+        match &*self.0 {
+            Target::Local(cell) => &cell.path,
+            Target::Remote(remote) => remote.path(),
+        }
+    }
+
+    /// The actor's number, unique in its system and never given twice there.
+    pub fn uid(&self) -> u64 {
+        match &*self.0 {
+            Target::Local(cell) => cell.uid,
+            Target::Remote(remote) => remote.uid(),
+        }
+    }
+
+    /// Whether the actor accepts no message any more. It may still be at work on its last one; use
+    /// [`ActorRef::on_terminated`] to learn when it has ended.
+    pub fn is_stopped(&self) -> bool {
+        match &*self.0 {
+            Target::Local(cell) => !cell.mailbox.is_open(),
+            Target::Remote(remote) => remote.is_stopped(),
+        }
+    }
+
+    /// How many messages wait in the mailbox, without the one in work; 0 for a remote actor.
+    pub fn queued(&self) -> usize {
+        match &*self.0 {
+            Target::Local(cell) => cell.mailbox.len(),
+            Target::Remote(_) => 0,
+        }
+    }
+
+    /// Stops the actor after the message in work. What waits in the mailbox becomes dead letters.
+    /// Nothing is accepted from now on.
+    pub fn stop(&self) {
+        match &*self.0 {
+            Target::Local(_) => self.0.clone().request(Phase::Stopping),
+            Target::Remote(remote) => remote.stop(),
+        }
+    }
+
+    /// Stops the actor after everything that is queued now. Nothing is accepted from now on. On a
+    /// remote actor this does the same as [`ActorRef::stop`].
+    pub fn stop_after_queued(&self) {
+        match &*self.0 {
+            Target::Local(_) => self.0.clone().request(Phase::Draining),
+            Target::Remote(remote) => remote.stop(),
+        }
+    }
+
+    /// Calls `callback` once when the actor ends, or at once if it has ended; not for a restart.
+    /// Dropping the result takes the callback back. For code that is no actor; actors use
+    /// [`crate::Context::watch`].
+    ///
+    /// The callback runs where the actor ended and should be short. A panic in it is caught.
+    pub fn on_terminated(&self, callback: impl FnOnce(Terminated) + Send + 'static) -> Watching {
+        Watching::start(self.0.clone(), callback)
+    }
+
+    /// A reference to an actor somewhere else.
+    pub fn from_remote(remote: Arc<dyn RemoteTarget<M>>) -> Self {
+        Self(Arc::new(Target::Remote(remote)))
+    }
+
+    /// What [`ActorRef::from_remote`] was given; `None` for a local actor.
+    pub fn remote_target(&self) -> Option<&Arc<dyn RemoteTarget<M>>> {
+        match &*self.0 {
+            Target::Local(_) => None,
+            Target::Remote(remote) => Some(remote),
+        }
+    }
+
+    pub(crate) fn from_target(target: Arc<Target<M>>) -> Self {
+        Self(target)
+    }
+
+    pub(crate) fn target(&self) -> &Arc<Target<M>> {
+        &self.0
+    }
+
+    pub(crate) fn watchable(&self) -> Arc<dyn Watchable> {
+        self.0.clone()
+    }
+
+    /// The time on the clock of the actor's system.
+    pub(crate) fn now(&self) -> Option<Time> {
+        match &*self.0 {
+            Target::Local(cell) => Some(cell.core.clock.now()),
+            Target::Remote(remote) => remote.now(),
+        }
+    }
+
+    pub(crate) fn dead_letters(&self) -> Option<&DeadLetters> {
+        self.0.local().map(|cell| &cell.core.dead_letters)
+    }
+}
+
+impl<M> Target<M> {
+    pub(crate) fn local(&self) -> Option<&Cell<M>> {
+        match self {
+            Self::Local(cell) => Some(cell),
+            Self::Remote(_) => None,
+        }
+    }
+
+    /// The cell, where only a local actor can be meant.
+    pub(crate) fn cell(&self) -> &Cell<M> {
+        self.local()
+            .expect("only local actors have a context, a parent and children")
+    }
+}
+
+impl<M: Send + 'static> Cell<M> {
+    /// Counts a message that goes back to its sender.
+    fn refuse(&self, refused: TellError<M>) -> TellError<M> {
+        let reason = match refused {
+            TellError::Full(_) => DeadLetterReason::RefusedFull,
+            TellError::Stopped(_) => DeadLetterReason::RefusedStopped,
+        };
+        self.core
+            .dead_letters
+            .report(&self.path, reason, std::any::type_name::<M>());
+        refused
+    }
+}
+
+/// A sender that waits for room.
+struct InLine<'a, M: Send + 'static> {
+    cell: &'a Cell<M>,
+    target: &'a Arc<Target<M>>,
+    message: Option<M>,
+    place: Option<u64>,
+}
+
+// Nothing in it is pinned: the message is only moved.
+impl<M: Send + 'static> Unpin for InLine<'_, M> {}
+
+impl<M: Send + 'static> Future for InLine<'_, M> {
+    type Output = Result<(), TellError<M>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        this.cell
+            .mailbox
+            .poll_push(&mut this.message, &mut this.place, cx)
+            .map(|sent| {
+                this.target.wake_if(sent?);
+                Ok(())
+            })
+    }
+}
+
+impl<M: Send + 'static> Drop for InLine<'_, M> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.cell.mailbox.leave_line(place);
+        }
+    }
+}
+
+impl<M> Clone for ActorRef<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<M: 'static> PartialEq for ActorRef<M> {
+    fn eq(&self, other: &Self) -> bool {
+        match (&*self.0, &*other.0) {
+            (Target::Remote(a), Target::Remote(b)) => {
+                Arc::ptr_eq(a, b) || (a.uid() == b.uid() && a.path() == b.path())
+            }
+            _ => Arc::ptr_eq(&self.0, &other.0),
+        }
+    }
+}
+
+impl<M: 'static> Eq for ActorRef<M> {}
+
+impl<M: 'static> Hash for ActorRef<M> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match &*self.0 {
+            Target::Local(cell) => cell.uid.hash(state),
+            Target::Remote(remote) => remote.uid().hash(state),
+        }
+    }
+}
+
+impl<M: 'static> fmt::Debug for ActorRef<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Target::Local(cell) => fmt::Debug::fmt(&cell.path, f),
+            Target::Remote(remote) => fmt::Debug::fmt(remote.path(), f),
+        }
+    }
+}
+
+/// An actor somewhere else: how another layer, such as `otava-remote`, plugs into [`ActorRef`].
+pub trait RemoteTarget<M>: Send + Sync + 'static {
+    /// Queues `message` for transport without waiting.
+    ///
+    /// # Errors
+    /// As for [`ActorRef::tell`].
+    fn tell(&self, message: M) -> Result<(), TellError<M>>;
+
+    /// Queues `message` for transport and waits for room if there is none.
+    ///
+    /// # Errors
+    /// As for [`ActorRef::send`].
+    fn send(
+        &self,
+        message: M,
+    ) -> Pin<Box<dyn Future<Output = Result<(), TellError<M>>> + Send + '_>>;
+
+    /// The actor's path, which must tell its node apart from all others.
+    fn path(&self) -> &ActorPath;
+
+    /// The actor's number in its own system.
+    fn uid(&self) -> u64;
+
+    /// Registers `watcher`: it is notified once, when the actor has ended or is lost. Registering
+    /// the same [`WatcherId`] again changes nothing.
+    fn watch(&self, watcher: Watcher);
+
+    /// Takes a registration back.
+    fn unwatch(&self, watcher: WatcherId);
+
+    /// Whether it is known that the actor accepts nothing any more.
+    fn is_stopped(&self) -> bool;
+
+    /// Asks the actor to stop. Other nodes may not do that by default: then this logs and does
+    /// nothing.
+    fn stop(&self);
+
+    /// The time on the clock of the system that holds this reference, for the deadline that travels
+    /// with an ask; `None` if there is no deadline to send.
+    fn now(&self) -> Option<Time> {
+        None
+    }
+
+    /// The target itself, for the layer that made it.
+    fn as_any(&self) -> &dyn Any;
+}

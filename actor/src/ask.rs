@@ -1,0 +1,376 @@
+//! Ask: a question with a deadline, and the one-shot port through which its answer comes.
+//!
+//! Both sides share one slot, the only allocation of an ask. The slot is empty, answered, given up
+//! by its asker, or dropped unanswered; the first of these that happens decides, under its lock.
+
+use crate::actor_ref::ActorRef;
+use crate::dead_letters::{DeadLetterReason, DeadLetters};
+use crate::error::{AskError, TellError};
+use crate::path::ActorPath;
+use crate::sync::lock;
+use crate::time::Time;
+use pin_project_lite::pin_project;
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// How long an ask waits unless [`Ask::within`] says otherwise.
+pub const ASK_WITHIN_DEFAULT: Duration = Duration::from_secs(5);
+
+/// A question that is sent when it is awaited.
+///
+/// # Delivery
+/// At most once. [`AskError::Timeout`] and [`AskError::NoReply`] say nothing about whether the
+/// question was handled.
+///
+/// # Cancel safety
+/// Dropping the future gives the answer up. A question that was sent stays sent.
+#[must_use = "a question is sent when it is awaited"]
+pub struct Ask<M, R> {
+    target: ActorRef<M>,
+    message: M,
+    slot: Arc<Slot<R>>,
+    within: Duration,
+}
+
+impl<M: Send + 'static, R: Send + 'static> Ask<M, R> {
+    pub(crate) fn new(target: &ActorRef<M>, question: impl FnOnce(ReplyTo<R>) -> M) -> Self {
+        let letters = target.dead_letters().map(|letters| Late {
+            letters: letters.clone(),
+            path: target.path().clone(),
+        });
+        let slot = Arc::new(Slot::new(State::Empty(None), Some(Time::MAX), letters));
+        let message = question(ReplyTo { slot: slot.clone() });
+        Self {
+            target: target.clone(),
+            message,
+            slot,
+            within: ASK_WITHIN_DEFAULT,
+        }
+    }
+
+    /// Sets how long to wait for the answer, from the moment of sending; 5 seconds by default.
+    pub fn within(mut self, within: Duration) -> Self {
+        self.within = within;
+        self
+    }
+}
+
+impl<M: Send + 'static, R: Send + 'static> IntoFuture for Ask<M, R> {
+    type Output = Result<R, AskError>;
+    type IntoFuture = Asking<M, R>;
+
+    fn into_future(self) -> Asking<M, R> {
+        Asking {
+            target: self.target,
+            message: Some(self.message),
+            reply: Reply {
+                slot: self.slot,
+                path: None,
+            },
+            within: self.within,
+            sleep: None,
+        }
+    }
+}
+
+impl<M, R> fmt::Debug for Ask<M, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask")
+            .field("within", &self.within)
+            .finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// An [`Ask`] under way. It must be awaited inside a tokio runtime.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Asking<M, R> {
+        target: ActorRef<M>,
+        message: Option<M>,
+        reply: Reply<R>,
+        within: Duration,
+        #[pin]
+        sleep: Option<Sleep>,
+    }
+}
+
+impl<M: Send + 'static, R: Send + 'static> Future for Asking<M, R> {
+    type Output = Result<R, AskError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let path = || this.target.path().clone();
+        if let Some(message) = this.message.take() {
+            let now = this.target.now();
+            this.reply
+                .slot
+                .set_deadline(now.map(|now| now + *this.within));
+            match this.target.tell(message) {
+                Ok(()) => {}
+                Err(TellError::Full(_)) => {
+                    return Poll::Ready(Err(AskError::Full { path: path() }));
+                }
+                Err(TellError::Stopped(_)) => {
+                    return Poll::Ready(Err(AskError::Stopped { path: path() }));
+                }
+            }
+            let deadline = Instant::now()
+                .checked_add(*this.within)
+                .unwrap_or_else(crate::time::far_away);
+            this.sleep.set(Some(tokio::time::sleep_until(deadline)));
+        }
+        if let Poll::Ready(answer) = this.reply.slot.poll_answer(cx) {
+            return Poll::Ready(answer.ok_or_else(|| AskError::NoReply { path: path() }));
+        }
+        if let Some(sleep) = this.sleep.as_pin_mut() {
+            ready!(sleep.poll(cx));
+        }
+        Poll::Ready(match this.reply.slot.abandon() {
+            // The answer came between the two looks.
+            Some(answer) => Ok(answer),
+            None => Err(AskError::Timeout {
+                path: path(),
+                waited: *this.within,
+            }),
+        })
+    }
+}
+
+/// The port through which a question is answered, once. It travels inside the question.
+///
+/// When the last handle on the port is dropped unanswered, the asker learns it at once
+/// ([`AskError::NoReply`]).
+pub struct ReplyTo<R> {
+    slot: Arc<Slot<R>>,
+}
+
+impl<R: Send + 'static> ReplyTo<R> {
+    /// Answers.
+    ///
+    /// # Errors
+    /// The answer itself, if nobody waits for it any more or it was answered already.
+    ///
+    /// # Delivery
+    /// `Ok` means that the answer was put where the asker finds it if it still looks.
+    pub fn send(self, answer: R) -> Result<(), R> {
+        self.slot.answer(answer)
+    }
+
+    /// When the asker stops waiting, on its system's clock; `None` if it waits without end, or if
+    /// that is not known.
+    pub fn deadline(&self) -> Option<Time> {
+        self.slot.deadline()
+    }
+
+    /// Whether an answer would find nobody.
+    pub fn is_closed(&self) -> bool {
+        !matches!(*lock(&self.slot.state), State::Empty(_) | State::Forward(_))
+    }
+
+    /// A port and the future of its answer. `deadline` is only carried to the one who answers;
+    /// whoever waits sees to it that it stops waiting.
+    pub fn channel(deadline: Option<Time>) -> (Self, Reply<R>) {
+        let slot = Arc::new(Slot::new(State::Empty(None), deadline, None));
+        (Self { slot: slot.clone() }, Reply { slot, path: None })
+    }
+
+    /// A port that hands its answer to `forward`, for one who carries it further. If the port is
+    /// dropped unanswered, `forward` is dropped uncalled.
+    pub fn from_fn(forward: impl FnOnce(R) + Send + 'static, deadline: Option<Time>) -> Self {
+        Self {
+            slot: Arc::new(Slot::new(State::Forward(Box::new(forward)), deadline, None)),
+        }
+    }
+
+    /// A second handle on the same port: the first answer through either of them wins.
+    #[doc(hidden)]
+    pub fn share(&self) -> Self {
+        self.slot.ports.fetch_add(1, Ordering::Relaxed);
+        Self {
+            slot: self.slot.clone(),
+        }
+    }
+}
+
+impl<R> Drop for ReplyTo<R> {
+    fn drop(&mut self) {
+        if self.slot.ports.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.slot.last_port_dropped();
+        }
+    }
+}
+
+impl<R> fmt::Debug for ReplyTo<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReplyTo(..)")
+    }
+}
+
+/// The future of an answer ([`ReplyTo::channel`]). It waits until the port is answered or dropped.
+///
+/// # Cancel safety
+/// Polling it through a reference loses nothing; dropping it gives the answer up.
+#[must_use = "futures do nothing unless polled"]
+pub struct Reply<R> {
+    slot: Arc<Slot<R>>,
+    path: Option<ActorPath>,
+}
+
+impl<R> Reply<R> {
+    /// Names who was asked, for the errors of this reply.
+    pub fn of(mut self, path: ActorPath) -> Self {
+        self.path = Some(path);
+        self
+    }
+}
+
+impl<R> Future for Reply<R> {
+    type Output = Result<R, AskError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(self.slot.poll_answer(cx));
+        Poll::Ready(answer.ok_or_else(|| {
+            AskError::NoReply {
+                path: self
+                    .path
+                    .clone()
+                    .unwrap_or_else(|| ActorPath::new("(a reply port)")),
+            }
+        }))
+    }
+}
+
+impl<R> Drop for Reply<R> {
+    fn drop(&mut self) {
+        let unseen = self.slot.abandon();
+        drop(unseen);
+    }
+}
+
+impl<R> fmt::Debug for Reply<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply(..)")
+    }
+}
+
+/// What port and asker share.
+struct Slot<R> {
+    state: Mutex<State<R>>,
+    /// Living handles of the port's side.
+    ports: AtomicU64,
+    /// Nanoseconds; `NO_DEADLINE` if there is none.
+    deadline: AtomicU64,
+    late: Option<Late>,
+}
+
+/// Where an answer that comes too late is counted.
+struct Late {
+    letters: DeadLetters,
+    path: ActorPath,
+}
+
+enum State<R> {
+    /// Not answered; the waker of the one who waits.
+    Empty(Option<Waker>),
+    Forward(Box<dyn FnOnce(R) + Send>),
+    Answered(R),
+    /// Answered and taken, given up, or dropped unanswered.
+    Over,
+}
+
+const NO_DEADLINE: u64 = u64::MAX;
+
+impl<R> Slot<R> {
+    fn new(state: State<R>, deadline: Option<Time>, late: Option<Late>) -> Self {
+        let deadline = deadline.unwrap_or(Time::MAX).as_nanos();
+        Self {
+            state: Mutex::new(state),
+            ports: AtomicU64::new(1),
+            deadline: AtomicU64::new(deadline),
+            late,
+        }
+    }
+
+    fn set_deadline(&self, deadline: Option<Time>) {
+        self.deadline
+            .store(deadline.unwrap_or(Time::MAX).as_nanos(), Ordering::Relaxed);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let nanos = self.deadline.load(Ordering::Relaxed);
+        (nanos != NO_DEADLINE).then(|| Time::from_nanos(nanos))
+    }
+
+    fn answer(&self, answer: R) -> Result<(), R> {
+        let mut state = lock(&self.state);
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Empty(waker) => {
+                *state = State::Answered(answer);
+                drop(state);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+                Ok(())
+            }
+            State::Forward(forward) => {
+                drop(state);
+                forward(answer);
+                Ok(())
+            }
+            before => {
+                *state = before;
+                drop(state);
+                if let Some(late) = &self.late {
+                    let kind = std::any::type_name::<R>();
+                    late.letters
+                        .report(&late.path, DeadLetterReason::LateReply, kind);
+                }
+                Err(answer)
+            }
+        }
+    }
+
+    /// The answer; `None` if there will be none.
+    fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<Option<R>> {
+        let mut state = lock(&self.state);
+        match &mut *state {
+            State::Empty(waker) => {
+                if waker.as_ref().is_none_or(|old| !old.will_wake(cx.waker())) {
+                    *waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+            _ => match std::mem::replace(&mut *state, State::Over) {
+                State::Answered(answer) => Poll::Ready(Some(answer)),
+                _ => Poll::Ready(None),
+            },
+        }
+    }
+
+    /// The asker gives up; an answer that was there already is returned.
+    fn abandon(&self) -> Option<R> {
+        let before = std::mem::replace(&mut *lock(&self.state), State::Over);
+        match before {
+            State::Answered(answer) => Some(answer),
+            _ => None,
+        }
+    }
+
+    fn last_port_dropped(&self) {
+        let mut state = lock(&self.state);
+        if matches!(*state, State::Answered(_)) {
+            return;
+        }
+        let before = std::mem::replace(&mut *state, State::Over);
+        drop(state);
+        if let State::Empty(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+}

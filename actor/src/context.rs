@@ -1,0 +1,405 @@
+//! Context: what an actor can do as itself: spawn, watch, set timers, stop.
+
+use crate::actor::Actor;
+use crate::actor_ref::ActorRef;
+use crate::cell::{Cell, Node};
+use crate::error::SpawnError;
+use crate::failure::{Failure, describe_panic, drop_guarded};
+use crate::mailbox::{Entry, Phase, Taken};
+use crate::path::ActorPath;
+use crate::props::Props;
+use crate::system::ActorSystem;
+use crate::time::Time;
+use crate::timers::{TimerKey, Timers};
+use crate::watch::{Terminated, Watchable, Watcher};
+use futures_util::FutureExt;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{self, Poll};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// What an actor can do as itself. Given to every handler and hook; it lives as long as the actor.
+///
+/// A restart begins with a clean slate: timers, watches and children of the old instance are gone,
+/// the mailbox stays.
+pub struct Context<A: Actor> {
+    me: ActorRef<A::Msg>,
+    /// Behind a lock that is never locked, only for the compiler: a context may be shared by
+    /// reference over an await although messages need not be `Sync`.
+    inner: Mutex<Inner<A::Msg>>,
+    watched: Option<Box<Watched>>,
+    /// For probes: news about actors that were not watched through this context counts too.
+    pub(crate) takes_all_news: bool,
+}
+
+struct Inner<M> {
+    /// What was taken from the mailbox and not handled yet.
+    batch: VecDeque<Entry<M>>,
+    timers: Option<Box<Timers<M>>>,
+    pipes: Option<Box<JoinSet<()>>>,
+    /// The last step was a timer's: messages come next.
+    timer_was_last: bool,
+}
+
+/// The actors that this one watches, by registration and by target.
+#[derive(Default)]
+struct Watched {
+    by_number: BTreeMap<u64, (u64, ActorPath)>,
+    by_target: BTreeMap<(u64, ActorPath), (u64, Arc<dyn Watchable>)>,
+}
+
+/// What an actor does next.
+pub(crate) enum Step<M> {
+    Message(M),
+    Terminated(Terminated),
+    Stop,
+    /// The function of a repeated timer panicked.
+    Failed(Failure),
+}
+
+impl<A: Actor> Context<A> {
+    pub(crate) fn new(me: ActorRef<A::Msg>) -> Self {
+        let inner = Inner {
+            batch: VecDeque::new(),
+            timers: None,
+            pipes: None,
+            timer_was_last: false,
+        };
+        Self {
+            me,
+            inner: Mutex::new(inner),
+            watched: None,
+            takes_all_news: false,
+        }
+    }
+
+    /// The reference to this actor.
+    pub fn me(&self) -> &ActorRef<A::Msg> {
+        &self.me
+    }
+
+    /// The path of this actor.
+    pub fn path(&self) -> &ActorPath {
+        self.me.path()
+    }
+
+    /// The system in which this actor lives.
+    pub fn system(&self) -> ActorSystem {
+        ActorSystem::of(&self.cell().core)
+    }
+
+    /// The time on the system's clock.
+    pub fn now(&self) -> Time {
+        self.cell().core.clock.now()
+    }
+
+    /// Starts a child: an actor that ends before this one does, and before this one restarts.
+    ///
+    /// # Errors
+    /// [`SpawnError::BadName`]; [`SpawnError::NameTaken`] by a living child; [`SpawnError::Stopping`]
+    /// if this actor is past its last message.
+    pub fn spawn<B: Actor>(&self, name: &str, actor: B) -> Result<ActorRef<B::Msg>, SpawnError> {
+        self.spawn_with(name, Props::once(actor))
+    }
+
+    /// Starts a child from a recipe.
+    ///
+    /// # Errors
+    /// As for [`Context::spawn`], and [`SpawnError::NoFactory`].
+    pub fn spawn_with<B: Actor>(
+        &self,
+        name: &str,
+        props: Props<B>,
+    ) -> Result<ActorRef<B::Msg>, SpawnError> {
+        let parent: Arc<dyn Node> = self.me.target().clone();
+        self.cell().core.spawn(Some(parent), Some(name), props)
+    }
+
+    /// Starts a child whose name is made up and begins with `$`.
+    ///
+    /// # Errors
+    /// [`SpawnError::Stopping`], [`SpawnError::NoFactory`].
+    pub fn spawn_anonymous<B: Actor>(
+        &self,
+        props: Props<B>,
+    ) -> Result<ActorRef<B::Msg>, SpawnError> {
+        let parent: Arc<dyn Node> = self.me.target().clone();
+        self.cell().core.spawn(Some(parent), None, props)
+    }
+
+    /// The paths of the living children, sorted.
+    pub fn children(&self) -> Vec<ActorPath> {
+        self.me
+            .target()
+            .children()
+            .iter()
+            .map(|child| child.path().clone())
+            .collect()
+    }
+
+    /// Stops this actor after the message in work; the rest of the mailbox becomes dead letters.
+    pub fn stop_self(&self) {
+        self.me.stop();
+    }
+
+    /// Stops this actor after everything that is queued now.
+    pub fn stop_self_after_queued(&self) {
+        self.me.stop_after_queued();
+    }
+
+    /// Watches `actor`: [`Actor::terminated`] is called exactly once when it has ended, after
+    /// everything that it sent to this actor; soon, if it has ended already. Watching twice is
+    /// watching once. An actor that watches itself hears nothing: it is gone by then.
+    pub fn watch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
+        let watched = self.watched.get_or_insert_default();
+        let key = (actor.uid(), actor.path().clone());
+        if watched.by_target.contains_key(&key) {
+            return;
+        }
+        let number = self.me.target().cell().core.next_number();
+        watched.by_number.insert(number, key.clone());
+        watched.by_target.insert(key, (number, actor.watchable()));
+        actor
+            .watchable()
+            .add_watcher(Watcher::new(number, self.me.target().clone()));
+    }
+
+    /// Stops watching `actor`. From now on [`Actor::terminated`] is not called for it, also if the
+    /// news was already on its way.
+    pub fn unwatch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
+        let key = (actor.uid(), actor.path().clone());
+        let Some(watched) = self.watched.as_mut() else {
+            return;
+        };
+        if let Some((number, target)) = watched.by_target.remove(&key) {
+            watched.by_number.remove(&number);
+            target.remove_watcher(Watcher::new(number, self.me.target().clone()).id());
+        }
+    }
+
+    /// Sends `message` to this actor after `after`. A timer of the same key is replaced: nothing
+    /// comes from it any more, even if it was due.
+    pub fn timer_once(&mut self, key: impl Into<TimerKey>, after: Duration, message: A::Msg) {
+        self.timers().once(key.into(), after, message);
+    }
+
+    /// Sends a message made by `make` to this actor every `every`, for the first time after `every`.
+    /// Ticks that are missed because the actor is busy are left out. A timer of the same key is
+    /// replaced.
+    ///
+    /// # Panics
+    /// If `every` is zero.
+    pub fn timer_every(
+        &mut self,
+        key: impl Into<TimerKey>,
+        every: Duration,
+        make: impl FnMut() -> A::Msg + Send + 'static,
+    ) {
+        assert!(!every.is_zero(), "a timer needs an interval above zero");
+        self.timers().every(key.into(), every, Box::new(make));
+    }
+
+    /// Removes the timer of this key; `false` if there is none. Nothing comes from it any more, even
+    /// if it was due.
+    pub fn cancel_timer(&mut self, key: impl Into<TimerKey>) -> bool {
+        let inner = self.inner();
+        let Some(timers) = inner.timers.as_mut() else {
+            return false;
+        };
+        let found = timers.cancel(&key.into());
+        if timers.is_empty() {
+            inner.timers = None;
+        }
+        found
+    }
+
+    /// Runs `future` beside this actor and sends it the result, as `map` puts it. The message needs
+    /// no room in the mailbox. It is dropped when this actor ends; a restart lets it go on. If it
+    /// panics, that is logged, and no message comes.
+    pub fn pipe_to_self<F>(
+        &mut self,
+        future: F,
+        map: impl FnOnce(F::Output) -> A::Msg + Send + 'static,
+    ) where
+        F: Future + Send + 'static,
+    {
+        let me = self.me.clone();
+        let handle = self.cell().core.handle.clone();
+        let pipes = self.inner().pipes.get_or_insert_default();
+        // Those that are done are forgotten here, so the set stays as small as what runs.
+        while pipes.try_join_next().is_some() {}
+        let task = async move {
+            let piped = AssertUnwindSafe(async move { map(future.await) })
+                .catch_unwind()
+                .await;
+            let target = me.target();
+            match piped.map(|message| target.cell().mailbox.push_free(Entry::Free(message))) {
+                Ok(Ok(wake)) => target.wake_if(wake),
+                Ok(Err(entry)) => target.cell().discard([entry]),
+                Err(panic) => {
+                    let panic = describe_panic(panic);
+                    tracing::warn!(actor = %me.path(), panic, "a piped future panicked");
+                }
+            }
+        };
+        pipes.spawn_on(task, &handle);
+    }
+
+    fn cell(&self) -> &Cell<A::Msg> {
+        self.me.target().cell()
+    }
+
+    fn inner(&mut self) -> &mut Inner<A::Msg> {
+        self.inner.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn timers(&mut self) -> &mut Timers<A::Msg> {
+        self.inner()
+            .timers
+            .get_or_insert_with(|| Box::new(Timers::new()))
+    }
+}
+
+/// The side of the actor's life ([`crate::life`]).
+impl<A: Actor> Context<A> {
+    /// What to do next; waits until there is something.
+    pub(crate) async fn next(&mut self) -> Step<A::Msg> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut task::Context<'_>) -> Poll<Step<A::Msg>> {
+        let Self {
+            me,
+            inner,
+            watched,
+            takes_all_news,
+        } = self;
+        let inner = inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let cell = me.target().cell();
+        loop {
+            if cell.mailbox.stop_requested() {
+                return Poll::Ready(Step::Stop);
+            }
+            if !cell.spend_turn() {
+                me.target().notify();
+                return Poll::Pending;
+            }
+            match inner.batch.pop_front() {
+                Some(Entry::Counted(message)) => {
+                    cell.mailbox.begin();
+                    return Poll::Ready(Step::Message(message));
+                }
+                Some(Entry::Free(message)) => return Poll::Ready(Step::Message(message)),
+                Some(Entry::Ended(news)) => {
+                    let (number, news) = *news;
+                    let known = watched
+                        .as_mut()
+                        .is_some_and(|watched| watched.ended(number));
+                    if known || *takes_all_news {
+                        return Poll::Ready(Step::Terminated(news));
+                    }
+                    continue;
+                }
+                None => {}
+            }
+            if let Some(step) = inner.due_timer() {
+                return Poll::Ready(step);
+            }
+            match cell.mailbox.take(&mut inner.batch) {
+                Taken::Batch => {}
+                Taken::Stop => return Poll::Ready(Step::Stop),
+                Taken::Idle => match inner.timers.as_mut().map(|timers| timers.poll_due(cx)) {
+                    Some(Poll::Ready(())) => {}
+                    _ => return Poll::Pending,
+                },
+            }
+        }
+    }
+
+    /// Takes everything from the old instance that a new one must not see.
+    pub(crate) async fn reset(&mut self) {
+        self.forget_timers_and_watches();
+        self.stop_children().await;
+        self.cell().close_family(false);
+    }
+
+    /// Accepts nothing any more, gives up what is queued, and waits until all children have ended.
+    pub(crate) async fn wind_up(&mut self) {
+        let cell = self.me.target().cell();
+        let left = cell.mailbox.close();
+        let batch = std::mem::take(&mut self.inner().batch);
+        self.cell().discard(batch.into_iter().chain(left));
+        self.forget_timers_and_watches();
+        self.inner().pipes = None;
+        self.stop_children().await;
+    }
+
+    async fn stop_children(&self) {
+        self.cell().close_family(true);
+        for child in self.me.target().children() {
+            child.request(Phase::Stopping);
+        }
+        poll_fn(|_| match self.cell().is_childless() {
+            true => Poll::Ready(()),
+            // The last child to end notifies this actor.
+            false => Poll::Pending,
+        })
+        .await;
+    }
+
+    fn forget_timers_and_watches(&mut self) {
+        drop_guarded(self.inner().timers.take());
+        let Some(watched) = self.watched.take() else {
+            return;
+        };
+        for (number, target) in watched.by_target.into_values() {
+            target.remove_watcher(Watcher::new(number, self.me.target().clone()).id());
+        }
+    }
+}
+
+impl<M> Inner<M> {
+    /// A timer that is due, unless the last step was one and messages have not had their turn.
+    fn due_timer(&mut self) -> Option<Step<M>> {
+        if std::mem::take(&mut self.timer_was_last) {
+            return None;
+        }
+        let timers = self.timers.as_mut()?;
+        let due = timers.pop_due()?;
+        if timers.is_empty() {
+            self.timers = None;
+        }
+        self.timer_was_last = true;
+        Some(due.map_or_else(Step::Failed, Step::Message))
+    }
+}
+
+impl Watched {
+    /// Takes the registration `number` out; `false` if it was taken back before.
+    fn ended(&mut self, number: u64) -> bool {
+        let Some(key) = self.by_number.remove(&number) else {
+            return false;
+        };
+        self.by_target.remove(&key);
+        true
+    }
+}
+
+impl<A: Actor> Drop for Context<A> {
+    /// Only an actor that is ended from outside still has something here.
+    fn drop(&mut self) {
+        let batch = std::mem::take(&mut self.inner().batch);
+        self.cell().discard(batch);
+        self.forget_timers_and_watches();
+    }
+}
+
+impl<A: Actor> fmt::Debug for Context<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Context").field(&self.me).finish()
+    }
+}

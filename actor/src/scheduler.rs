@@ -1,0 +1,362 @@
+//! Scheduler: which runnable actor runs next, and on which worker of tokio.
+//!
+//! # The shape
+//! Each worker thread of the runtime carries one task of ours, for as long as the system lives. A
+//! task polls runnable actors one after the other; an actor that has nothing to do is in no queue
+//! and costs nothing. This is what made a message several times cheaper than with a tokio task for
+//! each actor: waking an actor is a push to a queue that the same thread will look at next.
+//!
+//! # Where a runnable actor waits
+//! 1. The **slot** of the task on whose thread it was woken: it runs next, while the message is
+//!    still in the cache. At most [`SLOT_RUNS_MAX`] in a row, so that a pair which talks to itself
+//!    does not shut out others.
+//! 2. The task's own **queue**, first in, first out. Other tasks steal from it when they have
+//!    nothing.
+//! 3. The **injector**, for actors woken on any other thread.
+//!
+//! While a task runs, its slot and queue lie in a thread-local, so that a `tell` in a handler finds
+//! them without a lock; they are moved in and out around each poll of the task.
+//!
+//! # Sleeping
+//! A task that finds nothing puts its waker on the list of sleepers and then looks at all queues
+//! once more. Whoever pushes looks at the number of sleepers after the push. A fence stands between
+//! the two steps on both sides, so either the sleeper sees the work or the pusher sees the sleeper.
+//!
+//! # Fairness to the runtime
+//! After [`UNITS_PER_POLL`] messages, or half a millisecond, a task yields to tokio, so that timers,
+//! sockets and tasks of users get the thread; also as soon as tokio's own budget for the task is
+//! used up, for until then its sockets and timers would answer "pending" to every actor. With one
+//! worker the clock is not looked at: the order of events depends on nothing but the program.
+//!
+//! # The end
+//! [`Scheduler::close`] lets the tasks return. If the runtime goes away first, the tasks are
+//! dropped, and the last one tells its system (`on_last_worker_gone`).
+
+use crate::sync::lock;
+use crossbeam_deque::{Injector, Steal, Stealer, Worker};
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst, fence};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use tokio::task::coop;
+
+/// Actors run from the slot in a row before the queue gets a turn.
+const SLOT_RUNS_MAX: u32 = 16;
+/// Messages handled in one poll of a scheduler task.
+const UNITS_PER_POLL: u32 = 512;
+/// How long one poll of a scheduler task may last before it yields (between two actors).
+const POLL_TIME_MAX: Duration = Duration::from_micros(500);
+/// Every so many runs the injector is looked at first.
+const INJECTOR_INTERVAL: u32 = 61;
+
+/// Something that runs for one turn.
+pub(crate) trait Runnable: Send + Sync {
+    /// Runs for one turn and says how many messages that were (at least 1). Never panics.
+    fn run(self: Arc<Self>) -> u32;
+}
+
+pub(crate) type Job = Arc<dyn Runnable>;
+
+pub(crate) struct Scheduler {
+    injector: Injector<Job>,
+    stealers: Box<[Stealer<Job>]>,
+    sleepers: Mutex<Vec<(usize, Waker)>>,
+    sleeping: AtomicUsize,
+    closed: AtomicBool,
+    /// Worker tasks that exist.
+    workers: AtomicUsize,
+}
+
+impl Scheduler {
+    /// A scheduler with `workers` tasks, which the caller spawns.
+    pub(crate) fn new(
+        workers: usize,
+        on_last_worker_gone: Arc<dyn Fn() + Send + Sync>,
+    ) -> (Arc<Self>, Vec<WorkerTask>) {
+        let queues: Vec<Worker<Job>> = (0..workers).map(|_| Worker::new_fifo()).collect();
+        let scheduler = Arc::new(Self {
+            injector: Injector::new(),
+            stealers: queues.iter().map(Worker::stealer).collect(),
+            sleepers: Mutex::new(Vec::with_capacity(workers)),
+            sleeping: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            workers: AtomicUsize::new(workers),
+        });
+        let tasks = queues
+            .into_iter()
+            .enumerate()
+            .map(|(index, queue)| WorkerTask {
+                scheduler: scheduler.clone(),
+                index,
+                local: Some(Local {
+                    scheduler: scheduler.id(),
+                    queue,
+                    slot: None,
+                }),
+                ticks: 0,
+                on_last_gone: on_last_worker_gone.clone(),
+            });
+        let tasks = tasks.collect();
+        (scheduler, tasks)
+    }
+
+    /// Makes `job` run soon, in the slot if this thread runs actors of this scheduler.
+    pub(crate) fn schedule(&self, job: Job) {
+        self.place(job, |local, job| local.slot.replace(job));
+    }
+
+    /// Makes `job` run after those that wait already.
+    pub(crate) fn schedule_last(&self, job: Job) {
+        self.place(job, |_, job| Some(job));
+    }
+
+    /// Puts `job` where `choose` says: what it returns goes to the queue.
+    fn place(&self, job: Job, choose: impl FnOnce(&mut Local, Job) -> Option<Job>) {
+        let mut job = Some(job);
+        let queued = CURRENT.with_borrow_mut(|current| {
+            let local = current
+                .as_mut()
+                .filter(|local| local.scheduler == self.id())?;
+            let queued = choose(local, job.take().expect("it is taken once"));
+            Some(queued.map(|job| local.queue.push(job)).is_some())
+        });
+        match queued {
+            Some(true) => self.wake_one(),
+            Some(false) => {}
+            None => {
+                self.injector
+                    .push(job.expect("no queue of this thread took it"));
+                self.wake_one();
+                if self.closed.load(SeqCst) {
+                    self.discard();
+                }
+            }
+        }
+    }
+
+    /// Lets all worker tasks return as soon as they are polled again.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, SeqCst);
+        let sleepers = std::mem::take(&mut *lock(&self.sleepers));
+        self.sleeping.store(0, SeqCst);
+        for (_, waker) in sleepers {
+            waker.wake();
+        }
+    }
+
+    /// Drops what waits to run: nobody will run it.
+    fn discard(&self) {
+        let steal_all = |steal: &dyn Fn() -> Steal<Job>| {
+            loop {
+                match steal() {
+                    Steal::Success(job) => drop(job),
+                    Steal::Retry => {}
+                    Steal::Empty => break,
+                }
+            }
+        };
+        steal_all(&|| self.injector.steal());
+    }
+
+    fn wake_one(&self) {
+        fence(SeqCst);
+        if self.sleeping.load(SeqCst) == 0 {
+            return;
+        }
+        let woken = {
+            let mut sleepers = lock(&self.sleepers);
+            let woken = sleepers.pop();
+            self.sleeping.store(sleepers.len(), SeqCst);
+            woken
+        };
+        if let Some((_, waker)) = woken {
+            waker.wake();
+        }
+    }
+
+    fn add_sleeper(&self, index: usize, waker: &Waker) {
+        let mut sleepers = lock(&self.sleepers);
+        sleepers.push((index, waker.clone()));
+        self.sleeping.store(sleepers.len(), SeqCst);
+    }
+
+    fn remove_sleeper(&self, index: usize) {
+        let mut sleepers = lock(&self.sleepers);
+        sleepers.retain(|(sleeper, _)| *sleeper != index);
+        self.sleeping.store(sleepers.len(), SeqCst);
+    }
+
+    fn has_work(&self) -> bool {
+        !self.injector.is_empty() || self.stealers.iter().any(|queue| !queue.is_empty())
+    }
+
+    /// Takes work from the injector or from another task, into `queue`.
+    fn steal(&self, index: usize, queue: &Worker<Job>) -> Option<Job> {
+        loop {
+            let mut retry = false;
+            let others = self
+                .stealers
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != index);
+            let sources = std::iter::once(self.injector.steal_batch_and_pop(queue))
+                .chain(others.map(|(_, other)| other.steal_batch_and_pop(queue)));
+            for stolen in sources {
+                match stolen {
+                    Steal::Success(job) => return Some(job),
+                    Steal::Retry => retry = true,
+                    Steal::Empty => {}
+                }
+            }
+            if !retry {
+                return None;
+            }
+        }
+    }
+
+    /// Tells schedulers apart, so that systems in one process do not run each other's actors.
+    fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+/// What belongs to one worker task: moved to the thread that polls it.
+struct Local {
+    scheduler: usize,
+    queue: Worker<Job>,
+    slot: Option<Job>,
+}
+
+thread_local! {
+    /// The queues of the worker task that this thread polls right now.
+    static CURRENT: RefCell<Option<Local>> = const { RefCell::new(None) };
+}
+
+/// Keeps `local` in the thread-local while it lives. What was there before comes back after it: a
+/// handler may run a system of its own inside `block_in_place`.
+struct Entered<'a> {
+    home: &'a mut Option<Local>,
+    before: Option<Local>,
+}
+
+impl<'a> Entered<'a> {
+    fn new(home: &'a mut Option<Local>) -> Self {
+        let before = CURRENT.replace(home.take());
+        Self { home, before }
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        *self.home = CURRENT.replace(self.before.take());
+    }
+}
+
+/// The task that runs actors on one worker of the runtime.
+pub(crate) struct WorkerTask {
+    scheduler: Arc<Scheduler>,
+    index: usize,
+    local: Option<Local>,
+    ticks: u32,
+    on_last_gone: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Future for WorkerTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let scheduler = this.scheduler.clone();
+        scheduler.remove_sleeper(this.index);
+        let entered = Entered::new(&mut this.local);
+        let ended = run_until_idle(&scheduler, this.index, &mut this.ticks, cx);
+        drop(entered);
+        ended
+    }
+}
+
+impl Drop for WorkerTask {
+    fn drop(&mut self) {
+        self.scheduler.remove_sleeper(self.index);
+        if self.scheduler.workers.fetch_sub(1, SeqCst) == 1 {
+            self.scheduler.closed.store(true, SeqCst);
+            (self.on_last_gone)();
+            self.scheduler.discard();
+        }
+    }
+}
+
+fn run_until_idle(
+    scheduler: &Scheduler,
+    index: usize,
+    ticks: &mut u32,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let begun = (scheduler.stealers.len() > 1).then(Instant::now);
+    let (mut units, mut slot_runs, mut next_look) = (0, 0, 16);
+    loop {
+        if scheduler.closed.load(SeqCst) {
+            return Poll::Ready(());
+        }
+        *ticks = ticks.wrapping_add(1);
+        let Some(job) = next_job(scheduler, index, *ticks, &mut slot_runs) else {
+            scheduler.add_sleeper(index, cx.waker());
+            fence(SeqCst);
+            if scheduler.has_work() || scheduler.closed.load(SeqCst) {
+                scheduler.remove_sleeper(index);
+                continue;
+            }
+            return Poll::Pending;
+        };
+        units += job.run();
+        let too_long = units >= next_look && {
+            next_look = units + 16;
+            begun.is_some_and(|begun| begun.elapsed() >= POLL_TIME_MAX)
+        };
+        if units >= UNITS_PER_POLL || too_long || !coop::has_budget_remaining() {
+            release_slot();
+            // Leaves a wake-up behind that tokio serves after its driver and other tasks.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+            return Poll::Pending;
+        }
+    }
+}
+
+fn next_job(scheduler: &Scheduler, index: usize, ticks: u32, slot_runs: &mut u32) -> Option<Job> {
+    CURRENT.with_borrow_mut(|current| {
+        let local = current.as_mut().expect("the task put its queues here");
+        if *slot_runs < SLOT_RUNS_MAX
+            && let Some(job) = local.slot.take()
+        {
+            *slot_runs += 1;
+            return Some(job);
+        }
+        *slot_runs = 0;
+        if let Some(job) = local.slot.take() {
+            local.queue.push(job);
+        }
+        if ticks.is_multiple_of(INJECTOR_INTERVAL)
+            && let Steal::Success(job) = scheduler.injector.steal()
+        {
+            return Some(job);
+        }
+        local
+            .queue
+            .pop()
+            .or_else(|| scheduler.steal(index, &local.queue))
+    })
+}
+
+/// Makes the actor in the slot available to other tasks.
+fn release_slot() {
+    CURRENT.with_borrow_mut(|current| {
+        if let Some(local) = current
+            && let Some(job) = local.slot.take()
+        {
+            local.queue.push(job);
+        }
+    });
+}

@@ -1,0 +1,455 @@
+//! ActorSystem: the root of one tree of actors, its clock, its randomness, and its end.
+
+use crate::actor::Actor;
+use crate::actor_ref::{ActorRef, Target};
+use crate::cell::{Cell, Children, Node, Refused, adopt_into, bury_from};
+use crate::context::Context;
+use crate::dead_letters::DeadLetters;
+use crate::error::SpawnError;
+use crate::life::live;
+use crate::mailbox::Phase;
+use crate::path::{ActorPath, is_valid_name};
+use crate::props::Props;
+use crate::rng::Rng;
+use crate::scheduler::Scheduler;
+use crate::sync::lock;
+use crate::time::{Clock, Time};
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+/// How many messages wait in a mailbox unless configured otherwise.
+const MAILBOX_CAPACITY_DEFAULT: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
+/// How long a shutdown waits unless configured otherwise.
+const SHUTDOWN_LIMIT_DEFAULT: Duration = Duration::from_secs(10);
+/// How many blocked actors a shutdown names in the log.
+const BLOCKED_NAMED_MAX: usize = 20;
+
+/// A tree of actors on one tokio runtime. A handle, cheap to clone.
+///
+/// Nothing is shared between systems: a process may hold any number of them.
+///
+/// When the last handle is dropped, all actors are stopped as by [`ActorSystem::shutdown`], in the
+/// background and without a limit. Handles that come from [`crate::Context::system`] count.
+#[derive(Clone)]
+pub struct ActorSystem {
+    core: Arc<Core>,
+    /// `None` for a handle that an actor got after the last handle outside was gone.
+    _lifeline: Option<Arc<Lifeline>>,
+}
+
+impl ActorSystem {
+    /// A system with default settings.
+    ///
+    /// # Panics
+    /// As [`SystemBuilder::build`].
+    pub fn new(name: &str) -> Self {
+        Self::builder(name).build()
+    }
+
+    /// Sets up a system. Its name is the first part of the paths of its actors.
+    pub fn builder(name: &str) -> SystemBuilder {
+        SystemBuilder {
+            name: ActorPath::new(name),
+            seed: 0,
+            capacity: MAILBOX_CAPACITY_DEFAULT,
+            shutdown_limit: SHUTDOWN_LIMIT_DEFAULT,
+        }
+    }
+
+    /// Starts an actor at the top of the tree.
+    ///
+    /// # Errors
+    /// [`SpawnError::BadName`]; [`SpawnError::NameTaken`] by a living actor at the top;
+    /// [`SpawnError::Stopping`] once a shutdown has begun, or the runtime is gone.
+    pub fn spawn<A: Actor>(&self, name: &str, actor: A) -> Result<ActorRef<A::Msg>, SpawnError> {
+        self.spawn_with(name, Props::once(actor))
+    }
+
+    /// Starts an actor at the top of the tree from a recipe.
+    ///
+    /// # Errors
+    /// As for [`ActorSystem::spawn`], and [`SpawnError::NoFactory`].
+    pub fn spawn_with<A: Actor>(
+        &self,
+        name: &str,
+        props: Props<A>,
+    ) -> Result<ActorRef<A::Msg>, SpawnError> {
+        self.core.spawn(None, Some(name), props)
+    }
+
+    /// Starts an actor at the top of the tree, with a made-up name that begins with `$`.
+    ///
+    /// # Errors
+    /// [`SpawnError::Stopping`], [`SpawnError::NoFactory`].
+    pub fn spawn_anonymous<A: Actor>(
+        &self,
+        props: Props<A>,
+    ) -> Result<ActorRef<A::Msg>, SpawnError> {
+        self.core.spawn(None, None, props)
+    }
+
+    /// The system's name.
+    pub fn name(&self) -> &str {
+        self.core.name.as_str()
+    }
+
+    /// The time since the system was built: tokio's clock, so a paused runtime pauses it.
+    pub fn now(&self) -> Time {
+        self.core.clock.now()
+    }
+
+    /// Waits until `time` on the system's clock.
+    ///
+    /// # Cancel safety
+    /// Dropping it has no effect.
+    pub async fn sleep_until(&self, time: Time) {
+        tokio::time::sleep_until(self.core.clock.instant(time)).await;
+    }
+
+    /// A random generator of its own, split off from the system's seed: the n-th one handed out is
+    /// the same in every run with that seed.
+    pub fn rng(&self) -> Rng {
+        lock(&self.core.rng).fork()
+    }
+
+    /// What could not be delivered.
+    pub fn dead_letters(&self) -> &DeadLetters {
+        &self.core.dead_letters
+    }
+
+    /// The tokio runtime on which the actors run.
+    pub fn handle(&self) -> &Handle {
+        &self.core.handle
+    }
+
+    /// The paths of all living actors, sorted. Takes a walk through the whole tree.
+    pub fn actors(&self) -> Vec<ActorPath> {
+        let mut paths: Vec<ActorPath> = self
+            .core
+            .living()
+            .iter()
+            .map(|actor| actor.path().clone())
+            .collect();
+        paths.sort();
+        paths
+    }
+
+    /// Stops all actors, children before their parents, and waits until they have ended, but no
+    /// longer than the system's limit (10 seconds by default). Actors that have not ended by then
+    /// are named in a warning and in the result, and are ended from outside: pending handlers are
+    /// dropped, hooks of theirs do not run. From the first call on nothing can be spawned.
+    ///
+    /// Not to be awaited in a handler of the same system: it would wait for itself.
+    ///
+    /// # Cancel safety
+    /// Dropped, it no longer waits, but the actors stop nevertheless, without a limit.
+    pub async fn shutdown(&self) -> Shutdown {
+        let mut ended = self.core.ended.subscribe();
+        self.core.begin_stop();
+        let all_ended = ended.wait_for(|ended| *ended);
+        // An error would mean that the system is gone, which this handle prevents.
+        if tokio::time::timeout(self.core.shutdown_limit, all_ended)
+            .await
+            .is_ok()
+        {
+            return Shutdown {
+                blocked: Vec::new(),
+            };
+        }
+        let blocked = self.core.blocked();
+        for path in blocked.iter().take(BLOCKED_NAMED_MAX) {
+            tracing::warn!(actor = %path, "the actor blocks the shutdown and is given up");
+        }
+        if blocked.len() > BLOCKED_NAMED_MAX {
+            let more = blocked.len() - BLOCKED_NAMED_MAX;
+            tracing::warn!(more, "more actors block the shutdown");
+        }
+        self.core.abandon_all();
+        Shutdown { blocked }
+    }
+
+    /// Waits until the system has ended: after a shutdown, or when its runtime is gone.
+    ///
+    /// # Cancel safety
+    /// Dropping it has no effect.
+    pub async fn ended(&self) {
+        // An error would mean that the system is gone, which this handle prevents.
+        let _ = self.core.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(crate) fn of(core: &Arc<Core>) -> Self {
+        let lifeline = core.lifeline.get().and_then(Weak::upgrade);
+        Self {
+            core: core.clone(),
+            _lifeline: lifeline,
+        }
+    }
+}
+
+impl fmt::Debug for ActorSystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ActorSystem").field(&self.name()).finish()
+    }
+}
+
+/// How a shutdown went.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// The actors that did not end within the limit; of a family only those that kept the others
+    /// waiting. Empty if all went well.
+    pub blocked: Vec<ActorPath>,
+}
+
+/// Settings of a system that is about to start ([`ActorSystem::builder`]).
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SystemBuilder {
+    name: ActorPath,
+    seed: u64,
+    capacity: NonZeroUsize,
+    shutdown_limit: Duration,
+}
+
+impl SystemBuilder {
+    /// The seed of all randomness that the system hands out; 0 by default.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// How many messages may wait in each mailbox; 65,536 by default. [`Props::mailbox_capacity`]
+    /// sets it for one actor.
+    pub fn mailbox_capacity(mut self, messages: NonZeroUsize) -> Self {
+        self.capacity = messages;
+        self
+    }
+
+    /// How long [`ActorSystem::shutdown`] waits for actors; 10 seconds by default.
+    pub fn shutdown_limit(mut self, limit: Duration) -> Self {
+        self.shutdown_limit = limit;
+        self
+    }
+
+    /// Starts the system on the tokio runtime of the caller: one scheduler task for each of its
+    /// workers, so exactly one on a current-thread runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn build(self) -> ActorSystem {
+        let handle = Handle::current();
+        let workers = handle.metrics().num_workers().max(1);
+        let core = Arc::new(Core {
+            name: self.name,
+            clock: Clock::start(),
+            handle,
+            capacity: self.capacity,
+            shutdown_limit: self.shutdown_limit,
+            dead_letters: DeadLetters::new(),
+            rng: Mutex::new(Rng::seeded(self.seed)),
+            numbers: AtomicU64::new(0),
+            top: Mutex::default(),
+            ended: watch::Sender::new(false),
+            scheduler: OnceLock::new(),
+            lifeline: OnceLock::new(),
+        });
+        let lifeline = Arc::new(Lifeline(core.clone()));
+        let for_workers = core.clone();
+        let (scheduler, tasks) =
+            Scheduler::new(workers, Arc::new(move || for_workers.abandon_all()));
+        // Both were empty a moment ago.
+        let _ = core.scheduler.set(scheduler);
+        let _ = core.lifeline.set(Arc::downgrade(&lifeline));
+        for task in tasks {
+            drop(core.handle.spawn(task));
+        }
+        ActorSystem {
+            core,
+            _lifeline: Some(lifeline),
+        }
+    }
+}
+
+/// What the handles outside hold; its end begins the end of the system.
+struct Lifeline(Arc<Core>);
+
+impl Drop for Lifeline {
+    fn drop(&mut self) {
+        self.0.begin_stop();
+    }
+}
+
+/// What all actors of one system share. Kept alive by handles, actors and scheduler tasks.
+pub(crate) struct Core {
+    name: ActorPath,
+    pub(crate) clock: Clock,
+    pub(crate) handle: Handle,
+    capacity: NonZeroUsize,
+    shutdown_limit: Duration,
+    pub(crate) dead_letters: DeadLetters,
+    rng: Mutex<Rng>,
+    /// Numbers of actors and of watch registrations.
+    numbers: AtomicU64,
+    top: Mutex<Top>,
+    ended: watch::Sender<bool>,
+    /// Set once, while the system is built.
+    scheduler: OnceLock<Arc<Scheduler>>,
+    lifeline: OnceLock<Weak<Lifeline>>,
+}
+
+/// The top of the tree.
+#[derive(Default)]
+struct Top {
+    children: Children,
+    closed: bool,
+}
+
+impl Core {
+    pub(crate) fn scheduler(&self) -> &Scheduler {
+        self.scheduler
+            .get()
+            .expect("it is set before anything is spawned")
+    }
+
+    /// A number that was never given before in this system.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn spawn<A: Actor>(
+        self: &Arc<Self>,
+        parent: Option<Arc<dyn Node>>,
+        name: Option<&str>,
+        props: Props<A>,
+    ) -> Result<ActorRef<A::Msg>, SpawnError> {
+        self.spawn_into(parent, name, props, |_| {})
+    }
+
+    /// Spawns, and lets `prepare` change the context before the actor's life begins.
+    pub(crate) fn spawn_into<A: Actor>(
+        self: &Arc<Self>,
+        parent: Option<Arc<dyn Node>>,
+        name: Option<&str>,
+        props: Props<A>,
+        prepare: impl FnOnce(&mut Context<A>),
+    ) -> Result<ActorRef<A::Msg>, SpawnError> {
+        let uid = self.next_number();
+        let above = parent.as_ref().map_or(&self.name, |parent| parent.path());
+        let path = match name {
+            Some(name) if is_valid_name(name) => above.child(name),
+            Some(name) => {
+                return Err(SpawnError::BadName {
+                    name: name.to_owned(),
+                });
+            }
+            None => above.child(&format!("${uid}")),
+        };
+        if !props.can_be_supervised() {
+            return Err(SpawnError::NoFactory { path });
+        }
+        let capacity = props.capacity.unwrap_or(self.capacity).get();
+        let cell = Cell::new(path.clone(), uid, self.clone(), parent.clone(), capacity);
+        let me = ActorRef::from_target(Arc::new(Target::Local(cell)));
+        let adopted = match parent {
+            Some(parent) => parent.adopt(me.target().clone()),
+            None => self.adopt(me.target().clone()),
+        };
+        adopted.map_err(|refused| match refused {
+            Refused::NameTaken => SpawnError::NameTaken { path: path.clone() },
+            Refused::Stopping => SpawnError::Stopping { path: path.clone() },
+        })?;
+        let mut ctx = Context::new(me.clone());
+        prepare(&mut ctx);
+        let body = Box::pin(live(ctx, props.make, props.supervision));
+        me.target().cell().set_body(body);
+        tracing::debug!(actor = %path, uid, "an actor starts");
+        me.target().notify();
+        Ok(me)
+    }
+
+    fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused> {
+        let mut top = lock(&self.top);
+        if top.closed {
+            return Err(Refused::Stopping);
+        }
+        adopt_into(&mut top.children, child)
+    }
+
+    /// An actor at the top has ended.
+    pub(crate) fn bury(&self, path: &ActorPath, uid: u64) {
+        let (child, all_ended) = {
+            let mut top = lock(&self.top);
+            let child = bury_from(&mut top.children, path, uid);
+            (child, top.closed && top.children.is_empty())
+        };
+        drop(child);
+        if all_ended {
+            self.end();
+        }
+    }
+
+    /// Lets nothing start any more and asks all actors to stop.
+    fn begin_stop(&self) {
+        let children: Vec<_> = {
+            let mut top = lock(&self.top);
+            top.closed = true;
+            top.children.values().cloned().collect()
+        };
+        if children.is_empty() {
+            self.end();
+        }
+        for child in children {
+            child.request(Phase::Stopping);
+        }
+    }
+
+    /// Ends all actors from outside.
+    fn abandon_all(&self) {
+        let children: Vec<_> = {
+            let mut top = lock(&self.top);
+            top.closed = true;
+            top.children.values().cloned().collect()
+        };
+        for child in children {
+            child.abandon();
+        }
+        self.end();
+    }
+
+    /// The tree is empty and stays so: the scheduler tasks may go.
+    fn end(&self) {
+        self.scheduler().close();
+        self.ended.send_replace(true);
+    }
+
+    fn living(&self) -> Vec<Arc<dyn Node>> {
+        let mut found: Vec<Arc<dyn Node>> = lock(&self.top).children.values().cloned().collect();
+        let mut next = 0;
+        while let Some(actor) = found.get(next) {
+            let children = actor.children();
+            found.extend(children);
+            next += 1;
+        }
+        found
+    }
+
+    /// The living actors that wait for no child of theirs.
+    fn blocked(&self) -> Vec<ActorPath> {
+        let leaves = self
+            .living()
+            .into_iter()
+            .filter(|actor| actor.children().is_empty());
+        let mut paths: Vec<ActorPath> = leaves.map(|actor| actor.path().clone()).collect();
+        paths.sort();
+        paths
+    }
+}

@@ -1,0 +1,169 @@
+//! Proves: L8, an ask ends with its answer, or with an error that names the target, in time.
+
+use crate::support::{Add, Adder, SOON, system};
+use otava_actor::{ActorPath, AskError, DeadLetterReason, Props, ReplyTo};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+use tokio::time::Instant;
+
+#[tokio::test(start_paused = true)]
+async fn an_ask_is_answered() {
+    let system = system();
+    let adder = system.spawn("adder", Adder(1)).unwrap();
+    adder.tell(Add::Add(41)).unwrap();
+    assert_eq!(adder.ask(Add::Sum).await, Ok(42));
+}
+
+/// L8: no reply.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_port_is_known_at_once() {
+    let system = system();
+    let adder = system.spawn("adder", Adder(0)).unwrap();
+    let begun = Instant::now();
+    let path = adder.path().clone();
+    assert_eq!(
+        adder.ask(Add::Ignore).await,
+        Err(AskError::NoReply { path })
+    );
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+/// L8: late reply: timeout in time, then the answer becomes a dead letter.
+#[tokio::test(start_paused = true)]
+async fn a_late_reply_times_out_and_is_counted() {
+    let system = system();
+    let adder = system.spawn("adder", Adder(0)).unwrap();
+    let waited = Duration::from_millis(30);
+    let begun = Instant::now();
+    let ask = adder.ask(|reply_to| Add::Late(reply_to, Duration::from_millis(50)));
+    let path = adder.path().clone();
+    assert_eq!(
+        ask.within(waited).await,
+        Err(AskError::Timeout { path, waited })
+    );
+    let late = begun.elapsed() - waited;
+    assert!(late <= Duration::from_millis(10), "{late:?}");
+    assert_eq!(adder.ask(Add::Sum).await, Ok(0));
+    assert_eq!(system.dead_letters().count(DeadLetterReason::LateReply), 1);
+}
+
+/// L8: dead target, and a full one.
+#[tokio::test(start_paused = true)]
+async fn a_target_that_does_not_accept_is_named() {
+    let system = system();
+    let one = NonZeroUsize::new(1).unwrap();
+    let adder = system
+        .spawn_with("adder", Props::once(Adder(0)).mailbox_capacity(one))
+        .unwrap();
+    let path = ActorPath::new("test/adder");
+    adder.tell(Add::Add(1)).unwrap();
+    assert_eq!(
+        adder.ask(Add::Sum).await,
+        Err(AskError::Full { path: path.clone() })
+    );
+    adder.stop();
+    assert_eq!(adder.ask(Add::Sum).await, Err(AskError::Stopped { path }));
+}
+
+/// L8: the question is dropped with the mailbox of an actor that stops.
+#[tokio::test(start_paused = true)]
+async fn a_question_in_the_mailbox_of_a_stopped_actor_has_no_reply() {
+    let system = system();
+    let adder = system.spawn("adder", Adder(0)).unwrap();
+    let asking = tokio::spawn(adder.ask(Add::Sum).into_future());
+    tokio::task::yield_now().await;
+    let busy = system.spawn("busy", Adder(0)).unwrap();
+    let first = tokio::spawn(
+        busy.ask(|r| Add::Late(r, Duration::from_secs(1)))
+            .into_future(),
+    );
+    let second = tokio::spawn(busy.ask(Add::Sum).into_future());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    busy.stop();
+    assert_eq!(asking.await.unwrap(), Ok(0));
+    assert_eq!(
+        first.await.unwrap(),
+        Ok(0),
+        "the message in work is finished"
+    );
+    assert!(matches!(
+        second.await.unwrap(),
+        Err(AskError::NoReply { .. })
+    ));
+}
+
+/// L8: the asker goes away; its port is closed and nothing is left of it.
+#[tokio::test(start_paused = true)]
+async fn an_asker_that_goes_away_closes_the_port() {
+    let system = system();
+    let adder = system.spawn("adder", Adder(0)).unwrap();
+    let ask = adder.ask(|reply_to| Add::Late(reply_to, Duration::from_secs(1)));
+    let given_up = tokio::time::timeout(Duration::from_millis(1), ask).await;
+    assert!(given_up.is_err());
+    assert_eq!(adder.ask(Add::Sum).await, Ok(0));
+    assert_eq!(system.dead_letters().count(DeadLetterReason::LateReply), 1);
+}
+
+/// L8: many at once.
+#[tokio::test(start_paused = true)]
+async fn many_asks_are_in_flight() {
+    let system = system();
+    let adder = system.spawn("adder", Adder(7)).unwrap();
+    let asks: Vec<_> = (0..10_000)
+        .map(|_| tokio::spawn(adder.ask(Add::Sum).within(SOON).into_future()))
+        .collect();
+    for ask in asks {
+        assert_eq!(ask.await.unwrap(), Ok(7));
+    }
+    assert_eq!(system.dead_letters().total(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_travels_with_the_question() {
+    let system = system();
+    let (reply_to, reply) = ReplyTo::channel(Some(system.now() + SOON));
+    assert_eq!(reply_to.deadline(), Some(system.now() + SOON));
+    reply_to.send(3_u8).unwrap();
+    assert_eq!(reply.await, Ok(3));
+    let (without, reply) = ReplyTo::<u8>::channel(None);
+    assert_eq!(without.deadline(), None);
+    drop(reply);
+    assert!(without.is_closed());
+    assert_eq!(without.send(1), Err(1));
+}
+
+#[tokio::test]
+async fn a_shared_port_takes_the_first_answer_and_closes_with_its_last_handle() {
+    let (first, reply) = ReplyTo::channel(None);
+    let second = first.share();
+    drop(first);
+    second.send("second").unwrap();
+    assert_eq!(reply.await, Ok("second"));
+
+    let (first, reply) = ReplyTo::<&str>::channel(None);
+    let second = first.share();
+    drop((first, second));
+    assert!(
+        matches!(reply.of(ActorPath::new("n/a")).await, Err(AskError::NoReply { path }) if path.as_str() == "n/a")
+    );
+}
+
+#[tokio::test]
+async fn a_forwarding_port_hands_its_answer_on_once() {
+    let (answered, reply) = ReplyTo::channel(None);
+    let port = ReplyTo::from_fn(move |n: u32| answered.send(n).unwrap(), None);
+    let second = port.share();
+    port.send(5).unwrap();
+    assert_eq!(second.send(6), Err(6));
+    assert_eq!(reply.await, Ok(5));
+
+    let (answered, reply) = ReplyTo::<u32>::channel(None);
+    drop(ReplyTo::from_fn(
+        move |n: u32| answered.send(n).unwrap(),
+        None,
+    ));
+    assert!(
+        matches!(reply.await, Err(AskError::NoReply { .. })),
+        "dropped uncalled"
+    );
+}
