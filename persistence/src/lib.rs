@@ -1,7 +1,34 @@
-//! Persistence: events, snapshots, the journals that keep them, and the actors that live by them.
+//! Persistence: what lasts. Events and snapshots, the journals that keep them, and the actors that
+//! live by them.
+//!
+//! An [`EventSourced`] state turns commands into events; [`event_sourced()`] makes an actor of it,
+//! which answers a command when its events are durable in a [`Journal`]. When the actor starts
+//! again, anywhere, it takes in its events again and is what it was.
+//!
+//! # Map
+//! | to | look at |
+//! | --- | --- |
+//! | write an entity | [`EventSourced`], [`Effect`] |
+//! | run it as an actor | [`event_sourced()`], [`Options`] |
+//! | choose a store | [`SqliteJournal`] for the processes of one machine, [`MemoryJournal`] for tests |
+//! | write a store | [`Journal`], [`SnapshotStore`], then run [`conformance`] |
+//! | know who may write | [`Fence`], [`Journal::claim`] |
+//! | know the bytes on disk | [`mod@format`] |
+//! | test own events | [`testkit`] |
+//!
+//! Inside: `logic/` decides without touching anything, `io/sqlite/` is the embedded journal (its
+//! `mod.rs` draws it, `marks.rs` and `halt.rs` say why an acknowledged event cannot vanish in
+//! silence), `event_sourced/entity.rs` is the life of an entity.
+//!
+//! # What is promised
+//! - An acknowledged event is there after any end of any process, once, in order; an append is
+//!   whole or absent.
+//! - An owner that was replaced cannot write: the epoch is checked in the transaction of the write.
+//! - Damage is an error with a name, and never a state that looks fine.
 
 pub mod conformance;
 mod error;
+mod event_sourced;
 pub mod format;
 mod id;
 mod io;
@@ -9,8 +36,13 @@ mod journal;
 mod logic;
 mod memory;
 mod snapshot;
+pub mod testkit;
 
 pub use error::{AppendError, ClaimError, Damage, JournalError, OpenError};
+pub use event_sourced::{
+    Effect, EntityError, EventSourced, EventSourcedActor, EventSourcedBuilder, Options, Recoveries,
+    RecoveryError, event_sourced,
+};
 pub use id::{PersistenceId, SLICES};
 pub use io::sqlite::{MarkSync, SqliteConfig, SqliteJournal, Verified, VerifyError};
 pub use journal::{

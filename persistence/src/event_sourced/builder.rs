@@ -1,0 +1,102 @@
+//! Builder: collects where an event-sourced actor lives, and gives the recipe of it.
+
+use crate::event_sourced::entity::Place;
+use crate::event_sourced::{EventSourced, EventSourcedActor, Options};
+use crate::id::PersistenceId;
+use crate::journal::{Fence, Journal};
+use crate::snapshot::SnapshotStore;
+use otava_actor::Props;
+use std::sync::Arc;
+
+/// Begins the description of an event-sourced actor: its id, how its empty state is made, and the
+/// journal that keeps its events.
+///
+/// # Examples
+/// ```
+/// # use otava_persistence::{Effect, EventSourced};
+/// # struct Account(String);
+/// # impl EventSourced for Account {
+/// #     type Command = ();
+/// #     type Event = ();
+/// #     type Snapshot = ();
+/// #     const EVENT_TAG: &'static str = "bank.Event";
+/// #     const EVENT_VERSION: u16 = 1;
+/// #     fn handle(&self, _: ()) -> Effect<Self> { Effect::none() }
+/// #     fn apply(&mut self, _: &()) {}
+/// # }
+/// use otava_persistence::{MemoryJournal, Options, PersistenceId, event_sourced};
+/// use std::sync::Arc;
+///
+/// let journal = Arc::new(MemoryJournal::new());
+/// let id = PersistenceId::new("account", "7");
+/// let props = event_sourced(id, || Account("7".to_owned()), journal)
+///     .options(Options::default().snapshot_every(100))
+///     .props();
+/// // system.spawn_with("account-7", props)?;
+/// # let _ = props;
+/// ```
+pub fn event_sourced<E: EventSourced>(
+    id: PersistenceId,
+    create: impl FnMut() -> E + Send + 'static,
+    journal: Arc<dyn Journal>,
+) -> EventSourcedBuilder<E> {
+    let (snapshots, options) = (journal.snapshots(), Options::default());
+    EventSourcedBuilder {
+        place: Place {
+            id,
+            journal,
+            snapshots,
+            fence: None,
+            options,
+        },
+        create: Box::new(create),
+        on_fenced: Arc::new(|| {}),
+    }
+}
+
+/// Where an event-sourced actor lives. Made by [`event_sourced()`].
+#[must_use = "it does nothing until its `props` are spawned"]
+pub struct EventSourcedBuilder<E> {
+    place: Place,
+    create: Box<dyn FnMut() -> E + Send>,
+    on_fenced: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl<E: EventSourced> EventSourcedBuilder<E> {
+    /// The right by which it writes. Default: none, for actors of which there is only one by other
+    /// means.
+    pub fn fence(mut self, fence: Fence) -> Self {
+        self.place.fence = Some(fence);
+        self
+    }
+
+    /// Runs when the journal refuses the fence, before the actor stops. Whoever started it should
+    /// then stop everything that writes by the same fence.
+    pub fn on_fenced(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_fenced = Arc::new(hook);
+        self
+    }
+
+    /// The settings.
+    pub fn options(mut self, options: Options) -> Self {
+        self.place.options = options;
+        self
+    }
+
+    /// Keeps snapshots elsewhere; `None` for no snapshots. Default: [`Journal::snapshots`].
+    pub fn snapshots(mut self, snapshots: Option<Arc<dyn SnapshotStore>>) -> Self {
+        self.place.snapshots = snapshots;
+        self
+    }
+
+    /// The recipe of the actor. It can be restarted: each instance recovers anew. What is done
+    /// after a failure is chosen there (`on_failure`), as for every actor.
+    pub fn props(self) -> Props<EventSourcedActor<E>> {
+        let Self {
+            place,
+            mut create,
+            on_fenced,
+        } = self;
+        Props::new(move || EventSourcedActor::new(place.clone(), create(), Arc::clone(&on_fenced)))
+    }
+}
