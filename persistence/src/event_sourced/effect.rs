@@ -54,7 +54,8 @@ impl<E: EventSourced> Effect<E> {
         self.reply_with(reply_to, |_| value)
     }
 
-    /// Replies what `answer` makes of the state that holds the events.
+    /// Replies what `answer` makes of the state that holds the events. Write its argument's type,
+    /// `|state: &Self| ..`, where the compiler asks for it.
     ///
     /// # Delivery
     /// As [`Self::reply`].

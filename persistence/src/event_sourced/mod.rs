@@ -69,7 +69,7 @@ use serde::de::DeserializeOwned;
 ///     fn handle(&self, command: Command) -> Effect<Self> {
 ///         match command {
 ///             Command::Deposit(amount, reply_to) => Effect::persist(Deposited(amount))
-///                 .reply_with(reply_to, |account| account.balance),
+///                 .reply_with(reply_to, |account: &Self| account.balance),
 ///             Command::Balance(reply_to) => Effect::none().reply(reply_to, self.balance),
 ///         }
 ///     }

@@ -1,6 +1,7 @@
 //! Proves: stores keep what they acknowledged, whatever ends the process or harms the file.
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
+mod actors;
 mod batches;
 mod child;
 mod conforms;

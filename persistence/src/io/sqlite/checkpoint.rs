@@ -6,6 +6,10 @@
 //! copies the little that came since and lets the log begin from its start again; commits wait for
 //! that second step only. Several processes may try at the same time: one gets the lock, the
 //! others find the work done.
+//!
+//! The second step holds the write lock while it waits for readers. A reader may be paused for good
+//! (SIGSTOP), so it waits a few commits long only, and tries again when the log has grown as much
+//! once more: then the log grows, and nobody stands still.
 
 use crate::io::sqlite::halt::Halt;
 use crate::io::sqlite::marks::SyncFile;
@@ -17,6 +21,9 @@ use std::time::Duration;
 
 /// How often the keeper looks while there are commits.
 const PERIOD: Duration = Duration::from_millis(50);
+
+/// How long the keeper's connection waits for readers and writers.
+pub(super) const BUSY_LIMIT: Duration = Duration::from_millis(20);
 
 /// What the thread owns.
 pub(super) struct Keeper {
@@ -67,10 +74,11 @@ impl KeeperHandle {
 impl Keeper {
     /// Runs until the handle is dropped, then a last time.
     pub(super) fn run(self) {
+        let mut tried_at = 0;
         while self.waker.committed.recv().is_ok() {
             let ended = self.waker.ended.recv_timeout(PERIOD);
             if self.halt.known().is_none() {
-                self.keep();
+                self.keep(&mut tried_at);
             }
             if ended == Err(RecvTimeoutError::Disconnected) {
                 break;
@@ -78,7 +86,8 @@ impl Keeper {
         }
     }
 
-    fn keep(&self) {
+    /// `tried_at`: how many pages could not be copied last time.
+    fn keep(&self, tried_at: &mut i64) {
         if self.mark_sync == MarkSync::Background
             && let Err(error) = self.mark.sync()
         {
@@ -86,25 +95,34 @@ impl Keeper {
                 .halt(&format!("cannot force a mark to disk: {error}"));
             return;
         }
-        if let Err(error) = self.shorten_log()
-            && !matches!(severity(&error), Severity::Busy)
-        {
-            self.halt
-                .halt(&format!("cannot copy the log back: {error}"));
+        match self.shorten_log(*tried_at) {
+            Ok(left) => *tried_at = left,
+            Err(error) if matches!(severity(&error), Severity::Busy) => {}
+            Err(error) => {
+                self.halt
+                    .halt(&format!("cannot copy the log back: {error}"));
+            }
         }
     }
 
-    fn shorten_log(&self) -> rusqlite::Result<()> {
-        if self.checkpoint("NOOP")? < i64::from(self.pages_max) {
-            return Ok(());
+    /// Returns what `tried_at` is from now on.
+    fn shorten_log(&self, tried_at: i64) -> rusqlite::Result<i64> {
+        let limit = i64::from(self.pages_max);
+        let behind = self.checkpoint("NOOP")?;
+        if behind < tried_at + limit {
+            return Ok(tried_at.min(behind));
         }
-        let pages = self.checkpoint("PASSIVE")?;
+        let left = self.checkpoint("PASSIVE")?;
+        if left > limit / 2 {
+            tracing::debug!(behind, left, "a reader keeps the log long");
+            return Ok(left);
+        }
+        // If a reader is in the way, the log grows once more as long before this is tried again.
         self.checkpoint("RESTART")?;
-        tracing::trace!(pages, "copied the log back");
-        Ok(())
+        Ok(0)
     }
 
-    /// Returns the pages that are in the log and not in the main file yet.
+    /// Returns the pages that are in the log and not in the main file.
     fn checkpoint(&self, mode: &str) -> rusqlite::Result<i64> {
         let pragma = format!("PRAGMA wal_checkpoint({mode})");
         self.db.query_row(&pragma, [], |row| {

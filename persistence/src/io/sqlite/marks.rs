@@ -33,6 +33,10 @@
 //! ([`MarkSync`](super::MarkSync)). The log itself is always forced first, so a power cut alone
 //! never loses an answer and never makes a mark newer than the log. Only a power cut within those
 //! 50 ms *and* a flipped bit in the same stretch of the log would go unnoticed by default.
+//! Measured on 2 cores, fsync 0.12 ms: before each answer instead of in the background costs 36 % of
+//! the appends of one writer (3,830/s to 2,460/s), 9 % of those of 64 (53,200/s to 48,200/s), 3 % of
+//! those of 1,000.
+//!
 //! When a process is killed between writing its frames and forcing them to disk, the next opener
 //! would see a commit which a power cut can still take away: it forces the log to disk before it
 //! looks.

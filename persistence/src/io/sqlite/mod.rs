@@ -16,6 +16,12 @@
 //!
 //! **Invariant:** an outcome that is unknown is never tried again: the store halts ([`halt`]).
 //!
+//! What sharing costs: the write lock is held by one process at a time, fsync included. A process
+//! that is killed gives it back at once. A process that is *paused* (SIGSTOP, a debugger) in the
+//! middle of a commit keeps it, and the others get [`JournalError::Busy`](crate::JournalError::Busy)
+//! after `busy_limit` until it goes on or is killed. That is safe, and cannot be helped with a lock
+//! of the operating system.
+//!
 //! Why group commit: a durable commit costs 0.2 ms and more, whether it holds one append or a
 //! thousand. While one is under way, requests gather in the queue, and the next takes them all; the
 //! slower the disk, the larger the batches. Nobody waits for a batch to fill.

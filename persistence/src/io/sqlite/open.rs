@@ -147,8 +147,8 @@ fn start(
     mark: Mark,
 ) -> Result<Running, OpenError> {
     let failed = |error: rusqlite::Error| store_error(path, &error);
-    let another = || -> rusqlite::Result<Connection> {
-        let db = schema::connect(path, config.busy_limit)?;
+    let another = |busy_limit| -> rusqlite::Result<Connection> {
+        let db = schema::connect(path, busy_limit)?;
         schema::prepare(&db)?;
         Ok(db)
     };
@@ -159,13 +159,16 @@ fn start(
 
     let queue: Tasks = Arc::new(Mutex::new(task_receiver));
     for _ in 0..config.readers.get() {
-        let (db, queue) = (another().map_err(failed)?, Arc::clone(&queue));
+        let (db, queue) = (
+            another(config.busy_limit).map_err(failed)?,
+            Arc::clone(&queue),
+        );
         others.push(spawn("otava-journal-read", move || {
             reader::run(&db, &queue)
         })?);
     }
     let keep = Keeper {
-        db: another().map_err(failed)?,
+        db: another(checkpoint::BUSY_LIMIT).map_err(failed)?,
         halt: Arc::clone(&halt),
         mark: mark.sync_file(),
         mark_sync: config.mark_sync,

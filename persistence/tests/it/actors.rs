@@ -1,0 +1,188 @@
+//! Actors: event-sourced actors on real journals, through failures, fences and new systems.
+
+use crate::support::open;
+use otava_actor::{ActorRef, ActorSystem, AskError, ReplyTo, Supervision};
+use otava_persistence::{
+    Effect, EventSourced, Fence, Journal, MemoryJournal, Options, PersistenceId, event_sourced,
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// An account that counts its deposits.
+#[derive(Default)]
+struct Account {
+    deposits: u64,
+    balance: u64,
+}
+
+enum Command {
+    Deposit(u64, ReplyTo<u64>),
+    DepositAndPanic(u64, ReplyTo<u64>),
+    Look(ReplyTo<(u64, u64)>),
+    Panic,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Deposited(u64);
+
+impl EventSourced for Account {
+    type Command = Command;
+    type Event = Deposited;
+    type Snapshot = (u64, u64);
+    const EVENT_TAG: &'static str = "test.Deposited";
+    const EVENT_VERSION: u16 = 1;
+
+    fn handle(&self, command: Command) -> Effect<Self> {
+        match command {
+            Command::Deposit(amount, reply_to) => Effect::persist(Deposited(amount))
+                .reply_with(reply_to, |account: &Self| account.balance),
+            Command::DepositAndPanic(amount, reply_to) => Effect::persist(Deposited(amount))
+                .reply_with(reply_to, |_: &Self| {
+                    panic!("after persist, before the reply")
+                }),
+            Command::Look(reply_to) => {
+                Effect::none().reply(reply_to, (self.deposits, self.balance))
+            }
+            Command::Panic => panic!("before persist"),
+        }
+    }
+
+    fn apply(&mut self, event: &Deposited) {
+        self.deposits += 1;
+        self.balance += event.0;
+    }
+
+    fn snapshot(&self) -> Option<(u64, u64)> {
+        Some((self.deposits, self.balance))
+    }
+
+    fn restore(&mut self, snapshot: (u64, u64)) {
+        (self.deposits, self.balance) = snapshot;
+    }
+}
+
+fn id(name: &str) -> PersistenceId {
+    PersistenceId::new("account", name)
+}
+
+fn spawn(system: &ActorSystem, name: &str, journal: &Arc<dyn Journal>) -> ActorRef<Command> {
+    let props = event_sourced(id(name), Account::default, Arc::clone(journal))
+        .options(Options::default().snapshot_every(7))
+        .props()
+        .on_failure(Supervision::Restart {
+            limit: 9,
+            within: Duration::from_secs(60),
+        });
+    system.spawn_with(name, props).unwrap()
+}
+
+/// What was answered is there in the next system, which opens the file anew.
+#[tokio::test]
+async fn an_account_outlives_its_system() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    for round in 0..3 {
+        let journal: Arc<dyn Journal> = Arc::new(open(&path).await);
+        let system = ActorSystem::new("test");
+        for name in ["a", "b"] {
+            let account = spawn(&system, name, &journal);
+            assert_eq!(
+                account.ask(Command::Look).await.unwrap(),
+                (10 * round, 50 * round)
+            );
+            for n in 1..=10 {
+                let balance = account
+                    .ask(|reply_to| Command::Deposit(5, reply_to))
+                    .await
+                    .unwrap();
+                assert_eq!(balance, 50 * round + 5 * n);
+            }
+        }
+        system.shutdown().await;
+        journal.close().await;
+    }
+}
+
+/// P9: the handler panics before persist: nothing is there. After persist: the event is there after
+/// the restart, and was never answered.
+#[tokio::test]
+async fn a_restarted_account_has_exactly_what_was_persisted() {
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new());
+    let system = ActorSystem::new("test");
+    let account = spawn(&system, "a", &journal);
+    account
+        .ask(|reply_to| Command::Deposit(1, reply_to))
+        .await
+        .unwrap();
+    assert!(account.tell(Command::Panic).is_ok());
+    assert_eq!(account.ask(Command::Look).await.unwrap(), (1, 1));
+    let asked = account
+        .ask(|reply_to| Command::DepositAndPanic(10, reply_to))
+        .await;
+    assert!(matches!(asked, Err(AskError::NoReply { .. })), "{asked:?}");
+    assert_eq!(account.ask(Command::Look).await.unwrap(), (2, 11));
+    system.shutdown().await;
+}
+
+/// P6: a new owner has claimed the shard: the asker sees that there is no reply, the hook runs once,
+/// the actor stops.
+#[tokio::test]
+async fn a_fenced_account_stops_without_a_word() {
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new());
+    journal.claim("shard/1", 1).await.unwrap();
+    let system = ActorSystem::new("test");
+    let fenced = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&fenced);
+    let props = event_sourced(id("a"), Account::default, Arc::clone(&journal))
+        .fence(Fence::new("shard/1", 1))
+        .on_fenced(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        })
+        .props();
+    let account = system.spawn_with("a", props).unwrap();
+    account
+        .ask(|reply_to| Command::Deposit(1, reply_to))
+        .await
+        .unwrap();
+    journal.claim("shard/1", 2).await.unwrap();
+    let asked = account.ask(|reply_to| Command::Deposit(1, reply_to)).await;
+    assert!(matches!(asked, Err(AskError::NoReply { .. })), "{asked:?}");
+    assert!(
+        account.ask(Command::Look).await.is_err(),
+        "it still answers"
+    );
+    assert_eq!(fenced.load(Ordering::Relaxed), 1);
+    assert_eq!(journal.highest_seq(&id("a")).await.unwrap(), 1);
+    system.shutdown().await;
+}
+
+/// P7: commands that arrive during recovery wait until it is complete.
+#[tokio::test]
+async fn no_command_is_handled_before_recovery_is_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal: Arc<dyn Journal> = Arc::new(open(&folder.path().join("journal.db")).await);
+    let system = ActorSystem::new("test");
+    let names: Vec<_> = (0..200).map(|n| n.to_string()).collect();
+    for name in &names {
+        let account = spawn(&system, name, &journal);
+        for _ in 0..3 {
+            account
+                .ask(|reply_to| Command::Deposit(2, reply_to))
+                .await
+                .unwrap();
+        }
+    }
+    system.shutdown().await;
+    let system = ActorSystem::new("test");
+    let asked = names.iter().map(|name| {
+        let account = spawn(&system, name, &journal);
+        async move { account.ask(Command::Look).await.unwrap() }
+    });
+    for answer in futures_util::future::join_all(asked).await {
+        assert_eq!(answer, (3, 6));
+    }
+    system.shutdown().await;
+    journal.close().await;
+}
