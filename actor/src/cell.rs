@@ -47,7 +47,7 @@ use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher, WatcherId};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake as TaskWake, Waker};
@@ -158,6 +158,11 @@ impl<M: Send + 'static> Cell<M> {
 
     pub(crate) fn set_body(&self, body: Body) {
         *lock(&self.body) = Some(body);
+        // The system may have ended since the actor was added to its family.
+        if self.abandoned.load(SeqCst) {
+            let body = lock(&self.body).take();
+            drop_guarded(body);
+        }
     }
 
     /// Takes one message from what this turn allows; `false` if the turn is over.
@@ -352,7 +357,7 @@ impl<M: Send + 'static> Node for Target<M> {
             child.abandon();
         }
         // While another thread is inside a handler that does not return, the body stays with it.
-        cell.abandoned.store(true, Release);
+        cell.abandoned.store(true, SeqCst);
         let body = cell.body.try_lock().ok().and_then(|mut body| body.take());
         drop_guarded(body);
         cell.end(Ended::Stopped);

@@ -264,7 +264,7 @@ impl<A: Actor> Context<A> {
     }
 }
 
-/// The side of the actor's life ([`crate::life`]).
+/// What the actor's life (`life.rs`) uses.
 impl<A: Actor> Context<A> {
     /// What to do next; waits until there is something.
     pub(crate) async fn next(&mut self) -> Step<A::Msg> {

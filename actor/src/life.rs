@@ -42,7 +42,7 @@ pub(crate) async fn live<A: Actor>(
             },
             Err(failure) => failure,
         };
-        let stopping = ctx.me().is_stopped() && ctx.me().target().cell().mailbox.stop_requested();
+        let stopping = ctx.me().target().cell().mailbox.stop_requested();
         if stopping || !restarts.allow(ctx.now()) {
             tracing::warn!(actor = %ctx.path(), %failure, "the actor failed and stops");
             break Ended::Failed;

@@ -1,6 +1,6 @@
 //! Proves: L8, an ask ends with its answer, or with an error that names the target, in time.
 
-use crate::support::{Add, Adder, SOON, system};
+use crate::support::{Adder, SOON, Sums, system};
 use otava_actor::{ActorPath, AskError, DeadLetterReason, Props, ReplyTo};
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 async fn an_ask_is_answered() {
     let system = system();
     let adder = system.spawn("adder", Adder(1)).unwrap();
-    adder.tell(Add::Add(41)).unwrap();
-    assert_eq!(adder.ask(Add::Sum).await, Ok(42));
+    adder.tell(Sums::Add(41)).unwrap();
+    assert_eq!(adder.ask(Sums::Get).await, Ok(42));
 }
 
 /// L8: no reply.
@@ -22,7 +22,7 @@ async fn a_dropped_port_is_known_at_once() {
     let begun = Instant::now();
     let path = adder.path().clone();
     assert_eq!(
-        adder.ask(Add::Ignore).await,
+        adder.ask(Sums::Ignore).await,
         Err(AskError::NoReply { path })
     );
     assert_eq!(begun.elapsed(), Duration::ZERO);
@@ -35,7 +35,7 @@ async fn a_late_reply_times_out_and_is_counted() {
     let adder = system.spawn("adder", Adder(0)).unwrap();
     let waited = Duration::from_millis(30);
     let begun = Instant::now();
-    let ask = adder.ask(|reply_to| Add::Late(reply_to, Duration::from_millis(50)));
+    let ask = adder.ask(|reply_to| Sums::Late(reply_to, Duration::from_millis(50)));
     let path = adder.path().clone();
     assert_eq!(
         ask.within(waited).await,
@@ -43,7 +43,7 @@ async fn a_late_reply_times_out_and_is_counted() {
     );
     let late = begun.elapsed() - waited;
     assert!(late <= Duration::from_millis(10), "{late:?}");
-    assert_eq!(adder.ask(Add::Sum).await, Ok(0));
+    assert_eq!(adder.ask(Sums::Get).await, Ok(0));
     assert_eq!(system.dead_letters().count(DeadLetterReason::LateReply), 1);
 }
 
@@ -56,13 +56,13 @@ async fn a_target_that_does_not_accept_is_named() {
         .spawn_with("adder", Props::once(Adder(0)).mailbox_capacity(one))
         .unwrap();
     let path = ActorPath::new("test/adder");
-    adder.tell(Add::Add(1)).unwrap();
+    adder.tell(Sums::Add(1)).unwrap();
     assert_eq!(
-        adder.ask(Add::Sum).await,
+        adder.ask(Sums::Get).await,
         Err(AskError::Full { path: path.clone() })
     );
     adder.stop();
-    assert_eq!(adder.ask(Add::Sum).await, Err(AskError::Stopped { path }));
+    assert_eq!(adder.ask(Sums::Get).await, Err(AskError::Stopped { path }));
 }
 
 /// L8: the question is dropped with the mailbox of an actor that stops.
@@ -70,14 +70,14 @@ async fn a_target_that_does_not_accept_is_named() {
 async fn a_question_in_the_mailbox_of_a_stopped_actor_has_no_reply() {
     let system = system();
     let adder = system.spawn("adder", Adder(0)).unwrap();
-    let asking = tokio::spawn(adder.ask(Add::Sum).into_future());
+    let asking = tokio::spawn(adder.ask(Sums::Get).into_future());
     tokio::task::yield_now().await;
     let busy = system.spawn("busy", Adder(0)).unwrap();
     let first = tokio::spawn(
-        busy.ask(|r| Add::Late(r, Duration::from_secs(1)))
+        busy.ask(|r| Sums::Late(r, Duration::from_secs(1)))
             .into_future(),
     );
-    let second = tokio::spawn(busy.ask(Add::Sum).into_future());
+    let second = tokio::spawn(busy.ask(Sums::Get).into_future());
     tokio::time::sleep(Duration::from_millis(10)).await;
     busy.stop();
     assert_eq!(asking.await.unwrap(), Ok(0));
@@ -97,10 +97,10 @@ async fn a_question_in_the_mailbox_of_a_stopped_actor_has_no_reply() {
 async fn an_asker_that_goes_away_closes_the_port() {
     let system = system();
     let adder = system.spawn("adder", Adder(0)).unwrap();
-    let ask = adder.ask(|reply_to| Add::Late(reply_to, Duration::from_secs(1)));
+    let ask = adder.ask(|reply_to| Sums::Late(reply_to, Duration::from_secs(1)));
     let given_up = tokio::time::timeout(Duration::from_millis(1), ask).await;
     assert!(given_up.is_err());
-    assert_eq!(adder.ask(Add::Sum).await, Ok(0));
+    assert_eq!(adder.ask(Sums::Get).await, Ok(0));
     assert_eq!(system.dead_letters().count(DeadLetterReason::LateReply), 1);
 }
 
@@ -110,7 +110,7 @@ async fn many_asks_are_in_flight() {
     let system = system();
     let adder = system.spawn("adder", Adder(7)).unwrap();
     let asks: Vec<_> = (0..10_000)
-        .map(|_| tokio::spawn(adder.ask(Add::Sum).within(SOON).into_future()))
+        .map(|_| tokio::spawn(adder.ask(Sums::Get).within(SOON).into_future()))
         .collect();
     for ask in asks {
         assert_eq!(ask.await.unwrap(), Ok(7));

@@ -3,4 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 mod ask;
+mod fairness;
+mod mailbox;
+mod stop;
+mod supervision;
 mod support;
+mod system;
+mod timers;
+mod watch;

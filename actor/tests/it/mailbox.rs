@@ -1,0 +1,224 @@
+//! Proves: L3, the bound of a mailbox is exact, and each message is handled or accounted for.
+
+use crate::support::{Adder, Order, Puppet, SOON, Sums, act, say, system};
+use otava_actor::{Actor, ActorSystem, Context, DeadLetterReason, Props, TellError};
+use std::convert::Infallible;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+fn capacity(messages: usize) -> NonZeroUsize {
+    NonZeroUsize::new(messages).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bound_is_exact_and_the_message_comes_back() {
+    let system = system();
+    let props = Props::once(Adder(0)).mailbox_capacity(capacity(3));
+    let adder = system.spawn_with("a", props).unwrap();
+    let hold = |r| Sums::Late(r, Duration::from_millis(10));
+    let held = tokio::spawn(adder.ask(hold).into_future());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    // One is in work, which does not count.
+    for n in 0..3 {
+        assert_eq!(adder.queued(), n);
+        adder.tell(Sums::Add(1)).unwrap();
+    }
+    match adder.tell(Sums::Add(77)) {
+        Err(TellError::Full(Sums::Add(77))) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(held.await.unwrap(), Ok(0));
+    assert_eq!(adder.ask(Sums::Get).await, Ok(3));
+    assert_eq!(
+        system.dead_letters().count(DeadLetterReason::RefusedFull),
+        1
+    );
+}
+
+/// The bound counts what the actor took in a batch and has not begun.
+#[tokio::test(start_paused = true)]
+async fn a_batch_does_not_make_room_before_its_messages_are_begun() {
+    let system = system();
+    let props = Props::once(Adder(0)).mailbox_capacity(capacity(4));
+    let adder = system.spawn_with("a", props).unwrap();
+    let waits: Vec<_> = (0..4)
+        .map(|_| {
+            let ask = adder.ask(|r| Sums::Late(r, Duration::from_millis(10)));
+            tokio::spawn(ask.into_future())
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    // Four were taken; one is in work, three wait.
+    assert_eq!(adder.queued(), 3);
+    adder.tell(Sums::Add(1)).unwrap();
+    assert!(adder.tell(Sums::Add(1)).unwrap_err().is_full());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    adder.tell(Sums::Add(1)).unwrap();
+    assert!(adder.tell(Sums::Add(1)).unwrap_err().is_full());
+    for wait in waits {
+        wait.await.unwrap().unwrap();
+    }
+    assert_eq!(adder.ask(Sums::Get).await, Ok(2));
+}
+
+/// Those who wait are served in their order, one for each message that is begun; one that goes away
+/// does not take another's turn.
+#[tokio::test(start_paused = true)]
+async fn senders_wait_in_line() {
+    let (system, log) = (system(), crate::support::Log::default());
+    let props = Props::once(Puppet::new("a", &log)).mailbox_capacity(capacity(1));
+    let actor = system.spawn_with("a", props).unwrap();
+    actor.tell(Order::Sleep(SOON)).unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    actor.tell(say("0")).unwrap();
+    let mut senders = Vec::new();
+    for n in 1..=5 {
+        let actor = actor.clone();
+        senders.push(tokio::spawn(
+            async move { actor.send(say(n.to_string())).await },
+        ));
+        tokio::task::yield_now().await;
+    }
+    senders[0].abort();
+    senders[2].abort();
+    for (n, sender) in senders.into_iter().enumerate() {
+        assert_eq!(sender.await.is_ok(), n != 0 && n != 2);
+    }
+    actor.ask(Order::Sync).await.unwrap();
+    assert_eq!(log.take(), ["a: started", "a: 0", "a: 2", "a: 4", "a: 5"]);
+}
+
+/// A stop answers those who wait for room, with their message.
+#[tokio::test(start_paused = true)]
+async fn senders_in_line_get_their_message_back_when_the_actor_stops() {
+    let system = system();
+    let props = Props::once(Adder(0)).mailbox_capacity(capacity(1));
+    let adder = system.spawn_with("a", props).unwrap();
+    let held = tokio::spawn(adder.ask(|r| Sums::Late(r, SOON / 10)).into_future());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    adder.tell(Sums::Add(1)).unwrap();
+    let waiting = adder.clone();
+    let sender = tokio::spawn(async move { waiting.send(Sums::Add(8)).await });
+    tokio::task::yield_now().await;
+    adder.stop_after_queued();
+    assert!(matches!(
+        sender.await.unwrap(),
+        Err(TellError::Stopped(Sums::Add(8)))
+    ));
+    held.await.unwrap().unwrap();
+}
+
+/// Counts what it handles, slowly.
+struct Slow(Arc<AtomicU64>);
+
+impl Actor for Slow {
+    type Msg = u64;
+    type Err = Infallible;
+
+    async fn handle(&mut self, n: u64, _: &mut Context<Self>) -> Result<(), Infallible> {
+        if n.is_multiple_of(64) {
+            tokio::task::yield_now().await;
+        }
+        self.0.fetch_add(1, SeqCst);
+        Ok(())
+    }
+}
+
+/// L3: 8 senders, a mailbox of 1,000: sent = handled + refused, and never more than 1,000 wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_is_handled_or_refused() {
+    let system = ActorSystem::new("test");
+    let handled = Arc::new(AtomicU64::new(0));
+    let props = Props::once(Slow(handled.clone())).mailbox_capacity(capacity(1_000));
+    let actor = system.spawn_with("slow", props).unwrap();
+    let senders: Vec<_> = (0..8)
+        .map(|_| {
+            let actor = actor.clone();
+            std::thread::spawn(move || {
+                let mut refused = 0;
+                for n in 0..20_000 {
+                    refused += u64::from(actor.tell(n).is_err());
+                    assert!(actor.queued() <= 1_000);
+                }
+                refused
+            })
+        })
+        .collect();
+    let refused: u64 = senders
+        .into_iter()
+        .map(|sender| sender.join().unwrap())
+        .sum();
+    actor.stop_after_queued();
+    assert_eq!(system.shutdown().await.blocked, []);
+    let left = system.dead_letters().count(DeadLetterReason::LeftInMailbox);
+    assert_eq!(handled.load(SeqCst) + refused + left, 160_000);
+    assert_eq!(
+        system.dead_letters().count(DeadLetterReason::RefusedFull),
+        refused
+    );
+}
+
+/// L3: those who wait for room lose nothing, under contention, with a mailbox of any small size.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_is_handled() {
+    for size in [1, 2, 7, 100] {
+        let system = ActorSystem::new("test");
+        let handled = Arc::new(AtomicU64::new(0));
+        let props = Props::once(Slow(handled.clone())).mailbox_capacity(capacity(size));
+        let actor = system.spawn_with("slow", props).unwrap();
+        let senders: Vec<_> = (0..8)
+            .map(|_| {
+                let actor = actor.clone();
+                tokio::spawn(async move {
+                    for n in 0..2_000 {
+                        actor.send(n).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for sender in senders {
+            tokio::time::timeout(SOON * 3, sender)
+                .await
+                .expect("no lost wake-up")
+                .unwrap();
+        }
+        let mut probe = otava_actor::testkit::TestProbe::<()>::new(&system);
+        probe.watch(&actor);
+        actor.stop_after_queued();
+        probe.expect_terminated(&actor, SOON).await;
+        assert_eq!(handled.load(SeqCst), 16_000);
+    }
+}
+
+/// Order is kept for each sender, whatever the other one does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_one_sender_keep_their_order() {
+    let (system, log) = (ActorSystem::new("test"), crate::support::Log::default());
+    let actor = system.spawn("a", Puppet::new("a", &log)).unwrap();
+    let senders: Vec<_> = ["x", "y"]
+        .into_iter()
+        .map(|name| {
+            let actor = actor.clone();
+            std::thread::spawn(move || {
+                for n in 0..2_000 {
+                    let log_it = act(move |puppet, _| {
+                        puppet.log.add(format!("{name}{n:05}"));
+                        Ok(())
+                    });
+                    actor.tell(log_it).unwrap();
+                }
+            })
+        })
+        .collect();
+    senders
+        .into_iter()
+        .for_each(|sender| sender.join().unwrap());
+    actor.ask(Order::Sync).within(SOON).await.unwrap();
+    let lines = log.take();
+    for name in ["x", "y"] {
+        let own: Vec<_> = lines.iter().filter(|line| line.starts_with(name)).collect();
+        assert!(own.len() == 2_000 && own.is_sorted());
+    }
+}
