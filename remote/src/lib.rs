@@ -2,6 +2,16 @@
 
 pub mod network;
 mod node_id;
+#[cfg_attr(
+    not(test),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "the association that uses it is being written"
+    )
+)]
+mod wire_format;
 
 pub use network::{ConnectError, Connection, LaneError, LaneReader, LaneWriter, Network};
 pub use node_id::NodeId;
+pub use wire_format::{DecodeError, EncodeError, ExportId, decode, encode};
