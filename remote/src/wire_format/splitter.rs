@@ -72,6 +72,11 @@ impl FrameSplitter {
         Ok(self.take(length))
     }
 
+    /// From now on refuses frames of more than `frame_bytes_max` bytes.
+    pub(crate) fn set_limit(&mut self, frame_bytes_max: usize) {
+        self.frame_bytes_max = frame_bytes_max;
+    }
+
     /// Whether the bytes so far end with a whole frame.
     pub(crate) fn is_between_frames(&self) -> bool {
         self.length_known == 0 && self.chunk.is_empty()
