@@ -1,0 +1,7 @@
+//! Io: the networks themselves, and the credentials with which nodes prove who they are.
+
+mod authority;
+mod credentials;
+pub(crate) mod quic;
+
+pub use credentials::{Credentials, CredentialsError};
