@@ -201,7 +201,7 @@ async fn a_read_takes_at_most_what_was_asked(a: Net, b: Net) {
 async fn a_slow_reader_holds_the_writer_up(a: Net, b: Net) {
     let (to_b, from_a) = pair(&*a, &*b).await;
     let (mut writer, mut reader) = lane(&to_b, &from_a).await;
-    let all = sample(24 << 20);
+    let all = sample(6 << 20);
     let mut write = Box::pin(async {
         writer.write(all.clone()).await.unwrap();
         writer.finish().await;
@@ -224,7 +224,7 @@ async fn an_unread_lane_holds_up_no_other(a: Net, b: Net) {
         unread.push(lane(&to_b, &from_a).await);
     }
     let (mut writer, mut reader) = lane(&to_b, &from_a).await;
-    let fill = sample(16 << 20);
+    let fill = sample(6 << 20);
     let full = join_all(
         unread
             .iter_mut()
@@ -325,7 +325,7 @@ async fn a_read_that_was_given_up_loses_nothing(a: Net, b: Net) {
 async fn a_write_that_was_given_up_leaves_no_gap(a: Net, b: Net) {
     let (to_b, from_a) = pair(&*a, &*b).await;
     let (mut writer, mut reader) = lane(&to_b, &from_a).await;
-    let all = sample(24 << 20);
+    let all = sample(6 << 20);
     assert!(writer.write(all.clone()).now_or_never().is_none());
     let last = Bytes::from_static(b"last");
     let write = async {

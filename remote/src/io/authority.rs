@@ -9,6 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
 };
+use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -35,9 +36,9 @@ pub(crate) fn issue(
         source,
     })?;
     let authority = certificates("the development authority", pem.as_bytes())?.swap_remove(0);
-    let key = KeyPair::from_pem(&pem).map_err(|e| CredentialsError::Pem {
+    let key = read_key(&pem).map_err(|reason| CredentialsError::Pem {
         what: "the key of the development authority",
-        reason: e.to_string(),
+        reason,
     })?;
     let issuer = Issuer::new(authority_params(), key);
     issue_with(&issuer, node_name, certificate_name, authority).map_err(|e| {
@@ -45,6 +46,11 @@ pub(crate) fn issue(
             reason: e.to_string(),
         }
     })
+}
+
+fn read_key(pem: &str) -> Result<KeyPair, String> {
+    let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| e.to_string())?;
+    KeyPair::try_from(&key).map_err(|e| e.to_string())
 }
 
 fn issue_with(
