@@ -29,6 +29,7 @@
 //! - Bytes from a peer never panic, allocate without bound or recurse without bound.
 
 pub mod config;
+pub mod conformance;
 mod core;
 mod exports;
 mod io;
@@ -45,6 +46,8 @@ pub mod wire;
 mod wire_format;
 
 pub use config::RemoteConfig;
+pub use io::quic::{BindError, QuicConfig, QuicNetwork, QuicNetworkBuilder};
+pub use io::{Credentials, CredentialsError};
 pub use message::RemoteMessage;
 pub use network::{ConnectError, Connection, LaneError, LaneReader, LaneWriter, Network};
 pub use node_id::NodeId;

@@ -1,1 +1,4 @@
-//! wip
+//! Proves: nodes reach each other, and nobody else reaches them.
+#![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
+
+mod network;
