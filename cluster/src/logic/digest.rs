@@ -72,10 +72,10 @@ mod tests {
     #[test]
     fn numbers_are_fixed() {
         let node = NodeId::new("node-1", ([127, 0, 0, 1], 7001).into(), 7);
-        assert_eq!(Digest::new().finish(), 0xf52a15e9a9b5e89b);
+        assert_eq!(Digest::new().finish(), 0xF52A_15E9_A9B5_E89B);
         assert_eq!(
             Digest::new().number(1).node(&node).finish(),
-            0x23411aeb3ad1563
+            0x0234_11AE_B3AD_1563
         );
     }
 }

@@ -105,16 +105,21 @@ pub enum BeatKind {
     Ping,
     /// Yes.
     Pong,
-    /// You are out: down or removed.
-    Verdict(Status),
+    /// The run with this incarnation, at the address to which this is sent, is out.
+    Verdict {
+        /// Its incarnation; another run may have the address by now.
+        incarnation: u64,
+        /// Down or removed.
+        status: Status,
+    },
 }
 
 /// What passes from node to node besides statements.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Message {
-    /// An answer at the door.
-    Answer(JoinAnswer),
+    /// An answer at the door, to the run with this incarnation.
+    Answer(u64, JoinAnswer),
     /// A sign of life.
     Beat(Beat),
     /// A request at the door.
@@ -226,6 +231,8 @@ pub struct Membership {
     expected: Time,
     /// Facts or observations have changed since everything was settled.
     pub(crate) unsettled: bool,
+    /// Somebody has published another digest: maybe all agree now.
+    pub(crate) digests_changed: bool,
     pub(crate) outputs: VecDeque<Output>,
 }
 
@@ -272,6 +279,7 @@ impl Membership {
             knocks: 0,
             expected: now,
             unsettled: false,
+            digests_changed: false,
             outputs: VecDeque::new(),
         }
     }
@@ -341,10 +349,11 @@ impl Membership {
         &self.peers
     }
 
-    /// Whether statements of `author` are still worth passing on.
+    /// Whether nothing that `author` says counts any more.
     #[must_use]
-    pub fn is_heard(&self, author: &NodeId) -> bool {
-        self.view.is_live(author)
+    pub fn is_out(&self, author: &NodeId) -> bool {
+        let known = self.view.status(author);
+        self.graveyard.holds(author) || known.is_some_and(|status| !status.is_live())
     }
 
     /// How many entries the view holds, tombstones included.
@@ -455,17 +464,15 @@ impl Membership {
 
     /// Somebody stands at the door.
     fn asked(&mut self, from: NodeId, request: &JoinRequest) {
-        let known = self.view.status(&from);
         let votes = self.my_status().is_some_and(Status::is_voting);
-        let out = self.graveyard.holds(&from) || known.is_some_and(|status| !status.is_live());
         let answer = if !self.is_member() || !votes {
             JoinAnswer::NotYet
-        } else if out {
+        } else if self.is_out(&from) {
             JoinAnswer::Refused(Refusal::Out)
         } else if let Err(refusal) = compare(&request.settings, &self.config.settings) {
             JoinAnswer::Refused(refusal)
         } else {
-            if known.is_none() {
+            if self.view.get(&from).is_none() {
                 let twins = self.view.live_twins(&from).cloned().collect();
                 self.put_down(&twins);
                 self.view.add(&from, Entry::joining(request.started));
@@ -474,7 +481,7 @@ impl Membership {
             self.accepted.push(from);
             return;
         };
-        self.send(from.addr, Message::Answer(answer));
+        self.send(from.addr, Message::Answer(from.incarnation, answer));
     }
 
     // --- hearing ---
@@ -482,7 +489,11 @@ impl Membership {
     fn message(&mut self, now: Time, from: NodeId, message: Message) {
         match message {
             _ if self.end().is_some() || from == self.me => {}
-            Message::Answer(answer) => self.answer(now, answer),
+            Message::Answer(to, answer) => {
+                if to == self.me.incarnation {
+                    self.answer(now, answer);
+                }
+            }
             Message::Request(request) => self.asked(from, &request),
             Message::Beat(beat) => {
                 if self.is_member() && beat.cluster == self.cluster {
@@ -497,15 +508,22 @@ impl Membership {
             BeatKind::Ping => {
                 let buried = || self.graveyard.holds(from).then_some(Status::Removed);
                 let kind = match self.view.status(from).or_else(buried) {
-                    Some(status) if !status.is_live() => BeatKind::Verdict(status),
+                    Some(status) if !status.is_live() => BeatKind::Verdict {
+                        incarnation: from.incarnation,
+                        status,
+                    },
                     _ => BeatKind::Pong,
                 };
                 let cluster = self.cluster;
                 self.send(from.addr, Message::Beat(Beat { cluster, kind }));
             }
             BeatKind::Pong => self.unsettled |= self.monitor.answered(now, from),
-            BeatKind::Verdict(status) => {
-                if self.view.is_live(from) && !status.is_live() {
+            BeatKind::Verdict {
+                incarnation,
+                status,
+            } => {
+                let mine = incarnation == self.me.incarnation;
+                if mine && self.view.is_live(from) && !status.is_live() {
                     self.unsettled |= self.view.advance(&self.me, status);
                 }
             }
@@ -536,7 +554,8 @@ impl Membership {
         if known.is_some_and(|version| version >= statement.version) {
             return;
         }
-        for (node, entry) in statement.view.iter() {
+        let same = statement.view == self.view;
+        for (node, entry) in statement.view.iter().filter(|_| !same) {
             if !self.graveyard.holds(node) {
                 self.unsettled |= self.view.add(node, *entry);
             } else if entry.status < Status::Removed {
@@ -549,13 +568,13 @@ impl Membership {
 
     /// Notes what a member says, its view apart.
     fn heed(&mut self, statement: &Statement) {
-        self.said.set(&statement.author, &statement.unreachable);
+        self.unsettled |= self.said.set(&statement.author, &statement.unreachable);
         let heard = Heard {
             version: statement.version,
             digest: statement.digest,
         };
         self.heard.insert(statement.author.clone(), heard);
-        self.unsettled = true;
+        self.digests_changed = true;
     }
 
     /// Listens to strangers that have been let in meanwhile. Returns whether there were any.

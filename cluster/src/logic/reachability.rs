@@ -12,13 +12,17 @@ pub struct Reachability {
 }
 
 impl Reachability {
-    /// Replaces what `observer` says.
-    pub fn set(&mut self, observer: &NodeId, unreachable: &BTreeSet<NodeId>) {
+    /// Replaces what `observer` says. Returns whether that is something else than before.
+    pub fn set(&mut self, observer: &NodeId, unreachable: &BTreeSet<NodeId>) -> bool {
         if unreachable.is_empty() {
-            self.records.remove(observer);
-        } else {
+            return self.records.remove(observer).is_some();
+        }
+        let before = self.records.get(observer);
+        let news = before != Some(unreachable);
+        if news {
             self.records.insert(observer.clone(), unreachable.clone());
         }
+        news
     }
 
     /// Drops what is said by or about nodes that take no part any more.

@@ -22,12 +22,15 @@ impl Membership {
         if !self.is_member() {
             return;
         }
-        while self.unsettled {
-            self.unsettled = false;
-            while self.hear_strangers() {}
-            self.part_twins();
-            self.work_out_reachability(now);
-            self.publish();
+        while self.unsettled || self.digests_changed {
+            if self.unsettled {
+                self.unsettled = false;
+                while self.hear_strangers() {}
+                self.part_twins();
+                self.work_out_reachability(now);
+                self.publish();
+            }
+            self.digests_changed = false;
             self.lead();
             self.tell(now);
         }
@@ -35,7 +38,7 @@ impl Membership {
             if self.view.is_live(&node) {
                 let statement = Box::new((*self.published).clone());
                 let answer = JoinAnswer::Accepted(statement);
-                self.send(node.addr, Message::Answer(answer));
+                self.send(node.addr, Message::Answer(node.incarnation, answer));
             }
         }
         match self.my_status() {
@@ -47,13 +50,18 @@ impl Membership {
 
     /// Of two live runs at one address the one that started later is the living one.
     fn part_twins(&mut self) {
+        let rank = |id: &NodeId| (self.view.get(id).map(|e| e.started), id.incarnation);
         let mut earlier = BTreeSet::new();
+        let mut before: Option<&NodeId> = None;
+        // Nodes are ordered by address first, so the runs at one address are neighbours.
         for (node, _) in self.view.live() {
-            let rank = |id: &NodeId| (self.view.get(id).map(|e| e.started), id.incarnation);
-            let outranked = |twin: &NodeId| rank(twin) > rank(node);
-            if self.view.live_twins(node).any(outranked) {
-                earlier.insert(node.clone());
-            }
+            let twin = before.filter(|other| other.addr == node.addr);
+            let (lower, higher) = match twin {
+                Some(other) if rank(other) > rank(node) => (Some(node), other),
+                _ => (twin, node),
+            };
+            earlier.extend(lower.cloned());
+            before = Some(higher);
         }
         self.put_down(&earlier);
     }
@@ -127,6 +135,17 @@ impl Membership {
 
     /// Tells the outside what has changed since it was told last.
     fn tell(&mut self, now: Time) {
+        let told_all = self.told.leader == self.leader
+            && self.told.unreachable == self.unreachable
+            && self.told.statuses.len() == self.view.len()
+            && self
+                .view
+                .iter()
+                .zip(&self.told.statuses)
+                .all(|((node, entry), (id, status))| node == id && entry.status == *status);
+        if told_all {
+            return;
+        }
         let told = std::mem::take(&mut self.told);
         let mut news = Vec::new();
         let mut out = Vec::new();
@@ -181,7 +200,10 @@ impl Membership {
         let in_peace = matches!(before, Some(Status::Leaving | Status::Exiting));
         let verdict = Beat {
             cluster: self.cluster,
-            kind: BeatKind::Verdict(status),
+            kind: BeatKind::Verdict {
+                incarnation: node.incarnation,
+                status,
+            },
         };
         self.send(node.addr, Message::Beat(verdict));
         if in_peace && status == Status::Removed {
