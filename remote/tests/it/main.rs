@@ -1,4 +1,4 @@
-//! Proves: nodes reach each other, and nobody else reaches them.
-#![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
+//! Proves: what one node sends another arrives as promised, or fails as promised.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-mod network;
+mod nodes;
