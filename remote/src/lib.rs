@@ -2,13 +2,10 @@
 
 pub mod network;
 mod node_id;
-#[cfg_attr(
-    not(test),
-    allow(
-        dead_code,
-        unused_imports,
-        reason = "the association that uses it is being written"
-    )
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the association that uses all of it is being written"
 )]
 mod wire_format;
 

@@ -156,3 +156,6 @@ fn refused(error: CodecError) -> EncodeError {
         other => other.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests;
