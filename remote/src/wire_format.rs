@@ -21,6 +21,7 @@ mod deserializer;
 mod frame;
 mod payload;
 mod preamble;
+mod serializer;
 mod splitter;
 mod type_tag;
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::wire_format::payload::DecodeError::{Malformed, TooDeep, TooLong, TooManyEmpty};
 use proptest::prelude::*;
 use serde::de::Visitor;
+use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serializer};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -90,6 +91,12 @@ fn payload(parts: &[&[u8]]) -> Vec<u8> {
     [&[&[FORMAT][..]], parts].concat().concat()
 }
 
+/// What the codec itself makes of a value.
+fn by_the_codec<T: Serialize>(value: &T) -> Vec<u8> {
+    let config = bincode::config::standard();
+    payload(&[&bincode::serde::encode_to_vec(value, config).unwrap()])
+}
+
 /// A length as the codec writes it when it takes 64 bits.
 fn length(number: u64) -> [u8; 9] {
     let mut bytes = [253; 9];
@@ -101,6 +108,7 @@ proptest! {
     #[test]
     fn values_cross_unchanged(values in prop::collection::vec(shape(), 0..4)) {
         let bytes = encode(&values).unwrap();
+        prop_assert_eq!(&bytes, &by_the_codec(&values));
         prop_assert_eq!(decode::<Vec<Shape>>(&bytes), Ok(values));
     }
 
@@ -244,7 +252,10 @@ fn the_deepest_value_allowed_fits_a_small_stack() {
         let deepest = (1..DEPTH_MAX).fold(Tree::Leaf, |inner, _| Tree::Newtype(Box::new(inner)));
         let bytes = encode(&deepest).unwrap();
         assert_eq!(decode::<Tree>(&bytes).as_ref(), Ok(&deepest));
-        let bytes = encode(&Tree::Newtype(Box::new(deepest))).unwrap();
+        let deeper = Tree::Newtype(Box::new(deepest));
+        let refused = EncodeError::TooDeep { limit: DEPTH_MAX };
+        assert_eq!(encode(&deeper), Err(refused));
+        let bytes = by_the_codec(&deeper);
         assert_eq!(decode::<Tree>(&bytes), Err(TooDeep { limit: DEPTH_MAX }));
         let mut nested = Tree::Leaf;
         for level in 0..DEPTH_MAX / 2 - 1 {
@@ -304,15 +315,17 @@ fn claims_add_up() {
 fn elements_of_no_size_are_counted() {
     let most = vec![(); EMPTY_ELEMENTS_MAX];
     assert_eq!(decode(&encode(&most).unwrap()), Ok(most));
-    let more = encode(&vec![(); EMPTY_ELEMENTS_MAX + 1]).unwrap();
+    let more = vec![(); EMPTY_ELEMENTS_MAX + 1];
+    let limit = EMPTY_ELEMENTS_MAX;
+    assert_eq!(encode(&more), Err(EncodeError::TooManyEmpty { limit }));
+    let more = by_the_codec(&more);
     let claimed = EMPTY_ELEMENTS_MAX as u64 + 1;
     assert_eq!(decode::<Vec<()>>(&more), Err(TooLong { claimed, left: 0 }));
 
-    let limit = EMPTY_ELEMENTS_MAX;
-    let hidden = encode(&(vec![(); 2000], vec![7_u8; 3000])).unwrap();
+    let hidden = by_the_codec(&(vec![(); 2000], vec![7_u8; 3000]));
     let error = decode::<(Vec<()>, Vec<u8>)>(&hidden).unwrap_err();
     assert_eq!(error, TooManyEmpty { limit });
-    let spread = encode(&vec![vec![Unit; 200]; 50]).unwrap();
+    let spread = by_the_codec(&vec![vec![Unit; 200]; 50]);
     assert!(matches!(
         decode::<Vec<Vec<Unit>>>(&spread),
         Err(TooLong { .. } | TooManyEmpty { .. })
@@ -358,11 +371,26 @@ enum Untagged {
     Text(String),
 }
 
-struct Endless;
+/// Says that it has so many elements, and has 4.
+struct Four(Option<usize>);
 
-impl Serialize for Endless {
+impl Serialize for Four {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq((0..9_u8).filter(|number| number % 2 == 0))
+        let mut elements = serializer.serialize_seq(self.0)?;
+        for number in 0..4_u8 {
+            elements.serialize_element(&number)?;
+        }
+        elements.end()
+    }
+}
+
+/// Turns whatever goes wrong inside it into an error of its own.
+struct Secretive(Vec<u8>);
+
+impl Serialize for Secretive {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let result = self.0.serialize(serializer);
+        result.map_err(|_| serde::ser::Error::custom("something"))
     }
 }
 
@@ -371,11 +399,18 @@ fn types_that_do_not_fit_are_refused() {
     let bytes = encode(&Untagged::Number(7)).unwrap();
     let error = decode::<Untagged>(&bytes).unwrap_err();
     assert!(matches!(error, DecodeError::Unsupported(_)), "{error:?}");
-    let error = encode(&Endless).unwrap_err();
+    let refused = |says: &str| Err(EncodeError::Refused(says.to_owned()));
     assert_eq!(
-        error.to_string(),
-        "cannot encode: a collection does not say how long it is"
+        encode(&Four(None)),
+        refused("a collection of unknown length")
     );
+    let wrong = refused("a collection has not as many elements as it says");
+    assert_eq!(encode(&Four(Some(3))), wrong);
+    assert_eq!(encode(&Four(Some(5))), wrong);
+    assert_eq!(encode(&Four(Some(4))), encode(&[0_u8, 1, 2, 3][..]));
+    let large = Secretive(vec![7; 100]);
+    let too_large = Err(EncodeError::TooLarge { limit: 50 });
+    assert_eq!(encode_into(&large, &mut Vec::new(), 50), too_large);
 }
 
 /// What the walk costs beside the codec's own, best of several rounds:
@@ -397,8 +432,16 @@ fn decoding_costs() {
             out.clear();
             encode_into(black_box(value), &mut out, 1 << 24).unwrap();
         });
+        let codec_written = nanoseconds(|| {
+            out.clear();
+            let config = bincode::config::standard();
+            bincode::serde::encode_into_std_write(black_box(value), &mut out, config).unwrap()
+        });
         let length = bytes.len();
-        println!("{what}: {length} B, decode {ours:.0} ns (codec {codec:.0}), encode {written:.0}");
+        println!(
+            "{what}: {length} B, decode {ours:.0} ns (codec {codec:.0}), \
+             encode {written:.0} (codec {codec_written:.0})"
+        );
     }
     fn nanoseconds<T>(mut run: impl FnMut() -> T) -> f64 {
         let mut best = f64::MAX;
