@@ -8,7 +8,9 @@
 //! still claim: each element takes a byte, or is one of the few that may take none. So all claims
 //! together never exceed the length of the payload, and neither does the room made for them.
 //!
-//! The counting costs nothing that can be measured: see the benchmark in the tests.
+//! The counting costs less than the codec's own walk with its limit on: 85 ns for a message of
+//! 22 bytes (195), 2.9 us for 1,000 numbers (6.7), 17 us for a map of 100 short texts (14). Measured
+//! with `cargo test -p otava-remote --release --lib -- --ignored --nocapture decoding_costs`.
 
 use super::payload::{DEPTH_MAX, DecodeError, EMPTY_ELEMENTS_MAX};
 use bincode::config::Configuration;

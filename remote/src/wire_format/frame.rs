@@ -23,16 +23,13 @@
 //! Numbers are little endian, addresses in network order. A payload takes the rest of its frame.
 //! Kinds, reasons and all that is written here are a contract: numbers are added, never changed.
 
+use super::body::{Body, put_node, put_string, put_target};
 use super::payload::EncodeError;
 use crate::NodeId;
 use bytes::Bytes;
 use otava_actor::Ended;
 use std::fmt;
 use std::sync::Arc;
-
-mod body;
-
-use body::{Body, put_node, put_string, put_target};
 
 /// The longest name of a cluster in bytes.
 pub(crate) const CLUSTER_BYTES_MAX: usize = 128;
@@ -542,3 +539,6 @@ fn hello(body: &mut Body) -> Result<Hello, Malformed> {
         frame_bytes_max: body.u32()?,
     })
 }
+
+#[cfg(test)]
+mod tests;
