@@ -6,6 +6,7 @@ pub mod network;
 mod node_id;
 
 pub use io::quic::{BindError, QuicConfig, QuicNetwork, QuicNetworkBuilder};
+pub use io::virtual_net::{VirtualNetwork, VirtualWorld};
 pub use io::{Credentials, CredentialsError};
 pub use network::{ConnectError, Connection, LaneError, LaneReader, LaneWriter, Network};
 pub use node_id::NodeId;

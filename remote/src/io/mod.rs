@@ -3,5 +3,6 @@
 mod authority;
 mod credentials;
 pub(crate) mod quic;
+pub(crate) mod virtual_net;
 
 pub use credentials::{Credentials, CredentialsError};
