@@ -17,6 +17,7 @@
 //! checked against a limit, and against the bytes that are there, before room is made for it.
 
 mod body;
+mod codes;
 mod deserializer;
 mod frame;
 mod payload;
@@ -28,9 +29,10 @@ mod type_tag;
 pub use frame::ExportId;
 pub use payload::{DecodeError, EncodeError, decode, encode};
 
+pub(crate) use codes::{EndedCode, FrameKind, RefuseReason};
 pub(crate) use frame::{
-    CLUSTER_BYTES_MAX, DETAIL_BYTES_MAX, EndedCode, Frame, FrameError, FrameKind, Hello, Malformed,
-    RefuseReason, SystemMessage, TARGET_NAME_BYTES_MAX, Target, encode_answer, encode_message,
+    CLUSTER_BYTES_MAX, DETAIL_BYTES_MAX, Frame, FrameError, Hello, Malformed, SystemMessage,
+    TARGET_NAME_BYTES_MAX, Target, encode_answer, encode_message,
 };
 pub(crate) use payload::{DEPTH_MAX, encode_into};
 pub(crate) use preamble::{LanePreamble, PreambleError};

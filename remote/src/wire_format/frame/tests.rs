@@ -113,17 +113,16 @@ proptest! {
         }
     }
 
+    /// Only a payload takes whatever follows.
     #[test]
     fn a_frame_with_more_behind_it_is_refused(frame in frame(), more in 1..9_usize) {
-        prop_assume!(!ends_with_payload(&frame));
         let mut bytes = without_length(&frame).to_vec();
         bytes.resize(bytes.len() + more, 0);
         let kind = frame.kind();
         let problem = Malformed::LeftOver(more);
-        prop_assert_eq!(
-            Frame::decode(bytes.into()),
-            Err(FrameError::Malformed { kind, problem })
-        );
+        let refused = Err(FrameError::Malformed { kind, problem });
+        let decoded = Frame::decode(bytes.into());
+        prop_assert!(decoded == refused || ends_with_payload(&frame), "{:?}", decoded);
     }
 
     /// R5: no bytes panic, and what is accepted says the same when it is written again.
@@ -161,23 +160,6 @@ fn unknown_kinds_are_refused() {
         }
     }
     assert_eq!(Frame::decode(Bytes::new()), Err(FrameError::Empty));
-}
-
-#[test]
-fn codes_are_read_as_they_are_written() {
-    for code in 0..=u8::MAX {
-        assert_eq!(RefuseReason::from_code(code).code(), code);
-    }
-    for reason in [
-        Ended::Failed,
-        Ended::NodeLost,
-        Ended::Stopped,
-        Ended::Unknown,
-    ] {
-        let code = EndedCode::from(reason).code();
-        assert_eq!(Ended::from(EndedCode::from_code(code)), reason);
-    }
-    assert_eq!(EndedCode::from_code(200), EndedCode::Unknown);
 }
 
 fn problem_of(frame: &Frame) -> Malformed {
