@@ -29,12 +29,12 @@ mod type_tag;
 pub use frame::ExportId;
 pub use payload::{DecodeError, EncodeError, decode, encode};
 
-pub(crate) use codes::{EndedCode, FrameKind, RefuseReason};
+pub(crate) use codes::RefuseReason;
 pub(crate) use frame::{
-    CLUSTER_BYTES_MAX, DETAIL_BYTES_MAX, Frame, FrameError, Hello, Malformed, SystemMessage,
-    TARGET_NAME_BYTES_MAX, Target, encode_answer, encode_message,
+    CLUSTER_BYTES_MAX, Frame, FrameError, Hello, SystemMessage, TARGET_NAME_BYTES_MAX, Target,
+    encode_answer, encode_message,
 };
-pub(crate) use payload::{DEPTH_MAX, encode_into};
+pub(crate) use payload::encode_into;
 pub(crate) use preamble::{LanePreamble, PreambleError};
 pub(crate) use splitter::FrameSplitter;
 pub(crate) use type_tag::type_tag;

@@ -183,3 +183,27 @@ async fn a_queue_to_a_peer_that_is_cut_off_is_bounded() {
     counter.send(Command::Add(1)).await.unwrap();
     assert!(counter.ask(Command::Get).within(SOON).await.unwrap() > 0);
 }
+
+/// L5 over a network: the news of an end comes after everything that the actor sent.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_actor_comes_behind_its_last_messages() {
+    let world = VirtualWorld::new(5);
+    world.set_delay(Duration::from_millis(1)..Duration::from_millis(50));
+    let (a, b) = pair(&world);
+    for _ in 0..20 {
+        let counter_of_b = b.counter();
+        let counter = a.sees(&b);
+        let mut probe = TestProbe::<Number>::new(&a.system);
+        probe.watch(&counter);
+        assert_eq!(counter.ask(Command::Get).within(SOON).await, Ok(0));
+        let me = probe.actor_ref().clone();
+        counter.tell(Command::Count(100, me)).unwrap();
+        counter.tell(Command::Stop).unwrap();
+        for n in 0..100 {
+            assert_eq!(probe.expect_msg(SOON).await.0, n);
+        }
+        probe.expect_terminated(&counter, SOON).await;
+        drop(counter_of_b);
+        b.remote.withdraw("counter");
+    }
+}
