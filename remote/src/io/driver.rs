@@ -196,7 +196,7 @@ impl Driver {
                 connection,
                 node,
                 reader,
-                writer,
+                writer: Some(writer),
             }),
             Err(error) => {
                 tracing::debug!(%node, %error, "it went away before it was welcomed");
@@ -207,14 +207,14 @@ impl Driver {
 
     /// Carries frames until the connection ends. Returns the connection that took its place, if one
     /// did.
-    async fn serve(&mut self, link: Link) -> Option<Link> {
+    async fn serve(&mut self, mut link: Link) -> Option<Link> {
         let node = link.node.clone();
         self.pause = self.core.config.redial_min;
         self.peer.connected(&self.core, &node);
         self.core.emit(RemoteEvent::Connected(node.clone()));
         tracing::debug!(%node, "connected");
         let connection = link.connection.clone();
-        let mut writers = self.start_writers(&link);
+        let mut writers = self.start_writers(&mut link);
         let mut readers = self.start_readers(link);
         let mut next = None;
         let reason = loop {
@@ -257,7 +257,7 @@ impl Driver {
         connection.close(&reason);
         readers.shutdown().await;
         writers.shutdown().await;
-        self.peer.disconnected(self.core.system.now());
+        self.peer.disconnected(&self.core);
         self.core.emit(RemoteEvent::Disconnected(node));
         next
     }
@@ -269,8 +269,16 @@ impl Driver {
         fault.to_string()
     }
 
-    fn start_writers(&self, link: &Link) -> JoinSet<Result<(), LaneFault>> {
+    /// One writer a lane. The one of the control lane says goodbye when its outbox is closed.
+    fn start_writers(&self, link: &mut Link) -> JoinSet<Result<(), LaneFault>> {
         let mut writers = JoinSet::new();
+        if let Some(writer) = link.writer.take() {
+            let (core, peer, node) = (self.core.clone(), self.peer.clone(), link.node.clone());
+            writers.spawn(async move {
+                let last = Some(Frame::Goodbye);
+                write_lane(&core, &peer, &peer.control, &node, writer, last).await
+            });
+        }
         for lane in 1..=self.core.config.lanes {
             let (core, peer) = (self.core.clone(), self.peer.clone());
             let (connection, node) = (link.connection.clone(), link.node.clone());
@@ -288,32 +296,11 @@ impl Driver {
         let inbound = Inbound {
             core: self.core.clone(),
             peer: self.peer.clone(),
-            node: link.node.clone(),
+            node: link.node,
         };
         readers.spawn(inbound.clone().read_lane(link.reader));
-        let (core, peer) = (self.core.clone(), self.peer.clone());
-        let Link {
-            connection,
-            node,
-            writer,
-            ..
-        } = link;
-        readers.spawn(async move {
-            let control = write_lane(
-                &core,
-                &peer,
-                &peer.control,
-                &node,
-                writer,
-                Some(Frame::Goodbye),
-            );
-            let lanes = accept_lanes(&inbound, &connection);
-            tokio::select! {
-                biased;
-                written = control => written.map(|()| LaneEnd::Finished),
-                ended = lanes => ended,
-            }
-        });
+        let connection = link.connection;
+        readers.spawn(async move { accept_lanes(&inbound, &connection).await });
         readers
     }
 
@@ -323,8 +310,12 @@ impl Driver {
             outbox.close();
         }
         let flushed = async {
-            while writers.join_next().await.is_some() {}
+            // The goodbye must not overtake anything, so the control lane ends last.
+            for _ in &self.peer.lanes {
+                writers.join_next().await;
+            }
             self.peer.control.close();
+            writers.join_next().await;
         };
         let within = self.core.config.flush_within;
         if tokio::time::timeout(within, flushed).await.is_err() {
@@ -401,7 +392,7 @@ async fn make_call(core: Arc<Core>, peer: Arc<Peer>) -> Result<Link, CallError> 
         connection,
         node,
         reader,
-        writer,
+        writer: Some(writer),
     })
 }
 

@@ -33,7 +33,8 @@ pub(crate) struct Link {
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) node: NodeId,
     pub(crate) reader: FrameReader,
-    pub(crate) writer: Box<dyn LaneWriter>,
+    /// Of the control lane; taken when it is put to work.
+    pub(crate) writer: Option<Box<dyn LaneWriter>>,
 }
 
 /// What ends a connection: the network, or a peer that breaks the protocol.

@@ -1,4 +1,6 @@
-//! Proves: nodes reach each other, and nobody else reaches them.
+//! Proves: what one node sends another arrives as promised, and nobody else reaches it.
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
+mod cuts;
 mod network;
+mod nodes;
