@@ -660,17 +660,15 @@ impl Membership {
 
     /// Decides who is out, if it is time and this node's part.
     fn decide(&mut self, now: Time) {
-        let wait = self.stable_after();
         let strategy = self.config.strategy;
-        if strategy == Strategy::Manual || !self.is_member() {
+        if !self.is_member() || strategy == Strategy::Manual {
             return;
         }
-        let situation = self.situation();
-        let give_up = self.stability.give_up_at(wait);
+        let (decide, give_up) = self.decision_times();
         let down = if give_up.is_some_and(|at| now >= at) {
-            situation.nodes_of(strategy, Decision::DownAll)
-        } else if self.may_decide() && now >= self.stability.decide_at(wait) {
-            strategy.nodes_to_down(&situation)
+            self.situation().nodes_of(strategy, Decision::DownAll)
+        } else if decide.is_some_and(|at| now >= at) {
+            strategy.nodes_to_down(&self.situation())
         } else {
             return;
         };
@@ -678,9 +676,18 @@ impl Membership {
         self.stability.decided(now);
     }
 
-    fn may_decide(&self) -> bool {
-        let votes = self.my_status().is_some_and(Status::is_voting);
-        votes && !self.unreachable.is_empty() && self.leader.as_ref() == Some(&self.me)
+    /// When this node decides, if that is its part, and when it gives up.
+    fn decision_times(&self) -> (Option<Time>, Option<Time>) {
+        if self.unreachable.is_empty() || self.config.strategy == Strategy::Manual {
+            return (None, None);
+        }
+        let wait = self.stable_after();
+        let leads = self.leader.as_ref() == Some(&self.me);
+        let decides = leads && self.my_status().is_some_and(Status::is_voting);
+        (
+            decides.then(|| self.stability.decide_at(wait)),
+            self.stability.give_up_at(wait),
+        )
     }
 
     fn situation(&self) -> Situation<'_> {
@@ -721,17 +728,14 @@ impl Membership {
             Phase::Ended(_) => Time::MAX,
             Phase::Knocking(knocking) => knocking.timeout(),
             Phase::Member => {
-                let wait = self.stable_after();
-                let decisions = self.config.strategy != Strategy::Manual;
-                let may_decide = decisions && self.may_decide();
-                let give_up = self.stability.give_up_at(wait).filter(|_| decisions);
+                let (decide, give_up) = self.decision_times();
                 let tombstone = self.removed.values().min();
                 let joining = self.my_status() == Some(Status::Joining);
                 [
                     Some(self.next_beat),
                     joining.then_some(self.next_knock),
                     self.monitor.deadline(),
-                    may_decide.then(|| self.stability.decide_at(wait)),
+                    decide,
                     give_up,
                     self.farewells.values().min().copied(),
                     tombstone.map(|at| *at + self.config.tombstone_after),

@@ -32,6 +32,8 @@ pub struct PhiConfig {
 #[derive(Clone, Debug)]
 pub struct Detector {
     last: Time,
+    /// How long after the last heartbeat the threshold is crossed.
+    allowance: Duration,
     history: History,
     /// How many deviations after the mean phi crosses the threshold.
     deviations: f64,
@@ -43,24 +45,26 @@ impl Detector {
     /// A detector that behaves as if a heartbeat had come at `now`.
     #[must_use]
     pub fn new(config: &PhiConfig, now: Time) -> Self {
-        let first = config.first_interval.as_secs_f64();
         let mut history = History::new(config.history_max.max(2));
-        history.add(first * 0.75);
-        history.add(first * 1.25);
-        Self {
+        history.add(config.first_interval * 3 / 4);
+        history.add(config.first_interval * 5 / 4);
+        let mut detector = Self {
             last: now,
+            allowance: Duration::ZERO,
             history,
             deviations: deviations_at(config.threshold),
             pause: config.acceptable_pause.as_secs_f64(),
-            deviation_min: config.deviation_min.as_secs_f64(),
-        }
+            deviation_min: config.deviation_min.as_secs_f64().max(1e-6),
+        };
+        detector.allow();
+        detector
     }
 
     /// A heartbeat came. An interval that ended a suspicion says nothing of the ordinary ones.
     pub fn heartbeat(&mut self, now: Time) {
         if now <= self.deadline() {
-            self.history
-                .add(now.saturating_since(self.last).as_secs_f64());
+            self.history.add(now.saturating_since(self.last));
+            self.allow();
         }
         self.last = self.last.max(now);
     }
@@ -73,9 +77,7 @@ impl Detector {
     /// The moment after which the node counts as unreachable, if nothing is heard.
     #[must_use]
     pub fn deadline(&self) -> Time {
-        let (mean, deviation) = self.history.normal(self.deviation_min);
-        let allowance = mean + self.pause + deviation * self.deviations;
-        self.last + Duration::try_from_secs_f64(allowance).unwrap_or(Duration::MAX)
+        self.last + self.allowance
     }
 
     /// The suspicion at `now`.
@@ -90,6 +92,12 @@ impl Detector {
         } else {
             exponent.exp().ln_1p() / std::f64::consts::LN_10
         }
+    }
+
+    fn allow(&mut self) {
+        let (mean, deviation) = self.history.normal(self.deviation_min);
+        let seconds = mean + self.pause + deviation * self.deviations;
+        self.allowance = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
     }
 }
 
@@ -115,10 +123,12 @@ fn deviations_at(threshold: f64) -> f64 {
     high
 }
 
-/// The last intervals in seconds, with their sums.
+/// The last intervals, with their sums in whole microseconds, so that nothing is ever rounded.
 #[derive(Clone, Debug)]
 struct History {
-    intervals: VecDeque<f64>,
+    intervals: VecDeque<u64>,
+    sum: u128,
+    squares: u128,
     len_max: usize,
 }
 
@@ -126,23 +136,32 @@ impl History {
     fn new(len_max: usize) -> Self {
         Self {
             intervals: VecDeque::new(),
+            sum: 0,
+            squares: 0,
             len_max,
         }
     }
 
-    fn add(&mut self, interval: f64) {
-        if self.intervals.len() == self.len_max {
-            self.intervals.pop_front();
+    fn add(&mut self, interval: Duration) {
+        if self.intervals.len() == self.len_max
+            && let Some(oldest) = self.intervals.pop_front()
+        {
+            self.sum -= u128::from(oldest);
+            self.squares -= u128::from(oldest) * u128::from(oldest);
         }
-        self.intervals.push_back(interval);
+        // No interval is longer than a year, so the squares of all of them fit.
+        let micros = interval.as_micros().min(1 << 45) as u64;
+        self.intervals.push_back(micros);
+        self.sum += u128::from(micros);
+        self.squares += u128::from(micros) * u128::from(micros);
     }
 
-    /// Mean and deviation; summed anew each time, so that rounding errors cannot pile up.
+    /// Mean and deviation in seconds.
     fn normal(&self, deviation_min: f64) -> (f64, f64) {
-        let len = self.intervals.len() as f64;
-        let mean = self.intervals.iter().sum::<f64>() / len;
-        let squares = self.intervals.iter().map(|x| (x - mean) * (x - mean));
-        let deviation = (squares.sum::<f64>() / len).sqrt();
+        let len = self.intervals.len() as u128;
+        let spread = (self.squares * len).saturating_sub(self.sum * self.sum);
+        let mean = self.sum as f64 / len as f64 / 1e6;
+        let deviation = (spread as f64).sqrt() / len as f64 / 1e6;
         (mean, deviation.max(deviation_min))
     }
 }

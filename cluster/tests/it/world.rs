@@ -314,7 +314,7 @@ impl World {
             }
         }
         node.gossip.set_peers(node.membership.peers());
-        if node.ended.is_none() {
+        if node.ended.is_none() && !notes.is_empty() {
             node.gossip.retain(|author| !node.membership.is_out(author));
         }
         let id = node.id.clone();
