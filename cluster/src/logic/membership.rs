@@ -342,6 +342,11 @@ impl Membership {
         }
     }
 
+    /// As [`Membership::state`], if `wanted` says so when told whether all agree.
+    pub(crate) fn state_if(&self, wanted: impl FnOnce(bool) -> bool) -> Option<ClusterState> {
+        wanted(self.converged).then(|| self.state())
+    }
+
     /// With whom statements are exchanged: the other live members; once this node has ended, those
     /// of its last moment, so that its last words get around.
     #[must_use]
