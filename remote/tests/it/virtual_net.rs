@@ -298,7 +298,7 @@ async fn history(seed: u64) -> String {
     logs.concat()
 }
 
-const SAMPLE: usize = 100_000;
+const SAMPLE: usize = 20_000;
 
 fn sample(round: u16) -> Bytes {
     (0..SAMPLE).map(|n| (n % 251) as u8 ^ round as u8).collect()
@@ -316,7 +316,7 @@ async fn call(network: &VirtualNetwork, to: SocketAddr, round: u16) -> String {
             writer
                 .write(Bytes::copy_from_slice(&round.to_be_bytes()))
                 .await?;
-            for piece in sample(round).chunks(10_000 + lane * 7000) {
+            for piece in sample(round).chunks(1000 + lane * 700) {
                 writer.write(Bytes::copy_from_slice(piece)).await?;
             }
             writer.finish().await;
@@ -331,7 +331,7 @@ async fn serve(peer: Conn) -> String {
         let mut reader = peer.accept_lane().await?;
         let mut all = BytesMut::new();
         let end = loop {
-            match reader.read(20_000).await {
+            match reader.read(2000).await {
                 Ok(Some(bytes)) => all.extend_from_slice(&bytes),
                 Ok(None) => break None,
                 Err(error) => break Some(error),
@@ -342,7 +342,7 @@ async fn serve(peer: Conn) -> String {
             let round = u16::from_be_bytes([all[0], all[1]]);
             let read = &all[2..];
             assert!(sample(round).starts_with(read), "bytes are mixed up");
-            assert_eq!(end.is_none(), read.len() == SAMPLE);
+            assert!(end.is_some() || read.len() == SAMPLE, "a false end");
         }
         Ok::<_, otava_remote::LaneError>((all.len(), end))
     }));
@@ -359,6 +359,7 @@ fn a_seed_replays_all_of_a_broken_world() {
     };
     let mut all = String::new();
     for seed in seeds {
+        eprintln!("OTAVA_SEED={seed}");
         let run = || {
             let mut builder = tokio::runtime::Builder::new_current_thread();
             let runtime = builder.enable_time().start_paused(true).build().unwrap();
