@@ -223,8 +223,7 @@ pub struct Membership {
     pub(crate) told: Told,
     /// Who waits for the answer that it is in.
     pub(crate) accepted: Vec<NodeId>,
-    /// Whether this node was removed after having wished to leave.
-    pub(crate) left: bool,
+    pub(crate) wished_to_leave: bool,
     next_beat: Time,
     next_knock: Time,
     knocks: usize,
@@ -273,7 +272,7 @@ impl Membership {
             farewells: BTreeMap::new(),
             told: Told::default(),
             accepted: Vec::new(),
-            left: false,
+            wished_to_leave: false,
             next_beat: now,
             next_knock: now,
             knocks: 0,
@@ -617,7 +616,8 @@ impl Membership {
 
     fn move_myself(&mut self, status: Status) {
         if self.is_member() {
-            self.unsettled |= self.view.advance(&self.me.clone(), status);
+            self.wished_to_leave = true;
+            self.unsettled |= self.view.advance(&self.me, status);
         } else if matches!(self.phase, Phase::Knocking(_)) {
             self.end_with(End::Left);
         }

@@ -31,8 +31,9 @@ impl Membership {
                 self.publish();
             }
             self.digests_changed = false;
-            self.lead();
+            self.look_around();
             self.tell(now);
+            self.lead();
         }
         for node in std::mem::take(&mut self.accepted) {
             if self.view.is_live(&node) {
@@ -42,7 +43,7 @@ impl Membership {
             }
         }
         match self.my_status() {
-            Some(Status::Removed) if self.left => self.end_with(End::Left),
+            Some(Status::Removed) if self.wished_to_leave => self.end_with(End::Left),
             Some(status) if !status.is_live() => self.end_with(End::Downed),
             _ => {}
         }
@@ -112,12 +113,18 @@ impl Membership {
         }
     }
 
-    fn lead(&mut self) {
+    /// Works out who leads, and whether all agree.
+    fn look_around(&mut self) {
         self.leader = convergence::leader(&self.view, &self.unreachable, &self.me);
         let published = |node: &NodeId| self.heard.get(node).map(|heard| heard.digest);
         let digest = self.published.digest;
         self.converged =
             convergence::is_converged(&self.view, &self.unreachable, &self.me, digest, published);
+    }
+
+    /// Does the leader's part, if it is this node's. What was before has been told by then, so that
+    /// no step is passed over.
+    fn lead(&mut self) {
         if !self.converged || self.leader.as_ref() != Some(&self.me) {
             return;
         }
@@ -158,7 +165,7 @@ impl Membership {
             members_changed |= before.is_some_and(Status::is_voting) || entry.status.is_voting();
             news.extend(steps(node, before, entry.status));
             if !entry.status.is_live() && before.is_none_or(Status::is_live) {
-                out.push((node.clone(), before, entry.status));
+                out.push((node.clone(), entry.status));
             }
             if entry.status == Status::Removed {
                 self.removed.insert(node.clone(), now);
@@ -179,8 +186,8 @@ impl Membership {
             self.stability.members_changed(now);
         }
         self.outputs.extend(news.into_iter().map(Output::Event));
-        for (node, before, status) in out {
-            self.part_from(now, node, before, status);
+        for (node, status) in out {
+            self.part_from(now, node, status);
         }
         let statuses = self.view.iter().map(|(node, e)| (node.clone(), e.status));
         self.told = Told {
@@ -190,14 +197,12 @@ impl Membership {
         };
     }
 
-    /// A member is out: it is told so, and no longer talked to. One that left in peace is given
-    /// time to hear that it was removed.
-    fn part_from(&mut self, now: Time, node: NodeId, before: Option<Status>, status: Status) {
+    /// A member is out: it is told so, and no longer talked to. One that was removed without having
+    /// been put down has left in peace, and is given time to hear of its removal.
+    fn part_from(&mut self, now: Time, node: NodeId, status: Status) {
         if node == self.me {
-            self.left = before.is_some_and(|s| s >= Status::Leaving) && status == Status::Removed;
             return;
         }
-        let in_peace = matches!(before, Some(Status::Leaving | Status::Exiting));
         let verdict = Beat {
             cluster: self.cluster,
             kind: BeatKind::Verdict {
@@ -206,7 +211,7 @@ impl Membership {
             },
         };
         self.send(node.addr, Message::Beat(verdict));
-        if in_peace && status == Status::Removed {
+        if status == Status::Removed {
             self.farewells.insert(node, now + self.config.farewell);
         } else if self.view.is_live(&self.me) {
             // Who is out itself still has to tell the others.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
 mod checkers;
+mod clusters;
 mod scenarios;
 mod simulation;
 mod world;
