@@ -38,14 +38,14 @@
 //! of the reachable decides, and all others only give up); trusting an address (a new run at the
 //! address of an old one answers heartbeats in its own name, so the old one is found dead).
 
-use crate::logic::door::{JoinAnswer, JoinRequest, Knocking, Refusal, compare};
-use crate::logic::downing::{Decision, Situation, Strategy};
+use crate::logic::door::{JoinAnswer, JoinRequest, Knocking, Refusal};
+use crate::logic::downing::Strategy;
 use crate::logic::graveyard::Graveyard;
 use crate::logic::member::Status;
 use crate::logic::monitor::Monitor;
 use crate::logic::phi::PhiConfig;
 use crate::logic::reachability::Reachability;
-use crate::logic::stability::{Stability, stable_after};
+use crate::logic::stability::Stability;
 use crate::logic::state::{ClusterEvent, ClusterState};
 use crate::logic::statement::Statement;
 use crate::logic::view::{Entry, View};
@@ -224,10 +224,10 @@ pub struct Membership {
     /// Who waits for the answer that it is in.
     pub(crate) accepted: Vec<NodeId>,
     pub(crate) wished_to_leave: bool,
-    next_beat: Time,
-    next_knock: Time,
-    knocks: usize,
-    expected: Time,
+    pub(crate) next_beat: Time,
+    pub(crate) next_knock: Time,
+    pub(crate) knocks: usize,
+    pub(crate) expected: Time,
     /// Facts or observations have changed since everything was settled.
     pub(crate) unsettled: bool,
     /// Somebody has published another digest: maybe all agree now.
@@ -393,103 +393,6 @@ impl Membership {
         self.outputs.push_back(Output::Send(to, message));
     }
 
-    /// How long the picture must hold still at the present size.
-    fn stable_after(&self) -> Duration {
-        let by_size = || stable_after(self.view.live().count());
-        self.config.stable_after.unwrap_or_else(by_size)
-    }
-
-    // --- getting in ---
-
-    fn knock(&mut self, now: Time) {
-        let Phase::Knocking(knocking) = &mut self.phase else {
-            return;
-        };
-        if knocking.forms(now) {
-            let mut view = View::new();
-            view.add(&self.me, Entry::joining(self.config.started));
-            let cluster = self.me.incarnation;
-            return self.enter(now, cluster, view);
-        }
-        let due = knocking.due(now);
-        self.request(due);
-    }
-
-    /// While nobody but the one who let it in may know of this node, it asks others too.
-    fn knock_again(&mut self, now: Time) {
-        if self.my_status() != Some(Status::Joining) || now < self.next_knock {
-            return;
-        }
-        self.next_knock = now + self.config.join_retry * 2;
-        let others: Vec<SocketAddr> = self.peers.clone();
-        if let Some(one) = others.get(self.knocks % others.len().max(1)) {
-            self.knocks += 1;
-            self.request(vec![*one]);
-        }
-    }
-
-    fn request(&mut self, to: Vec<SocketAddr>) {
-        for addr in to {
-            let request = JoinRequest {
-                started: self.config.started,
-                settings: self.config.settings.clone(),
-            };
-            self.send(addr, Message::Request(request));
-        }
-    }
-
-    fn enter(&mut self, now: Time, cluster: u64, view: View) {
-        self.cluster = cluster;
-        self.view = view;
-        self.phase = Phase::Member;
-        self.next_beat = now;
-        self.next_knock = now + self.config.join_retry * 2;
-        self.unsettled = true;
-        self.settle(now);
-    }
-
-    fn answer(&mut self, now: Time, answer: JoinAnswer) {
-        if !matches!(self.phase, Phase::Knocking(_)) {
-            return;
-        }
-        match answer {
-            JoinAnswer::NotYet => {}
-            JoinAnswer::Refused(refusal) => self.end_with(End::Refused(refusal)),
-            JoinAnswer::Accepted(statement) => {
-                if statement.is_bounded() && statement.view.is_live(&self.me) {
-                    let mut statement = *statement;
-                    let view = std::mem::take(&mut statement.view);
-                    self.heed(&statement);
-                    self.enter(now, statement.cluster, view);
-                }
-            }
-        }
-    }
-
-    /// Somebody stands at the door.
-    fn asked(&mut self, from: NodeId, request: &JoinRequest) {
-        let votes = self.my_status().is_some_and(Status::is_voting);
-        let answer = if !self.is_member() || !votes {
-            JoinAnswer::NotYet
-        } else if self.is_out(&from) {
-            JoinAnswer::Refused(Refusal::Out)
-        } else if let Err(refusal) = compare(&request.settings, &self.config.settings) {
-            JoinAnswer::Refused(refusal)
-        } else {
-            if self.view.get(&from).is_none() {
-                let twins = self.view.live_twins(&from).cloned().collect();
-                self.put_down(&twins);
-                self.view.add(&from, Entry::joining(request.started));
-                self.unsettled = true;
-            }
-            self.accepted.push(from);
-            return;
-        };
-        self.send(from.addr, Message::Answer(from.incarnation, answer));
-    }
-
-    // --- hearing ---
-
     fn message(&mut self, now: Time, from: NodeId, message: Message) {
         match message {
             _ if self.end().is_some() || from == self.me => {}
@@ -571,7 +474,7 @@ impl Membership {
     }
 
     /// Notes what a member says, its view apart.
-    fn heed(&mut self, statement: &Statement) {
+    pub(crate) fn heed(&mut self, statement: &Statement) {
         self.unsettled |= self.said.set(&statement.author, &statement.unreachable);
         let heard = Heard {
             version: statement.version,
@@ -612,8 +515,6 @@ impl Membership {
         }
     }
 
-    // --- wishes and deadlines ---
-
     fn move_myself(&mut self, status: Status) {
         if self.is_member() {
             self.wished_to_leave = true;
@@ -637,119 +538,6 @@ impl Membership {
             }
             self.phase = Phase::Ended(end.clone());
             self.outputs.push_back(Output::Ended(end));
-        }
-    }
-
-    /// If this call comes later than it should by more than a heartbeat, the process stood still.
-    fn excuse_own_delay(&mut self, now: Time) {
-        let late = now.saturating_since(self.expected);
-        if late > self.config.heartbeat_interval {
-            self.monitor.excuse(late);
-            self.stability.excuse(now, late);
-        }
-    }
-
-    fn beat(&mut self, now: Time) {
-        if now >= self.next_beat {
-            self.next_beat = now + self.config.heartbeat_interval;
-            let beat = Beat {
-                cluster: self.cluster,
-                kind: BeatKind::Ping,
-            };
-            let watched = self.monitor.watched();
-            let pings = watched.map(|node| Output::Send(node.addr, Message::Beat(beat)));
-            self.outputs.extend(pings);
-        }
-        self.unsettled |= self.monitor.expire(now);
-    }
-
-    /// Decides who is out, if it is time and this node's part.
-    fn decide(&mut self, now: Time) {
-        let strategy = self.config.strategy;
-        if !self.is_member() || strategy == Strategy::Manual {
-            return;
-        }
-        let (decide, give_up) = self.decision_times();
-        let down = if give_up.is_some_and(|at| now >= at) {
-            self.situation().nodes_of(strategy, Decision::DownAll)
-        } else if decide.is_some_and(|at| now >= at) {
-            strategy.nodes_to_down(&self.situation())
-        } else {
-            return;
-        };
-        self.put_down(&down);
-        self.stability.decided(now);
-    }
-
-    /// When this node decides, if that is its part, and when it gives up.
-    fn decision_times(&self) -> (Option<Time>, Option<Time>) {
-        if self.unreachable.is_empty() || self.config.strategy == Strategy::Manual {
-            return (None, None);
-        }
-        let wait = self.stable_after();
-        let leads = self.leader.as_ref() == Some(&self.me);
-        let decides = leads && self.my_status().is_some_and(Status::is_voting);
-        (
-            decides.then(|| self.stability.decide_at(wait)),
-            self.stability.give_up_at(wait),
-        )
-    }
-
-    fn situation(&self) -> Situation<'_> {
-        let agrees = |(_, heard): &(&NodeId, &Heard)| heard.digest == self.published.digest;
-        let seen = self.heard.iter().filter(agrees).map(|(node, _)| node);
-        Situation {
-            view: &self.view,
-            reachability: self.reachability.clone(),
-            unreachable: self.unreachable.clone(),
-            seen: seen.chain([&self.me]).cloned().collect(),
-        }
-    }
-
-    /// Quarantines members whose farewell is over, and forgets tombstones that all have seen.
-    fn bury(&mut self, now: Time) {
-        let due = |times: &BTreeMap<NodeId, Time>, after: Duration| {
-            let due = times.iter().filter(|(_, at)| now >= **at + after);
-            due.map(|(node, _)| node.clone()).collect::<Vec<_>>()
-        };
-        for node in due(&self.farewells, Duration::ZERO) {
-            self.farewells.remove(&node);
-            self.outputs.push_back(Output::Quarantine(node));
-        }
-        for node in due(&self.removed, self.config.tombstone_after) {
-            if self.converged {
-                self.removed.remove(&node);
-                self.view.prune(&node);
-                self.graveyard.bury(node);
-                self.unsettled = true;
-            } else {
-                self.removed.insert(node, now);
-            }
-        }
-    }
-
-    fn next_timeout(&self) -> Time {
-        match &self.phase {
-            Phase::Ended(_) => Time::MAX,
-            Phase::Knocking(knocking) => knocking.timeout(),
-            Phase::Member => {
-                let (decide, give_up) = self.decision_times();
-                let tombstone = self.removed.values().min();
-                let joining = self.my_status() == Some(Status::Joining);
-                [
-                    Some(self.next_beat),
-                    joining.then_some(self.next_knock),
-                    self.monitor.deadline(),
-                    decide,
-                    give_up,
-                    self.farewells.values().min().copied(),
-                    tombstone.map(|at| *at + self.config.tombstone_after),
-                ]
-                .into_iter()
-                .flatten()
-                .min()
-                .unwrap_or(Time::MAX)
-            }
         }
     }
 }

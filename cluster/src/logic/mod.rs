@@ -2,9 +2,11 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod convergence;
+pub mod deadlines;
 pub mod digest;
 pub mod door;
 pub mod downing;
+pub mod entering;
 pub mod gossip;
 pub mod graveyard;
 pub mod member;

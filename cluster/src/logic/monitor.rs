@@ -8,6 +8,10 @@ use otava_remote::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// How many times as many are watched while anybody is unreachable: after a split whole stretches of
+/// the ring are gone, and all of them must be found before it is decided who goes on.
+const ALERT: usize = 4;
+
 /// The detectors of one node.
 #[derive(Clone, Debug)]
 pub struct Monitor {
@@ -49,7 +53,9 @@ impl Monitor {
     pub fn follow(&mut self, now: Time, view: &View, unreachable: &BTreeSet<NodeId>) {
         self.unreachable.retain(|node| view.is_live(node));
         let members = view.live().map(|(node, _)| node);
-        let mut wanted = neighbours(&self.me, members, unreachable, self.neighbours);
+        let alert = if unreachable.is_empty() { 1 } else { ALERT };
+        let count = self.neighbours * alert;
+        let mut wanted = neighbours(&self.me, members, unreachable, count);
         wanted.extend(self.unreachable.iter().cloned());
         self.watched.retain(|node, _| wanted.contains(node));
         for node in wanted {
@@ -137,6 +143,18 @@ mod tests {
         assert!(monitor.answered(at(10_500), &node(3)));
         assert!(!monitor.answered(at(10_600), &node(3)));
         assert!(monitor.unreachable().is_empty());
+    }
+
+    #[test]
+    fn more_are_watched_while_somebody_is_unreachable() {
+        let view: View = (1..=30).map(|p| (node(p), Entry::joining(0))).collect();
+        let (mut monitor, _) = monitor_of_three();
+        monitor.follow(at(0), &view, &BTreeSet::new());
+        assert_eq!(monitor.watched().count(), 5);
+        monitor.follow(at(0), &view, &BTreeSet::from([node(9)]));
+        assert!((20..=21).contains(&monitor.watched().count()));
+        monitor.follow(at(0), &view, &BTreeSet::new());
+        assert_eq!(monitor.watched().count(), 5);
     }
 
     #[test]

@@ -219,6 +219,14 @@ fn a_paused_node_is_forgiven_or_ends() {
     assert_eq!(blamed, addr(2));
 }
 
+/// C5: where the whole machine stood still, nobody blames anybody.
+#[test]
+fn a_machine_that_stood_still_raises_no_alarm() {
+    let all = "1 2 3 4 5";
+    let script = format!("start {all}; wait 10; pause {all}; wait 30; resume {all}; wait 10");
+    assert_eq!(alarms(&check(&script, all)), 0);
+}
+
 /// C7: three quick restarts at one address; before the node was up, too.
 #[test]
 fn restarts_at_one_address_never_meet() {

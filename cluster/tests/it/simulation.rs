@@ -1,19 +1,39 @@
 //! Proves: over random faults no two parts both go on, views converge, and a seed replays its run.
 //!
-//! `SEED=7 cargo test -p otava-cluster --test it random_faults` runs one seed and prints its log.
+//! `SEED=7 cargo test -p otava-cluster --test it random_faults` runs one seed and prints its log,
+//! `SEEDS=5000` runs more of them.
 
 use crate::checkers;
 use crate::world::World;
 use otava_actor::Rng;
 use otava_cluster::logic::membership::Input;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The first seed and how many; each is printed when it fails.
 fn seeds(count: u64) -> Vec<u64> {
     match std::env::var("SEED").map(|seed| seed.parse()) {
         Ok(Ok(seed)) => vec![seed],
-        _ => (0..count).collect(),
+        _ => {
+            let more = std::env::var("SEEDS").map(|count| count.parse());
+            (0..more.ok().and_then(Result::ok).unwrap_or(count)).collect()
+        }
     }
+}
+
+/// Calls `run` for each seed, on all processors; each seed is a world of its own.
+fn for_each(seeds: &[u64], run: impl Fn(u64) + Sync) {
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    run(*seed);
+                }
+            });
+        }
+    });
 }
 
 /// A random life of a cluster of `size`; returns the world after its end.
@@ -86,7 +106,9 @@ fn fault(world: &mut World, rng: &mut Rng, size: u16) {
 }
 
 fn size_of(seed: u64) -> u16 {
-    let sizes = [3, 4, 5, 5, 6, 7, 8, 10, 13, 30];
+    let sizes = [
+        3, 4, 5, 5, 6, 7, 8, 10, 13, 5, 3, 4, 5, 6, 7, 5, 9, 11, 5, 30,
+    ];
     sizes[(seed % sizes.len() as u64) as usize]
 }
 
@@ -94,15 +116,15 @@ fn size_of(seed: u64) -> u16 {
 #[test]
 fn random_faults() {
     let seeds = seeds(200);
-    for seed in &seeds {
-        if let Err(failed) = live(*seed, size_of(*seed)) {
+    for_each(&seeds, |seed| {
+        if let Err(failed) = live(seed, size_of(seed)) {
             let (world, broken) = *failed;
             if seeds.len() == 1 {
                 panic!("SEED={seed}: {broken}\n{}", world.log.join("\n"));
             }
             panic!("SEED={seed}: {broken}");
         }
-    }
+    });
 }
 
 /// The same seed gives the same run, event by event.
@@ -120,7 +142,7 @@ fn a_seed_replays() {
 /// Clean splits of any size: exactly the larger side goes on, or that with the lowest address.
 #[test]
 fn clean_splits() {
-    for seed in seeds(40) {
+    for_each(&seeds(40), |seed| {
         let size = size_of(seed);
         let mut rng = Rng::seeded(seed);
         let mut world = World::new(seed);
@@ -138,5 +160,5 @@ fn clean_splits() {
         let running: Vec<u16> = world.members().map(|node| node.id.addr.port()).collect();
         assert_eq!(running, expected, "SEED={seed}: {one:?} | {other:?}");
         assert_eq!(checkers::in_the_end(&world), Ok(()), "SEED={seed}");
-    }
+    });
 }

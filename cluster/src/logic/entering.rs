@@ -1,0 +1,98 @@
+//! Entering: the part of a membership that asks to be let in, and that answers at the door. Pure.
+
+use crate::logic::door::{JoinAnswer, JoinRequest, Refusal, compare};
+use crate::logic::member::Status;
+use crate::logic::membership::{End, Membership, Message, Phase};
+use crate::logic::view::{Entry, View};
+use otava_actor::Time;
+use otava_remote::NodeId;
+use std::net::SocketAddr;
+
+impl Membership {
+    pub(crate) fn knock(&mut self, now: Time) {
+        let Phase::Knocking(knocking) = &mut self.phase else {
+            return;
+        };
+        if knocking.forms(now) {
+            let mut view = View::new();
+            view.add(&self.me, Entry::joining(self.config.started));
+            let cluster = self.me.incarnation;
+            return self.enter(now, cluster, view);
+        }
+        let due = knocking.due(now);
+        self.request(due);
+    }
+
+    /// While nobody but the one who let it in may know of this node, it asks others too.
+    pub(crate) fn knock_again(&mut self, now: Time) {
+        if self.my_status() != Some(Status::Joining) || now < self.next_knock {
+            return;
+        }
+        self.next_knock = now + self.config.join_retry * 2;
+        let others: Vec<SocketAddr> = self.peers.clone();
+        if let Some(one) = others.get(self.knocks % others.len().max(1)) {
+            self.knocks += 1;
+            self.request(vec![*one]);
+        }
+    }
+
+    fn request(&mut self, to: Vec<SocketAddr>) {
+        for addr in to {
+            let request = JoinRequest {
+                started: self.config.started,
+                settings: self.config.settings.clone(),
+            };
+            self.send(addr, Message::Request(request));
+        }
+    }
+
+    fn enter(&mut self, now: Time, cluster: u64, view: View) {
+        self.cluster = cluster;
+        self.view = view;
+        self.phase = Phase::Member;
+        self.next_beat = now;
+        self.next_knock = now + self.config.join_retry * 2;
+        self.unsettled = true;
+        self.settle(now);
+    }
+
+    pub(crate) fn answer(&mut self, now: Time, answer: JoinAnswer) {
+        if !matches!(self.phase, Phase::Knocking(_)) {
+            return;
+        }
+        match answer {
+            JoinAnswer::NotYet => {}
+            JoinAnswer::Refused(refusal) => self.end_with(End::Refused(refusal)),
+            JoinAnswer::Accepted(statement) => {
+                if statement.is_bounded() && statement.view.is_live(&self.me) {
+                    let mut statement = *statement;
+                    let view = std::mem::take(&mut statement.view);
+                    self.heed(&statement);
+                    self.enter(now, statement.cluster, view);
+                }
+            }
+        }
+    }
+
+    /// Somebody stands at the door.
+    pub(crate) fn asked(&mut self, from: NodeId, request: &JoinRequest) {
+        let votes = self.my_status().is_some_and(Status::is_voting);
+        let answer = if !self.is_member() || !votes {
+            JoinAnswer::NotYet
+        } else if self.is_out(&from) {
+            JoinAnswer::Refused(Refusal::Out)
+        } else if let Err(refusal) = compare(&request.settings, &self.config.settings) {
+            JoinAnswer::Refused(refusal)
+        } else {
+            if self.view.get(&from).is_none() {
+                let twins = self.view.live_twins(&from).cloned().collect();
+                self.put_down(&twins);
+                self.view.add(&from, Entry::joining(request.started));
+                self.unsettled = true;
+            }
+            self.accepted.push(from);
+            return;
+        };
+        self.send(from.addr, Message::Answer(from.incarnation, answer));
+    }
+}
