@@ -19,6 +19,12 @@
 //!    applied to the rest.
 //! 3. **It does not hold still.** See [`crate::logic::stability`].
 //!
+//! What no rule of this kind bears is a second cut within the time of detection after one of the
+//! second kind: whoever remains of a bridge puts down members that are alive and, by the new cut, do
+//! not hear of it, while they may be a majority. When the cut heals, those that have not decided by
+//! then are told (a quarantine by any member ends a node); if both have, two clusters remain. What
+//! is stored is safe even then: the store refuses the writes of the older epoch.
+//!
 //! The rules and their edge cases follow Pekko's split brain resolver, and the table in the tests
 //! follows the cases of its test.
 //!

@@ -214,7 +214,6 @@ pub struct Membership {
     pub(crate) reachability: Reachability,
     pub(crate) unreachable: BTreeSet<NodeId>,
     pub(crate) stability: Stability,
-    quarantined_by: BTreeSet<NodeId>,
     pub(crate) graveyard: Graveyard,
     /// When the tombstones were put up.
     pub(crate) removed: BTreeMap<NodeId, Time>,
@@ -266,7 +265,6 @@ impl Membership {
             reachability: Reachability::default(),
             unreachable: BTreeSet::new(),
             stability: Stability::default(),
-            quarantined_by: BTreeSet::new(),
             graveyard: Graveyard::default(),
             removed: BTreeMap::new(),
             farewells: BTreeMap::new(),
@@ -296,7 +294,7 @@ impl Membership {
                     self.put_down(&BTreeSet::from([node]));
                 }
             }
-            Input::QuarantinedBy(node) => self.quarantined_by(node),
+            Input::QuarantinedBy(node) => self.quarantined_by(&node),
         }
         self.settle(now);
         self.expected = self.next_timeout();
@@ -502,15 +500,10 @@ impl Membership {
         !let_in.is_empty()
     }
 
-    fn quarantined_by(&mut self, node: NodeId) {
-        if !self.is_member() || !self.view.is_live(&node) {
-            return;
-        }
-        self.quarantined_by.insert(node);
-        let against = self.quarantined_by.iter();
-        let against = against.filter(|node| self.view.is_live(node)).count();
-        let others = self.view.live().filter(|(other, _)| **other != self.me);
-        if against * 2 > others.count() {
+    /// A member broke with this run for good. Members break with nobody but who is out, so this
+    /// node is, whether or not the news has come yet; going on could make two of everything.
+    fn quarantined_by(&mut self, node: &NodeId) {
+        if self.is_member() && self.view.is_live(node) {
             self.put_down(&BTreeSet::from([self.me.clone()]));
         }
     }
