@@ -1,1 +1,1 @@
-//! wip
+//! Proves: shards have one home at a time, and planned moves lose nothing and keep order.
