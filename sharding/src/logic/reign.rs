@@ -215,7 +215,8 @@ impl Reign {
             return Err(Superseded { term: latest });
         }
         if status.term < self.term {
-            self.ask(now, &status.from);
+            // Not the table: a region that has it must send barriers, so it has to be known first.
+            self.send_gather(&status.from);
             return Ok(());
         }
         let known = self.regions.get(&status.from);
@@ -524,19 +525,6 @@ impl Reign {
     }
 
     // --- what is said ---
-
-    fn ask(&mut self, now: Time, node: &NodeId) {
-        match self.table.clone().filter(|_| self.gathering.is_none()) {
-            Some(table) => {
-                let message = ProtocolMessage::Table(table);
-                self.outputs.push_back((node.clone(), message));
-                if let Some(known) = self.regions.get_mut(node) {
-                    known.resend_at = now + self.config.resend;
-                }
-            }
-            None => self.send_gather(node),
-        }
-    }
 
     fn send_gather(&mut self, node: &NodeId) {
         let message = ProtocolMessage::Gather {
