@@ -42,7 +42,8 @@ impl<M: Send + 'static> ActorRef<M> {
     ///
     /// # Errors
     /// The message comes back: [`TellError::Full`] if the mailbox has no room,
-    /// [`TellError::Stopped`] if the actor accepts nothing any more.
+    /// [`TellError::Stopped`] if the actor accepts nothing any more, [`TellError::Unsendable`] if it
+    /// is on another node and the message has no wire form or too large a one.
     pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
         match &*self.0 {
             Target::Local(cell) => match cell.mailbox.push(message) {
@@ -229,7 +230,8 @@ impl<M: Send + 'static> Cell<M> {
     fn refuse(&self, refused: TellError<M>) -> TellError<M> {
         let reason = match refused {
             TellError::Full(_) => DeadLetterReason::RefusedFull,
-            TellError::Stopped(_) => DeadLetterReason::RefusedStopped,
+            // A local mailbox refuses nothing else.
+            TellError::Stopped(_) | TellError::Unsendable(..) => DeadLetterReason::RefusedStopped,
         };
         self.core
             .dead_letters

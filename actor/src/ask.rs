@@ -119,6 +119,9 @@ impl<M: Send + 'static, R: Send + 'static> Future for Asking<M, R> {
                 Err(TellError::Stopped(_)) => {
                     return Poll::Ready(Err(AskError::Stopped { path: path() }));
                 }
+                Err(TellError::Unsendable(_, why)) => {
+                    return Poll::Ready(Err(AskError::Unsendable { path: path(), why }));
+                }
             }
             let deadline = Instant::now()
                 .checked_add(*this.within)

@@ -13,13 +13,30 @@ pub enum TellError<M> {
     Full(M),
     /// The actor has stopped or is stopping, and will never accept a message again.
     Stopped(M),
+    /// The message cannot be put on the wire, now or later. Only for actors on other nodes.
+    Unsendable(M, Unsendable),
+}
+
+/// Why a message cannot be put on the wire.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unsendable {
+    /// It has no wire form; the log says why.
+    #[error("the message cannot be encoded")]
+    NotEncodable,
+    /// Its wire form is larger than a frame may be.
+    #[error("the message is larger than {bytes_max} bytes, the limit of a frame")]
+    TooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
 }
 
 impl<M> TellError<M> {
     /// The message that was refused.
     pub fn into_message(self) -> M {
         match self {
-            Self::Full(message) | Self::Stopped(message) => message,
+            Self::Full(message) | Self::Stopped(message) | Self::Unsendable(message, _) => message,
         }
     }
 
@@ -33,6 +50,7 @@ impl<M> TellError<M> {
         match self {
             Self::Full(message) => TellError::Full(convert(message)),
             Self::Stopped(message) => TellError::Stopped(convert(message)),
+            Self::Unsendable(message, why) => TellError::Unsendable(convert(message), why),
         }
     }
 }
@@ -40,19 +58,21 @@ impl<M> TellError<M> {
 impl<M> fmt::Debug for TellError<M> {
     /// Without the message: it need not be printable, and may be private.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full(_) => "Full(..)",
-            Self::Stopped(_) => "Stopped(..)",
-        })
+        match self {
+            Self::Full(_) => f.write_str("Full(..)"),
+            Self::Stopped(_) => f.write_str("Stopped(..)"),
+            Self::Unsendable(_, why) => write!(f, "Unsendable(.., {why:?})"),
+        }
     }
 }
 
 impl<M> fmt::Display for TellError<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full(_) => "the mailbox is full",
-            Self::Stopped(_) => "the actor has stopped",
-        })
+        match self {
+            Self::Full(_) => f.write_str("the mailbox is full"),
+            Self::Stopped(_) => f.write_str("the actor has stopped"),
+            Self::Unsendable(_, why) => fmt::Display::fmt(why, f),
+        }
     }
 }
 
@@ -89,6 +109,14 @@ pub enum AskError {
         path: ActorPath,
         /// How long the asker waited.
         waited: Duration,
+    },
+    /// The question cannot be put on the wire.
+    #[error("{path} was not asked: {why}")]
+    Unsendable {
+        /// The actor that was to be asked.
+        path: ActorPath,
+        /// Why.
+        why: Unsendable,
     },
 }
 

@@ -74,7 +74,7 @@ pub use actor_ref::{ActorRef, RemoteTarget};
 pub use ask::{Ask, Asking, Reply, ReplyTo};
 pub use context::Context;
 pub use dead_letters::{DeadLetter, DeadLetterEvent, DeadLetterReason, DeadLetters};
-pub use error::{AskError, SpawnError, TellError};
+pub use error::{AskError, SpawnError, TellError, Unsendable};
 pub use path::ActorPath;
 pub use props::{Props, Supervision};
 pub use rng::Rng;

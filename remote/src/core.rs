@@ -1,0 +1,360 @@
+//! Core: what all parts of one node's remote layer share, and the way of a frame into an outbox.
+
+use crate::config::RemoteConfig;
+use crate::exports::{Exports, tag_of};
+use crate::message::RemoteMessage;
+use crate::node_id::NodeId;
+use crate::outbox::{NotQueued, Outbox, Queued};
+use crate::peer::{Incoming, Peer};
+use crate::remote::{Channel, RemoteEvent};
+use crate::remote_ref::Address;
+use crate::stats::Counters;
+use crate::wire::in_scope;
+use crate::wire_format::{
+    EncodeError, ExportId, Frame, Target, encode_answer, encode_into, encode_message,
+};
+use bytes::Bytes;
+use otava_actor::{ActorPath, ActorSystem, DeadLetterReason, Unsendable};
+use serde::Serialize;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use tokio::sync::{broadcast, mpsc, watch};
+
+/// Peers that a node remembers. Beyond it new addresses are refused.
+const PEERS_MAX: usize = 10_000;
+/// Connections that wait to be admitted by one peer's driver.
+const INCOMING_MAX: usize = 4;
+
+/// Takes control messages of one channel.
+pub(crate) type ControlHandler = Arc<dyn Fn(&NodeId, Bytes) + Send + Sync>;
+
+pub(crate) struct Core {
+    pub(crate) id: NodeId,
+    pub(crate) cluster: String,
+    pub(crate) system: ActorSystem,
+    pub(crate) config: RemoteConfig,
+    pub(crate) exports: Arc<Exports>,
+    pub(crate) counters: Counters,
+    pub(crate) events: broadcast::Sender<RemoteEvent>,
+    pub(crate) network: Arc<dyn crate::network::Network>,
+    /// How far the end of the layer is.
+    pub(crate) phase: watch::Sender<Phase>,
+    handlers: RwLock<BTreeMap<Channel, ControlHandler>>,
+    peers: Mutex<Peers>,
+    /// Where drivers of new peers are started; closed at the end.
+    new_drivers: mpsc::UnboundedSender<NewPeer>,
+}
+
+/// A peer that was just met and has no driver yet.
+pub(crate) struct NewPeer {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) incoming: mpsc::Receiver<Incoming>,
+}
+
+/// The life of the layer.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Phase {
+    Running,
+    /// What is queued is still sent.
+    Flushing,
+    Closed,
+}
+
+#[derive(Default)]
+struct Peers {
+    by_addr: BTreeMap<SocketAddr, Arc<Peer>>,
+    closed: bool,
+}
+
+/// Why nothing was sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum NotSent {
+    Full,
+    Gone,
+    Unsendable(Unsendable),
+}
+
+thread_local! {
+    /// Where frames are encoded before they are queued, so that no lock is held while user code
+    /// encodes. Taken out while in use: encoding may nest.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A scratch buffer that grew beyond this is not kept.
+const SCRATCH_KEPT_MAX: usize = 64 << 10;
+
+fn with_scratch<T>(run: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let result = run(&mut scratch);
+    if scratch.capacity() <= SCRATCH_KEPT_MAX {
+        SCRATCH.set(scratch);
+    }
+    result
+}
+
+impl Core {
+    #[expect(clippy::too_many_arguments, reason = "called once, by the builder")]
+    pub(crate) fn new(
+        id: NodeId,
+        cluster: String,
+        system: ActorSystem,
+        config: RemoteConfig,
+        exports: Arc<Exports>,
+        network: Arc<dyn crate::network::Network>,
+        events: broadcast::Sender<RemoteEvent>,
+        new_drivers: mpsc::UnboundedSender<NewPeer>,
+    ) -> Self {
+        Self {
+            id,
+            cluster,
+            system,
+            config,
+            exports,
+            counters: Counters::default(),
+            events,
+            network,
+            phase: watch::Sender::new(Phase::Running),
+            handlers: RwLock::default(),
+            peers: Mutex::default(),
+            new_drivers,
+        }
+    }
+
+    /// The peer at `addr`, made and driven if it is new; `None` if there can be none.
+    pub(crate) fn peer(&self, addr: SocketAddr) -> Option<Arc<Peer>> {
+        let mut peers = self.lock_peers();
+        if let Some(peer) = peers.by_addr.get(&addr) {
+            return Some(peer.clone());
+        }
+        if peers.closed || peers.by_addr.len() >= PEERS_MAX || addr == self.id.addr {
+            return None;
+        }
+        let (sender, incoming) = mpsc::channel(INCOMING_MAX);
+        let peer = Arc::new(Peer::new(addr, &self.config, sender));
+        let new = NewPeer {
+            peer: peer.clone(),
+            incoming,
+        };
+        // An error means that the layer has just been closed.
+        self.new_drivers.send(new).ok()?;
+        peers.by_addr.insert(addr, peer.clone());
+        Some(peer)
+    }
+
+    /// The peer at `addr`, if anything was ever exchanged with it.
+    pub(crate) fn known_peer(&self, addr: SocketAddr) -> Option<Arc<Peer>> {
+        self.lock_peers().by_addr.get(&addr).cloned()
+    }
+
+    /// All peers, from now on the only ones.
+    pub(crate) fn close_peers(&self) -> Vec<Arc<Peer>> {
+        let mut peers = self.lock_peers();
+        peers.closed = true;
+        peers.by_addr.values().cloned().collect()
+    }
+
+    pub(crate) fn set_handler(&self, channel: Channel, handler: ControlHandler) {
+        let mut handlers = self
+            .handlers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        handlers.insert(channel, handler);
+    }
+
+    pub(crate) fn handler(&self, channel: Channel) -> Option<ControlHandler> {
+        let handlers = self.handlers.read().unwrap_or_else(PoisonError::into_inner);
+        handlers.get(&channel).cloned()
+    }
+
+    /// Drops all handlers: they may hold on to this layer.
+    pub(crate) fn forget_handlers(&self) {
+        let mut handlers = self
+            .handlers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        handlers.clear();
+    }
+
+    /// Queues a user's message.
+    pub(crate) fn send_message<M: RemoteMessage>(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        address: &Address,
+        target: &Target,
+        message: &M,
+    ) -> Result<(), NotSent> {
+        if address.incarnation().is_some_and(|run| peer.is_gone(run)) {
+            return Err(NotSent::Gone);
+        }
+        let limit = self.config.frame_bytes_max;
+        with_scratch(|frame| {
+            let (encoded, ports) = in_scope(self, address.clone(), || {
+                encode_message(frame, target, tag_of::<M>(), limit, |out| {
+                    encode_into(message, out, limit)
+                })
+            });
+            if let Err(error) = encoded {
+                self.close_ports(peer.addr, &ports);
+                return Err(not_sent::<M>(error));
+            }
+            let about = Queued {
+                len: frame.len(),
+                incarnation: address.incarnation(),
+                ports,
+                message_type: Some(std::any::type_name::<M>()),
+            };
+            self.push(peer, peer.lane_of(target), frame, about)
+        })
+    }
+
+    /// Queues an answer; `false` if it cannot be sent, so that its port should be given up.
+    pub(crate) fn send_answer<R: Serialize>(
+        self: &Arc<Self>,
+        asker: &Address,
+        port: ExportId,
+        answer: &R,
+    ) -> bool {
+        let Some(peer) = self.peer(asker.addr()) else {
+            return false;
+        };
+        let limit = self.config.frame_bytes_max;
+        with_scratch(|frame| {
+            let (encoded, ports) = in_scope(self, asker.clone(), || {
+                encode_answer(frame, port, limit, |out| encode_into(answer, out, limit))
+            });
+            if let Err(error) = encoded {
+                self.close_ports(peer.addr, &ports);
+                let _ = not_sent::<R>(error);
+                return false;
+            }
+            let about = Queued {
+                len: frame.len(),
+                incarnation: asker.incarnation(),
+                ports,
+                message_type: Some(std::any::type_name::<R>()),
+            };
+            let sent = self.push(&peer, peer.lane_of_port(port), frame, about);
+            if sent.is_err() {
+                let path = ActorPath::new(format!("{asker}/(reply port)"));
+                let kind = std::any::type_name::<R>();
+                let letters = self.system.dead_letters();
+                letters.report(&path, DeadLetterReason::Unreachable, kind);
+            }
+            sent.is_ok()
+        })
+    }
+
+    /// Tells an asker on another node that nobody will answer.
+    pub(crate) fn send_port_dropped(&self, asker: &Address, port: ExportId) {
+        let Some(peer) = self.peer(asker.addr()) else {
+            return;
+        };
+        let lane = peer.lane_of_port(port);
+        self.push_frame(
+            &peer,
+            lane,
+            asker.incarnation(),
+            &Frame::PortDropped { port },
+        );
+    }
+
+    /// Queues a frame that carries no user's message. Without room it is dropped, and counted.
+    pub(crate) fn push_frame(
+        &self,
+        peer: &Peer,
+        outbox: &Outbox,
+        incarnation: Option<u64>,
+        frame: &Frame,
+    ) {
+        with_scratch(|bytes| {
+            frame.encode_into(bytes);
+            let about = Queued {
+                len: bytes.len(),
+                incarnation,
+                ports: Vec::new(),
+                message_type: None,
+            };
+            // What is refused is counted.
+            let _ = self.push(peer, outbox, bytes, about);
+        });
+    }
+
+    fn push(
+        &self,
+        peer: &Peer,
+        outbox: &Outbox,
+        frame: &[u8],
+        about: Queued,
+    ) -> Result<(), NotSent> {
+        match outbox.push(frame, about) {
+            Ok(()) => {
+                peer.wake_if_apart();
+                Ok(())
+            }
+            Err((why, about)) => {
+                self.close_ports(peer.addr, &about.ports);
+                self.counters.refused.add(1);
+                Err(match why {
+                    NotQueued::Closed => NotSent::Gone,
+                    NotQueued::Full => NotSent::Full,
+                })
+            }
+        }
+    }
+
+    fn close_ports(&self, addr: SocketAddr, ports: &[ExportId]) {
+        for &port in ports {
+            self.exports.close_port(addr, port);
+        }
+    }
+
+    /// Frames that were queued and will not be sent: each message is a dead letter, and whoever
+    /// asked in it learns that no answer will come.
+    pub(crate) fn give_up(&self, peer: &Peer, frames: impl IntoIterator<Item = Queued>) {
+        for frame in frames {
+            self.counters.dropped.add(1);
+            self.close_ports(peer.addr, &frame.ports);
+            if let Some(message_type) = frame.message_type {
+                let path = ActorPath::new(format!("{}/(queue)", peer.addr));
+                let letters = self.system.dead_letters();
+                letters.report(&path, DeadLetterReason::Unreachable, message_type);
+            }
+        }
+    }
+
+    /// Waits until the end of the layer begins.
+    pub(crate) async fn ending(&self) {
+        // An error would mean that this layer is gone.
+        let _ = self
+            .phase
+            .subscribe()
+            .wait_for(|phase| *phase > Phase::Running)
+            .await;
+    }
+
+    /// Whether the end of the layer has begun.
+    pub(crate) fn is_ending(&self) -> bool {
+        *self.phase.borrow() > Phase::Running
+    }
+
+    pub(crate) fn emit(&self, event: RemoteEvent) {
+        // An error means that nobody listens.
+        let _ = self.events.send(event);
+    }
+
+    fn lock_peers(&self) -> MutexGuard<'_, Peers> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn not_sent<M>(error: EncodeError) -> NotSent {
+    let message_type = std::any::type_name::<M>();
+    tracing::warn!(message_type, %error, "a message has no wire form");
+    NotSent::Unsendable(match error {
+        EncodeError::TooLarge { limit } => Unsendable::TooLarge { bytes_max: limit },
+        _ => Unsendable::NotEncodable,
+    })
+}

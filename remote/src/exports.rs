@@ -1,0 +1,322 @@
+//! Exports: what of this node others can reach: actors by id or name, and reply ports.
+//!
+//! An actor is exported when a reference to it is put into a message, or when it is published under
+//! a name. A port is exported when a question leaves the node, and lives until it is answered,
+//! dropped over there, past its deadline, or the peer is gone.
+//!
+//! **Invariant:** an entry knows the one type that its messages decode into. There is no table of
+//! types, so bytes can never choose what they become.
+//!
+//! **Invariant:** no entry leaks: an actor's ends with the actor, a port's with its ask.
+
+use crate::message::RemoteMessage;
+use crate::wire_format::{DecodeError, ExportId, Target, decode, type_tag};
+use otava_actor::{ActorPath, ActorRef, Rng, TellError, Terminated, Time, Watching};
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How long a port outlives its deadline: the answer may be on its way.
+const PORT_GRACE: std::time::Duration = std::time::Duration::from_secs(1);
+
+pub(crate) struct Exports {
+    table: Mutex<Table>,
+    ids: Mutex<Ids>,
+    ports_max: usize,
+}
+
+#[derive(Default)]
+struct Table {
+    by_id: BTreeMap<ExportId, Arc<dyn Exported>>,
+    /// The id of an actor that was exported before, by the number of the actor.
+    by_uid: BTreeMap<u64, ExportId>,
+    by_name: BTreeMap<Arc<str>, Arc<dyn Exported>>,
+    ports: BTreeMap<ExportId, Port>,
+}
+
+/// An exported actor, its message type forgotten.
+pub(crate) trait Exported: Send + Sync {
+    /// Decodes a message and hands it to the actor. The caller has entered the wire scope.
+    fn deliver(&self, tag: u64, payload: &[u8]) -> Result<(), Undelivered>;
+    /// Calls back when the actor ends.
+    fn on_terminated(&self, callback: Box<dyn FnOnce(Terminated) + Send>) -> Watching;
+    fn path(&self) -> &ActorPath;
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// Why a message from another node did not reach its actor.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Undelivered {
+    #[error("{message_type} was expected, the sender meant another type or version of it")]
+    OtherType { message_type: &'static str },
+    #[error("it is no {message_type}: {source}")]
+    Undecodable {
+        message_type: &'static str,
+        source: DecodeError,
+    },
+    /// Counted by the mailbox.
+    #[error("the mailbox refused it")]
+    Refused,
+}
+
+pub(crate) struct LocalActor<M>(pub(crate) ActorRef<M>);
+
+impl<M: RemoteMessage> Exported for LocalActor<M> {
+    fn deliver(&self, tag: u64, payload: &[u8]) -> Result<(), Undelivered> {
+        let message_type = std::any::type_name::<M>();
+        if tag != tag_of::<M>() {
+            return Err(Undelivered::OtherType { message_type });
+        }
+        let message = decode::<M>(payload).map_err(|source| Undelivered::Undecodable {
+            message_type,
+            source,
+        })?;
+        self.0
+            .tell(message)
+            .map_err(|_: TellError<M>| Undelivered::Refused)
+    }
+
+    fn on_terminated(&self, callback: Box<dyn FnOnce(Terminated) + Send>) -> Watching {
+        self.0.on_terminated(callback)
+    }
+
+    fn path(&self) -> &ActorPath {
+        self.0.path()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// The name and version of a message type as they stand in a frame.
+pub(crate) const fn tag_of<M: RemoteMessage>() -> u64 {
+    type_tag(M::NAME, M::VERSION)
+}
+
+/// A question that left the node and waits for its answer.
+struct Port {
+    asked: Asked,
+    deadline: Option<Time>,
+    answer: Box<dyn FnOnce(&[u8]) -> Result<(), DecodeError> + Send>,
+}
+
+/// Who was asked: an address, and the run of the node there if it is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Asked {
+    pub(crate) addr: SocketAddr,
+    pub(crate) incarnation: Option<u64>,
+}
+
+impl Exports {
+    pub(crate) fn new(ids: Ids, ports_max: usize) -> Self {
+        Self {
+            table: Mutex::default(),
+            ids: Mutex::new(ids),
+            ports_max,
+        }
+    }
+
+    /// The id under which `actor` is reached from other nodes, from now until it ends.
+    pub(crate) fn export<M: RemoteMessage>(self: &Arc<Self>, actor: &ActorRef<M>) -> ExportId {
+        let uid = actor.uid();
+        let id = {
+            let mut table = self.lock();
+            if let Some(&id) = table.by_uid.get(&uid) {
+                return id;
+            }
+            let id = self.draw();
+            table.by_uid.insert(uid, id);
+            table.by_id.insert(id, Arc::new(LocalActor(actor.clone())));
+            id
+        };
+        let exports = Arc::downgrade(self);
+        // Outside the lock: an actor that has ended calls back at once.
+        actor
+            .on_terminated(move |_| {
+                let Some(exports) = exports.upgrade() else {
+                    return;
+                };
+                let mut table = exports.lock();
+                table.by_uid.remove(&uid);
+                let entry = table.by_id.remove(&id);
+                drop(table);
+                drop(entry);
+            })
+            .detach();
+        id
+    }
+
+    /// Publishes `actor` under `name`; `false` if the name is taken.
+    pub(crate) fn publish<M: RemoteMessage>(
+        self: &Arc<Self>,
+        name: &str,
+        actor: &ActorRef<M>,
+    ) -> bool {
+        let name: Arc<str> = name.into();
+        {
+            let mut table = self.lock();
+            if table.by_name.contains_key(&name) {
+                return false;
+            }
+            table
+                .by_name
+                .insert(name.clone(), Arc::new(LocalActor(actor.clone())));
+        }
+        let exports = Arc::downgrade(self);
+        actor
+            .on_terminated(move |_| {
+                if let Some(exports) = exports.upgrade() {
+                    exports.withdraw(&name);
+                }
+            })
+            .detach();
+        true
+    }
+
+    /// Takes a name back.
+    pub(crate) fn withdraw(&self, name: &str) {
+        let entry = self.lock().by_name.remove(name);
+        drop(entry);
+    }
+
+    pub(crate) fn find(&self, target: &Target) -> Option<Arc<dyn Exported>> {
+        let table = self.lock();
+        match target {
+            Target::Export(id) => table.by_id.get(id).cloned(),
+            Target::Name(name) => table.by_name.get(name).cloned(),
+        }
+    }
+
+    /// The local actor behind `target`, if its messages are of this type.
+    pub(crate) fn find_as<M: RemoteMessage>(&self, target: &Target) -> Option<ActorRef<M>> {
+        let found = self.find(target)?;
+        let actor = found.as_any().downcast_ref::<LocalActor<M>>()?;
+        Some(actor.0.clone())
+    }
+
+    /// Opens a port; `None` if there are too many.
+    pub(crate) fn open_port(
+        &self,
+        asked: Asked,
+        deadline: Option<Time>,
+        answer: Box<dyn FnOnce(&[u8]) -> Result<(), DecodeError> + Send>,
+    ) -> Option<ExportId> {
+        let id = self.draw();
+        let mut table = self.lock();
+        if table.ports.len() >= self.ports_max {
+            return None;
+        }
+        let port = Port {
+            asked,
+            deadline,
+            answer,
+        };
+        table.ports.insert(id, port);
+        Some(id)
+    }
+
+    /// Hands an answer from `addr` to its port. `Ok(false)`: there is no such port any more.
+    pub(crate) fn answer(
+        &self,
+        addr: SocketAddr,
+        id: ExportId,
+        payload: &[u8],
+    ) -> Result<bool, DecodeError> {
+        match self.take_port(addr, id) {
+            Some(port) => (port.answer)(payload).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Closes a port of `addr` unanswered: its asker learns that there will be no answer.
+    pub(crate) fn close_port(&self, addr: SocketAddr, id: ExportId) {
+        drop(self.take_port(addr, id));
+    }
+
+    /// Only who was asked may answer.
+    fn take_port(&self, addr: SocketAddr, id: ExportId) -> Option<Port> {
+        let mut table = self.lock();
+        (table.ports.get(&id)?.asked.addr == addr)
+            .then(|| table.ports.remove(&id))
+            .flatten()
+    }
+
+    /// Closes the ports of questions that went to a run of a node which is gone.
+    pub(crate) fn close_ports_of(&self, addr: SocketAddr, incarnation: u64) {
+        let of_it = |port: &Port| {
+            port.asked.addr == addr && port.asked.incarnation.is_none_or(|i| i == incarnation)
+        };
+        self.close_ports_where(of_it);
+    }
+
+    /// Closes the ports whose askers do not wait any more.
+    pub(crate) fn close_expired_ports(&self, now: Time) {
+        self.close_ports_where(|port| port.deadline.is_some_and(|d| d + PORT_GRACE <= now));
+    }
+
+    /// The number of open ports.
+    pub(crate) fn ports(&self) -> usize {
+        self.lock().ports.len()
+    }
+
+    fn close_ports_where(&self, ends: impl Fn(&Port) -> bool) {
+        let ended: Vec<Port> = {
+            let mut table = self.lock();
+            let of_ended = table.ports.iter().filter(|(_, port)| ends(port));
+            let ids: Vec<ExportId> = of_ended.map(|(&id, _)| id).collect();
+            ids.iter().filter_map(|id| table.ports.remove(id)).collect()
+        };
+        // Outside the lock: dropping a port wakes its asker.
+        drop(ended);
+    }
+
+    fn draw(&self) -> ExportId {
+        self.ids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .draw()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the ids of exports come from.
+pub(crate) enum Ids {
+    /// The operating system: ids that nobody can guess. Drawn in stocks, to save system calls.
+    Os { stock: Vec<u8> },
+    /// A seed, for simulations that replay.
+    Seeded(Rng),
+}
+
+impl Ids {
+    const STOCK_BYTES: usize = 4096;
+
+    pub(crate) fn os() -> Self {
+        Self::Os { stock: Vec::new() }
+    }
+
+    pub(crate) fn draw(&mut self) -> ExportId {
+        match self {
+            Self::Os { stock } => {
+                if stock.len() < 16 {
+                    stock.resize(Self::STOCK_BYTES, 0);
+                    getrandom::fill(stock)
+                        .expect("without the system's random numbers nothing is safe");
+                }
+                let rest = stock.len() - 16;
+                let mut bytes = [0; 16];
+                bytes.copy_from_slice(&stock[rest..]);
+                stock.truncate(rest);
+                ExportId(u128::from_le_bytes(bytes))
+            }
+            Self::Seeded(rng) => {
+                let high = u128::from(rng.next_u64());
+                ExportId(high << 64 | u128::from(rng.next_u64()))
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Inbound: what arrives on a lane reaches the actor, port or handler that it names.
+
+use crate::config::RemoteConfig;
+use crate::core::Core;
+use crate::exports::Undelivered;
+use crate::io::lanes::{CONTROL_LANE, FrameReader, LaneFault};
+use crate::node_id::NodeId;
+use crate::peer::Peer;
+use crate::remote::Channel;
+use crate::remote_ref::Address;
+use crate::wire::in_scope;
+use crate::wire_format::{ExportId, Frame, Target};
+use bytes::Bytes;
+use otava_actor::{ActorPath, DeadLetterReason};
+use std::sync::Arc;
+
+/// Frames that are handled before other tasks have their turn.
+const TURN_FRAMES: u32 = 64;
+
+/// The reading side of one connection.
+#[derive(Clone)]
+pub(crate) struct Inbound {
+    pub(crate) core: Arc<Core>,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) node: NodeId,
+}
+
+/// How a lane ended without a fault.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum LaneEnd {
+    Finished,
+    Goodbye,
+}
+
+impl Inbound {
+    /// Handles the frames of a lane, in order, until it ends.
+    pub(crate) async fn read_lane(self, mut reader: FrameReader) -> Result<LaneEnd, LaneFault> {
+        reader.allow(self.core.config.frame_bytes_max);
+        let control = reader.lane() == CONTROL_LANE;
+        let mut turn = 0;
+        while let Some(frame) = reader.next().await? {
+            self.core.counters.frames_received.add(1);
+            let end = if control {
+                self.handle_control(frame)?
+            } else {
+                self.handle_ordinary(frame)?;
+                None
+            };
+            if let Some(end) = end {
+                return Ok(end);
+            }
+            turn += 1;
+            if turn % TURN_FRAMES == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(LaneEnd::Finished)
+    }
+
+    fn handle_control(&self, frame: Frame) -> Result<Option<LaneEnd>, LaneFault> {
+        let run = self.node.incarnation;
+        match frame {
+            Frame::Control { channel, payload } => {
+                if payload.len() > RemoteConfig::CONTROL_BYTES_MAX {
+                    return Err(LaneFault::Peer("a control message is too large".to_owned()));
+                }
+                match self.core.handler(Channel(channel)) {
+                    Some(handler) => handler(&self.node, payload),
+                    None => {
+                        self.count_undelivered(format_args!("nobody listens on channel {channel}"))
+                    }
+                }
+            }
+            Frame::System { seq, message } => {
+                if !self.peer.take_system(&self.core, run, seq, message) {
+                    return Err(LaneFault::Peer("it watches too many actors".to_owned()));
+                }
+            }
+            Frame::SystemAck { seq } => self.peer.take_ack(self.core.system.now(), run, seq),
+            Frame::Goodbye => {
+                self.peer.left(&self.core, run);
+                return Ok(Some(LaneEnd::Goodbye));
+            }
+            other => return Err(unexpected(&other)),
+        }
+        Ok(None)
+    }
+
+    fn handle_ordinary(&self, frame: Frame) -> Result<(), LaneFault> {
+        match frame {
+            Frame::Message {
+                target,
+                tag,
+                payload,
+            } => self.deliver(&target, tag, &payload),
+            Frame::Answer { port, payload } => self.answer(port, payload),
+            Frame::PortDropped { port } => self.core.exports.close_port(self.node.addr, port),
+            other => return Err(unexpected(&other)),
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, target: &Target, tag: u64, payload: &[u8]) {
+        let Some(exported) = self.core.exports.find(target) else {
+            let path = ActorPath::new(format!("{}/{target:?}", self.core.id));
+            let letters = self.core.system.dead_letters();
+            letters.report(&path, DeadLetterReason::RefusedStopped, "(not known)");
+            self.count_undelivered(format_args!("no actor is reached by {target:?}"));
+            return;
+        };
+        let from = Address::Exactly(self.node.clone());
+        let (delivered, _) = in_scope(&self.core, from, || exported.deliver(tag, payload));
+        match delivered {
+            Ok(()) => {}
+            Err(Undelivered::Refused) => self.core.counters.undelivered.add(1),
+            Err(error) => {
+                self.count_undelivered(format_args!("{}: {error}", exported.path()));
+            }
+        }
+    }
+
+    fn answer(&self, port: ExportId, payload: Bytes) {
+        let from = Address::Exactly(self.node.clone());
+        let exports = &self.core.exports;
+        let (answered, _) = in_scope(&self.core, from, || {
+            exports.answer(self.node.addr, port, &payload)
+        });
+        match answered {
+            Ok(true) => {}
+            Ok(false) => {
+                let path = ActorPath::new(format!("{}/(reply port)", self.core.id));
+                let letters = self.core.system.dead_letters();
+                letters.report(&path, DeadLetterReason::LateReply, "(not known)");
+            }
+            Err(error) => self.count_undelivered(format_args!("an answer: {error}")),
+        }
+    }
+
+    /// Counts what did not reach anybody; logs the first, and then ever fewer of them.
+    fn count_undelivered(&self, what: std::fmt::Arguments<'_>) {
+        if self.core.counters.undelivered.add_and_log() {
+            tracing::warn!(from = %self.node, "not delivered: {what}");
+        }
+    }
+}
+
+fn unexpected(frame: &Frame) -> LaneFault {
+    LaneFault::Peer(format!("a {:?} frame where none may be", frame.kind()))
+}

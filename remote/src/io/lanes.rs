@@ -1,0 +1,230 @@
+//! Lanes: frames in and out of one lane of a connection, and the first words on it.
+
+use crate::config::RemoteConfig;
+use crate::core::Core;
+use crate::logic::handshake::Introduction;
+use crate::network::{Connection, LaneError, LaneReader, LaneWriter};
+use crate::node_id::NodeId;
+use crate::outbox::{Batch, Outbox};
+use crate::peer::Peer;
+use crate::wire_format::{
+    Frame, FrameError, FrameSplitter, Hello, LanePreamble, PreambleError, WIRE_VERSION_MAX,
+    WIRE_VERSION_MIN,
+};
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+
+/// The number of the control lane; ordinary lanes follow.
+pub(crate) const CONTROL_LANE: u8 = 0;
+/// The most bytes that are read at once.
+const READ_BYTES_MAX: usize = 64 << 10;
+/// A frame of the handshake is small.
+const HANDSHAKE_BYTES_MAX: usize = 4 << 10;
+
+/// A connection that a peer made, with its introduction read.
+pub(crate) struct Incoming {
+    pub(crate) connection: Arc<dyn Connection>,
+    pub(crate) hello: Hello,
+    pub(crate) reader: FrameReader,
+}
+
+/// A connection on which both sides have agreed.
+pub(crate) struct Link {
+    pub(crate) connection: Arc<dyn Connection>,
+    pub(crate) node: NodeId,
+    pub(crate) reader: FrameReader,
+    /// Of the control lane; taken when it is put to work.
+    pub(crate) writer: Option<Box<dyn LaneWriter>>,
+}
+
+/// What ends a connection: the network, or a peer that breaks the protocol.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaneFault {
+    #[error(transparent)]
+    Lane(#[from] LaneError),
+    #[error("the peer broke the protocol: {0}")]
+    Peer(String),
+}
+
+impl From<FrameError> for LaneFault {
+    fn from(error: FrameError) -> Self {
+        Self::Peer(error.to_string())
+    }
+}
+
+impl From<PreambleError> for LaneFault {
+    fn from(error: PreambleError) -> Self {
+        Self::Peer(error.to_string())
+    }
+}
+
+/// The receiving end of a lane, cut into frames.
+pub(crate) struct FrameReader {
+    reader: Box<dyn LaneReader>,
+    splitter: FrameSplitter,
+    lane: u8,
+}
+
+impl FrameReader {
+    /// Reads what a lane begins with. Until the handshake is done only small frames are taken.
+    pub(crate) async fn begin(mut reader: Box<dyn LaneReader>) -> Result<Self, LaneFault> {
+        let mut head = BytesMut::with_capacity(LanePreamble::LEN);
+        while head.len() < LanePreamble::LEN {
+            match reader.read(LanePreamble::LEN - head.len()).await? {
+                Some(bytes) => head.extend_from_slice(&bytes),
+                None => return Err(LaneFault::Peer("a lane without a beginning".to_owned())),
+            }
+        }
+        let mut bytes = [0; LanePreamble::LEN];
+        bytes.copy_from_slice(&head);
+        let preamble = LanePreamble::decode(bytes)?;
+        if !(WIRE_VERSION_MIN..=WIRE_VERSION_MAX).contains(&preamble.version) {
+            let version = preamble.version;
+            return Err(LaneFault::Peer(format!("unknown wire version {version}")));
+        }
+        Ok(Self {
+            reader,
+            splitter: FrameSplitter::new(HANDSHAKE_BYTES_MAX),
+            lane: preamble.lane,
+        })
+    }
+
+    pub(crate) fn lane(&self) -> u8 {
+        self.lane
+    }
+
+    /// From now on frames of up to `frame_bytes_max` are taken. To be called between frames, before
+    /// anything that follows was read.
+    pub(crate) fn allow(&mut self, frame_bytes_max: usize) {
+        self.splitter.set_limit(frame_bytes_max);
+    }
+
+    /// The next frame; `None` when the peer finished the lane.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, LaneFault> {
+        loop {
+            if let Some(frame) = self.next_buffered()? {
+                return Ok(Some(frame));
+            }
+            match self.reader.read(READ_BYTES_MAX).await? {
+                Some(bytes) => self.splitter.push(bytes),
+                None if self.splitter.is_between_frames() => return Ok(None),
+                None => return Err(LaneFault::Peer("a lane ended within a frame".to_owned())),
+            }
+        }
+    }
+
+    /// The next frame, if it has arrived whole.
+    pub(crate) fn next_buffered(&mut self) -> Result<Option<Frame>, LaneFault> {
+        match self.splitter.next()? {
+            Some(bytes) => Ok(Some(Frame::decode(bytes)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Opens a lane and writes what it begins with, and `frame` behind it.
+pub(crate) async fn open(
+    connection: &Arc<dyn Connection>,
+    lane: u8,
+    frame: Option<&Frame>,
+) -> Result<Box<dyn LaneWriter>, LaneError> {
+    let mut writer = connection.open_lane().await?;
+    let preamble = LanePreamble {
+        lane,
+        version: WIRE_VERSION_MAX,
+    };
+    let mut bytes = preamble.encode().to_vec();
+    if let Some(frame) = frame {
+        frame.encode_into(&mut bytes);
+    }
+    writer.write(Bytes::from(bytes)).await?;
+    Ok(writer)
+}
+
+/// Writes what waits in `outbox`, until it is closed and empty. Then it finishes the lane, after
+/// `last` if there is one.
+pub(crate) async fn write_lane(
+    core: &Core,
+    peer: &Peer,
+    outbox: &Outbox,
+    node: &NodeId,
+    mut writer: Box<dyn LaneWriter>,
+    last: Option<Frame>,
+) -> Result<(), LaneFault> {
+    while let Some(batch) = outbox.take().await {
+        let frames = batch.frames.len() as u64;
+        let bytes = keep_for(core, peer, node.incarnation, batch);
+        if bytes.is_empty() {
+            continue;
+        }
+        core.counters.frames_sent.add(frames);
+        core.counters.bytes_sent.add(bytes.len() as u64);
+        core.counters.writes.add(1);
+        writer.write(bytes).await?;
+    }
+    if let Some(frame) = last {
+        let mut bytes = Vec::new();
+        frame.encode_into(&mut bytes);
+        writer.write(Bytes::from(bytes)).await?;
+    }
+    writer.finish().await;
+    Ok(())
+}
+
+/// Takes out what is meant for another run of the node than the one that is connected.
+fn keep_for(core: &Core, peer: &Peer, run: u64, batch: Batch) -> Bytes {
+    let fits = |incarnation: Option<u64>| incarnation.is_none_or(|of| of == run);
+    if batch.frames.iter().all(|frame| fits(frame.incarnation)) {
+        return batch.bytes;
+    }
+    let mut kept = BytesMut::with_capacity(batch.bytes.len());
+    let mut rest = batch.bytes;
+    for frame in batch.frames {
+        let bytes = rest.split_to(frame.len);
+        if fits(frame.incarnation) {
+            kept.extend_from_slice(&bytes);
+        } else {
+            core.give_up(peer, [frame]);
+        }
+    }
+    kept.freeze()
+}
+
+/// How this node introduces itself.
+pub(crate) fn hello(core: &Core) -> Hello {
+    let us = introduction_of_us(core);
+    Hello {
+        cluster: us.cluster,
+        version_min: us.version_min,
+        version_max: us.version_max,
+        node: us.node,
+        lanes: core.config.lanes,
+        frame_bytes_max: u32::try_from(core.config.frame_bytes_max).unwrap_or(u32::MAX),
+    }
+}
+
+pub(crate) fn introduction_of_us(core: &Core) -> Introduction {
+    Introduction {
+        cluster: core.cluster.clone(),
+        node: core.id.clone(),
+        version_min: WIRE_VERSION_MIN,
+        version_max: WIRE_VERSION_MAX,
+    }
+}
+
+/// What a peer said of itself, as far as it decides anything.
+pub(crate) fn introduction_of(hello: &Hello) -> Introduction {
+    Introduction {
+        cluster: hello.cluster.clone(),
+        node: hello.node.clone(),
+        version_min: hello.version_min,
+        version_max: hello.version_max,
+    }
+}
+
+/// Whether this many lanes may be open in one connection.
+pub(crate) fn is_lane(lane: u8) -> bool {
+    lane < RemoteConfig::LANES_MAX
+}

@@ -1,0 +1,11 @@
+//! IO: tasks that move bytes between outboxes, connections and actors, and the networks themselves.
+
+pub(crate) mod acceptor;
+mod authority;
+mod credentials;
+pub(crate) mod driver;
+pub(crate) mod inbound;
+pub(crate) mod lanes;
+pub(crate) mod quic;
+
+pub use credentials::{Credentials, CredentialsError};

@@ -1,0 +1,126 @@
+//! Configuration of QUIC: limits and times, with their reasons.
+
+use std::time::Duration;
+
+/// Settings of [`crate::QuicNetwork`]. The defaults fit nodes of one data centre.
+///
+/// ```
+/// use otava_remote::QuicConfig;
+/// use std::time::Duration;
+///
+/// let config = QuicConfig::default().idle_timeout(Duration::from_secs(5));
+/// # let _ = config;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct QuicConfig {
+    /// How often a connection on which nothing else happens shows that it lives. Default 250 ms.
+    /// Keep it well below [`Self::idle_timeout`], so that some of these packets may be lost.
+    pub keep_alive: Duration,
+    /// A connection on which nothing arrives for this long is closed. Default 2 s: a peer that was
+    /// killed says nothing, and this is how its connections end. The smaller value of both sides
+    /// counts.
+    pub idle_timeout: Duration,
+    /// How long a connection may take to be made, on either side. Default 3 s.
+    pub connect_timeout: Duration,
+    /// Lanes that a peer may have open at once. Default 16.
+    pub lanes_max: u32,
+    /// Bytes that a peer may send on one lane beyond what was read. Default 1 MiB. What a peer may
+    /// make this node hold is this times [`Self::lanes_max`]: no unread lane blocks another.
+    pub lane_window_bytes: u32,
+    /// Connections that may be under way at once because others call. Default 64; whoever calls
+    /// beyond is refused and may call again.
+    pub handshakes_max: usize,
+    /// Of these, how many before callers must first prove that they are where they say they are.
+    /// Default 32: it costs them a round trip, and keeps out packets with a forged sender.
+    pub handshakes_unproved_max: usize,
+}
+
+impl Default for QuicConfig {
+    fn default() -> Self {
+        Self {
+            keep_alive: Duration::from_millis(250),
+            idle_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(3),
+            lanes_max: 16,
+            lane_window_bytes: 1 << 20,
+            handshakes_max: 64,
+            handshakes_unproved_max: 32,
+        }
+    }
+}
+
+impl QuicConfig {
+    /// Sets [`Self::keep_alive`].
+    #[must_use]
+    pub fn keep_alive(mut self, interval: Duration) -> Self {
+        self.keep_alive = interval;
+        self
+    }
+
+    /// Sets [`Self::idle_timeout`].
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// Sets [`Self::connect_timeout`].
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets [`Self::lanes_max`].
+    #[must_use]
+    pub fn lanes_max(mut self, lanes: u32) -> Self {
+        self.lanes_max = lanes;
+        self
+    }
+
+    /// Sets [`Self::lane_window_bytes`].
+    #[must_use]
+    pub fn lane_window_bytes(mut self, bytes: u32) -> Self {
+        self.lane_window_bytes = bytes;
+        self
+    }
+
+    /// Sets [`Self::handshakes_max`].
+    #[must_use]
+    pub fn handshakes_max(mut self, handshakes: usize) -> Self {
+        self.handshakes_max = handshakes;
+        self
+    }
+
+    /// Sets [`Self::handshakes_unproved_max`].
+    #[must_use]
+    pub fn handshakes_unproved_max(mut self, handshakes: usize) -> Self {
+        self.handshakes_unproved_max = handshakes;
+        self
+    }
+
+    /// The part that quinn keeps for each connection.
+    pub(crate) fn transport(&self) -> Result<quinn::TransportConfig, quinn::VarIntBoundsExceeded> {
+        let all_lanes = u64::from(self.lanes_max) * u64::from(self.lane_window_bytes);
+        let mut transport = quinn::TransportConfig::default();
+        transport
+            .keep_alive_interval(Some(self.keep_alive))
+            .max_idle_timeout(Some(self.idle_timeout.try_into()?))
+            .max_concurrent_uni_streams(self.lanes_max.into())
+            .max_concurrent_bidi_streams(0u32.into())
+            .datagram_receive_buffer_size(None)
+            .stream_receive_window(self.lane_window_bytes.into())
+            .receive_window(quinn::VarInt::from_u64(all_lanes)?)
+            .send_window(SEND_WINDOW_BYTES)
+            .initial_rtt(INITIAL_RTT);
+        Ok(transport)
+    }
+}
+
+/// Bytes that may be under way to one peer, acknowledged by nobody yet.
+const SEND_WINDOW_BYTES: u64 = 8 << 20;
+
+/// Assumed until measured. quinn's 333 ms mean a whole second until a lost first packet is sent
+/// again, a third of the time in which a connection must be made.
+const INITIAL_RTT: Duration = Duration::from_millis(100);

@@ -1,0 +1,211 @@
+//! Lanes: a QUIC connection and its streams, as the layers above see them.
+
+use crate::io::credentials::certificate_proves;
+use crate::network::{Connection, LaneError, LaneReader, LaneWriter};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use rustls_pki_types::CertificateDer;
+use std::net::SocketAddr;
+use std::slice;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// Code of every close and reset: the reason stands in words beside it, or in the layer above.
+pub(crate) const CODE: VarInt = VarInt::from_u32(0);
+
+/// Characters of a peer's reason that are kept.
+const REASON_CHARS_MAX: usize = 200;
+
+/// How long a finished lane waits for the peer to have everything. A peer that is gone ends the
+/// connection long before.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
+
+pub(crate) struct QuicConnection {
+    connection: quinn::Connection,
+    /// Checked in the handshake.
+    certificate: CertificateDer<'static>,
+    closed_here: OnceLock<String>,
+}
+
+impl QuicConnection {
+    /// `None`, with the connection closed, if the peer has shown no certificate. TLS does not let
+    /// that happen; nothing may depend on it in silence.
+    pub(crate) fn new(connection: quinn::Connection) -> Option<Self> {
+        let identity = connection.peer_identity();
+        let chain = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let Some(certificate) = chain.and_then(|chain| chain.into_iter().next()) else {
+            connection.close(CODE, b"no certificate");
+            return None;
+        };
+        Some(Self {
+            connection,
+            certificate,
+            closed_here: OnceLock::new(),
+        })
+    }
+
+    fn error(&self, error: &ConnectionError) -> LaneError {
+        LaneError::new(self.why(error))
+    }
+
+    fn why(&self, error: &ConnectionError) -> String {
+        match (error, self.closed_here.get()) {
+            (ConnectionError::LocallyClosed, Some(reason)) => reason.clone(),
+            _ => reason(error),
+        }
+    }
+}
+
+impl Connection for QuicConnection {
+    fn peer_addr(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    fn proves_name(&self, name: &str) -> bool {
+        certificate_proves(&self.certificate, name)
+    }
+
+    fn open_lane(&self) -> BoxFuture<'_, Result<Box<dyn LaneWriter>, LaneError>> {
+        async move {
+            let stream = self.connection.open_uni().await;
+            let stream = stream.map_err(|e| self.error(&e))?;
+            Ok(Box::new(QuicLaneWriter {
+                stream,
+                rest: Bytes::new(),
+                finished: false,
+            }) as Box<dyn LaneWriter>)
+        }
+        .boxed()
+    }
+
+    fn accept_lane(&self) -> BoxFuture<'_, Result<Box<dyn LaneReader>, LaneError>> {
+        async move {
+            let stream = self.connection.accept_uni().await;
+            let stream = stream.map_err(|e| self.error(&e))?;
+            Ok(Box::new(QuicLaneReader { stream }) as Box<dyn LaneReader>)
+        }
+        .boxed()
+    }
+
+    fn close(&self, reason: &str) {
+        // The first reason counts, as it does for the peer.
+        let _ = self.closed_here.set(reason.to_owned());
+        self.connection.close(CODE, reason.as_bytes());
+    }
+
+    fn closed(&self) -> BoxFuture<'_, String> {
+        async move { self.why(&self.connection.closed().await) }.boxed()
+    }
+}
+
+impl Drop for QuicConnection {
+    fn drop(&mut self) {
+        self.connection.close(CODE, b"dropped");
+    }
+}
+
+struct QuicLaneWriter {
+    stream: SendStream,
+    /// What a write that was given up has left over; it goes first.
+    rest: Bytes,
+    finished: bool,
+}
+
+impl QuicLaneWriter {
+    async fn flush(&mut self) -> Result<(), WriteError> {
+        while !self.rest.is_empty() {
+            self.stream
+                .write_chunks(slice::from_mut(&mut self.rest))
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+impl LaneWriter for QuicLaneWriter {
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<(), LaneError>> {
+        async move {
+            self.flush().await.map_err(|e| write_error(&e))?;
+            self.rest = bytes;
+            self.flush().await.map_err(|e| write_error(&e))
+        }
+        .boxed()
+    }
+
+    fn finish(&mut self) -> BoxFuture<'_, ()> {
+        async move {
+            let all = async {
+                self.flush().await.ok()?;
+                self.finished = true;
+                // Fails if it is finished already.
+                let _ = self.stream.finish();
+                self.stream.stopped().await.ok()
+            };
+            if tokio::time::timeout(FINISH_LIMIT, all).await.is_err() {
+                tracing::debug!("a finished lane was not taken in time");
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Drop for QuicLaneWriter {
+    /// quinn would finish the stream, and the reader would take what it has for the whole.
+    fn drop(&mut self) {
+        if !self.finished {
+            let _ = self.stream.reset(CODE);
+        }
+    }
+}
+
+struct QuicLaneReader {
+    stream: RecvStream,
+}
+
+impl LaneReader for QuicLaneReader {
+    fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, LaneError>> {
+        async move {
+            let chunk = self.stream.read_chunk(max.max(1), true).await;
+            let chunk = chunk.map_err(|e| read_error(&e))?;
+            Ok(chunk.map(|chunk| chunk.bytes))
+        }
+        .boxed()
+    }
+}
+
+fn write_error(error: &WriteError) -> LaneError {
+    match error {
+        WriteError::ConnectionLost(error) => LaneError::new(reason(error)),
+        WriteError::Stopped(_) => LaneError::new("the reader is gone"),
+        other => LaneError::new(other.to_string()),
+    }
+}
+
+fn read_error(error: &ReadError) -> LaneError {
+    match error {
+        ReadError::ConnectionLost(error) => LaneError::new(reason(error)),
+        ReadError::Reset(_) => LaneError::new("the writer is gone"),
+        other => LaneError::new(other.to_string()),
+    }
+}
+
+/// Why a connection ended, in words. What a peer wrote is cut to a length and cleaned.
+pub(crate) fn reason(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::ApplicationClosed(close) => String::from_utf8_lossy(&close.reason)
+            .chars()
+            .take(REASON_CHARS_MAX)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect(),
+        ConnectionError::LocallyClosed => "closed".to_owned(),
+        ConnectionError::TimedOut => "idle".to_owned(),
+        other => other
+            .to_string()
+            .chars()
+            .take(REASON_CHARS_MAX)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect(),
+    }
+}

@@ -1,0 +1,75 @@
+//! Stats: what the remote layer of a node has done so far, as plain counters.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter that many may add to.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Adds one and tells whether this one should be logged: the first, and then ever more rarely.
+    pub(crate) fn add_and_log(&self) -> bool {
+        (self.0.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two()
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) bytes_sent: Counter,
+    pub(crate) dropped: Counter,
+    pub(crate) frames_received: Counter,
+    pub(crate) frames_sent: Counter,
+    pub(crate) peer_faults: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) undelivered: Counter,
+    pub(crate) writes: Counter,
+}
+
+/// Counts since the layer was started ([`crate::Remote::stats`]).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct RemoteStats {
+    /// Bytes handed to the network.
+    pub bytes_sent: u64,
+    /// Frames that were queued and then given up, because their peer was not reached.
+    pub dropped: u64,
+    /// Frames that arrived.
+    pub frames_received: u64,
+    /// Frames handed to the network.
+    pub frames_sent: u64,
+    /// Asks to other nodes that wait for their answer now.
+    pub open_ports: u64,
+    /// Connections that ended because the peer broke the protocol.
+    pub peer_faults: u64,
+    /// Frames that were not queued, because a lane was full or closed.
+    pub refused: u64,
+    /// Messages that arrived and did not reach an actor: none of that name or id, another type, or a
+    /// full mailbox.
+    pub undelivered: u64,
+    /// Writes to the network; several frames share one.
+    pub writes: u64,
+}
+
+impl Counters {
+    pub(crate) fn stats(&self, open_ports: usize) -> RemoteStats {
+        RemoteStats {
+            bytes_sent: self.bytes_sent.get(),
+            dropped: self.dropped.get(),
+            frames_received: self.frames_received.get(),
+            frames_sent: self.frames_sent.get(),
+            open_ports: open_ports as u64,
+            peer_faults: self.peer_faults.get(),
+            refused: self.refused.get(),
+            undelivered: self.undelivered.get(),
+            writes: self.writes.get(),
+        }
+    }
+}

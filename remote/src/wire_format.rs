@@ -1,0 +1,44 @@
+//! Wire format: the bytes that nodes exchange, and every limit that is checked before believing them.
+//!
+//! ```text
+//! lane      preamble | frame | frame | ..
+//! preamble  "OTVA" | u16 wire version | u8 lane | u8 zero
+//! frame     u32 length of what follows | u8 kind | body          (little endian, no codec)
+//! payload   u8 codec format (1) | bincode 2, standard configuration, serde
+//! ```
+//!
+//! Frames are written by hand, so that their layout is decided here and not by a library; what the
+//! user's messages look like is the codec's business, and only this module and its files name the
+//! codec. Golden bytes of every released version stay in `remote/fixtures/` and are decoded in tests
+//! for good.
+//!
+//! **Invariant:** bytes from the network never panic, never make a node allocate more than a small
+//! multiple of what has arrived, and never make it recurse deeper than [`payload::DEPTH_MAX`].
+
+mod deserializer;
+mod frame;
+mod payload;
+mod preamble;
+mod splitter;
+mod type_tag;
+
+pub use frame::ExportId;
+pub use payload::{DecodeError, EncodeError, decode, encode};
+
+pub(crate) use frame::{
+    CLUSTER_BYTES_MAX, DETAIL_BYTES_MAX, EndedCode, Frame, FrameError, FrameKind, Hello, Malformed,
+    RefuseReason, SystemMessage, TARGET_NAME_BYTES_MAX, Target, encode_answer, encode_message,
+};
+pub(crate) use payload::encode_into;
+pub(crate) use preamble::{LanePreamble, PreambleError};
+pub(crate) use splitter::FrameSplitter;
+pub(crate) use type_tag::type_tag;
+
+/// The oldest wire version that this program speaks.
+pub(crate) const WIRE_VERSION_MIN: u16 = 1;
+
+/// The newest wire version that this program speaks.
+pub(crate) const WIRE_VERSION_MAX: u16 = 1;
+
+#[cfg(test)]
+mod tests;

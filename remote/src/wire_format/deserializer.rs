@@ -1,0 +1,490 @@
+//! Deserializer: walks a payload for serde, counting levels, claims and elements of no size.
+//!
+//! The codec reads the leaves; collections, structures and enums are walked here, because the
+//! codec's own walk recurses as deep as the bytes say (30 kB of them overflow a stack of 2 MiB), and
+//! loops over elements of no size as often as the bytes say.
+//!
+//! What a collection claims is compared with the bytes left, less what the collections around it
+//! still claim: each element takes a byte, or is one of the few that may take none. So all claims
+//! together never exceed the length of the payload, and neither does the room made for them.
+//!
+//! The counting costs nothing that can be measured: see the benchmark in the tests.
+
+use super::payload::{DEPTH_MAX, DecodeError, EMPTY_ELEMENTS_MAX};
+use bincode::config::Configuration;
+use bincode::de::read::{BorrowReader, Reader};
+use bincode::de::{Decoder, DecoderImpl};
+use bincode::error::DecodeError as CodecError;
+use bincode::{BorrowDecode, Decode};
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
+};
+use std::fmt::Display;
+
+/// Reads one value, at one level.
+pub(super) struct Deserializer<'a, 'de> {
+    source: &'a mut Source<'de>,
+    levels_left: usize,
+    /// How many elements the collections around this value still claim after it.
+    promised: u64,
+}
+
+/// What all levels share.
+struct Source<'de> {
+    decoder: DecoderImpl<Unread<'de>, Configuration, ()>,
+    empty_elements_left: usize,
+}
+
+impl<'de> Source<'de> {
+    #[inline]
+    fn left(&mut self) -> usize {
+        self.decoder.reader().0.len()
+    }
+
+    #[inline]
+    fn read<T: Decode<()>>(&mut self) -> Result<T, DecodeError> {
+        T::decode(&mut self.decoder).map_err(explain)
+    }
+
+    #[inline]
+    fn borrow<T: BorrowDecode<'de, ()>>(&mut self) -> Result<T, DecodeError> {
+        T::borrow_decode(&mut self.decoder).map_err(explain)
+    }
+
+    /// To be called after each element, with the bytes that were left before it.
+    #[inline]
+    fn count_element(&mut self, left_before: usize) -> Result<(), DecodeError> {
+        if self.left() < left_before {
+            return Ok(());
+        }
+        let spent = self.empty_elements_left.checked_sub(1);
+        self.empty_elements_left = spent.ok_or(DecodeError::TooManyEmpty {
+            limit: EMPTY_ELEMENTS_MAX,
+        })?;
+        Ok(())
+    }
+}
+
+impl<'de> Deserializer<'_, 'de> {
+    /// The value that `bytes` hold, all of them.
+    pub(super) fn decode_whole<T: DeserializeOwned>(bytes: &'de [u8]) -> Result<T, DecodeError> {
+        let mut source = Source {
+            decoder: DecoderImpl::new(Unread(bytes), bincode::config::standard(), ()),
+            empty_elements_left: EMPTY_ELEMENTS_MAX,
+        };
+        let value = T::deserialize(Deserializer {
+            source: &mut source,
+            levels_left: DEPTH_MAX,
+            promised: 0,
+        })?;
+        match source.left() {
+            0 => Ok(value),
+            left => Err(DecodeError::LeftOver(left)),
+        }
+    }
+
+    /// The same place, one level further down.
+    #[inline]
+    fn deeper(self) -> Result<Self, DecodeError> {
+        let levels_left = self.levels_left.checked_sub(1);
+        Ok(Self {
+            levels_left: levels_left.ok_or(DecodeError::TooDeep { limit: DEPTH_MAX })?,
+            ..self
+        })
+    }
+
+    /// The number of elements of a collection, once it is believable.
+    #[inline]
+    fn claimed(&mut self) -> Result<u64, DecodeError> {
+        let claimed = self.source.read::<u64>()?;
+        let left = self.source.left();
+        let most = left as u64 + self.source.empty_elements_left as u64;
+        match claimed.checked_add(self.promised) {
+            Some(all) if all <= most => Ok(claimed),
+            _ => Err(DecodeError::TooLong { claimed, left }),
+        }
+    }
+
+    /// Elements whose number is a matter of the type.
+    #[inline]
+    fn fields<V: Visitor<'de>>(self, number: usize, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_seq(Fields {
+            inside: self,
+            to_come: number,
+        })
+    }
+}
+
+/// Methods that read a leaf and show it to the visitor.
+macro_rules! leaves {
+    ($($method:ident $visit:ident)*) => { $(
+        #[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+            visitor.$visit(self.source.read()?)
+        }
+    )* };
+}
+
+impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
+    type Error = DecodeError;
+
+    leaves! {
+        deserialize_bool visit_bool
+        deserialize_i8 visit_i8
+        deserialize_i16 visit_i16
+        deserialize_i32 visit_i32
+        deserialize_i64 visit_i64
+        deserialize_i128 visit_i128
+        deserialize_u8 visit_u8
+        deserialize_u16 visit_u16
+        deserialize_u32 visit_u32
+        deserialize_u64 visit_u64
+        deserialize_u128 visit_u128
+        deserialize_f32 visit_f32
+        deserialize_f64 visit_f64
+        deserialize_char visit_char
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, DecodeError> {
+        Err(DecodeError::Unsupported(
+            "it asks the bytes what they are (untagged or flattened?)",
+        ))
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, DecodeError> {
+        Err(DecodeError::Unsupported("it skips a value"))
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, _: V) -> Result<V::Value, DecodeError> {
+        Err(DecodeError::Unsupported("it asks for a field by its name"))
+    }
+
+    #[inline]
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_borrowed_str(self.source.borrow()?)
+    }
+
+    // a view of bytes is taken first: the codec would make room before it looks whether they exist
+    #[inline]
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_string(self.source.borrow::<&str>()?.to_owned())
+    }
+
+    #[inline]
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_borrowed_bytes(self.source.borrow()?)
+    }
+
+    #[inline]
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_byte_buf(self.source.borrow::<&[u8]>()?.to_owned())
+    }
+
+    #[inline]
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self.source.read::<u8>()? {
+            0 => visitor.visit_none(),
+            1 => visitor.visit_some(self.deeper()?),
+            other => Err(DecodeError::Malformed(format!(
+                "an option begins with 0 or 1, not {other}"
+            ))),
+        }
+    }
+
+    #[inline]
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        visitor.visit_newtype_struct(self.deeper()?)
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        let mut inside = self.deeper()?;
+        let to_come = inside.claimed()?;
+        visitor.visit_seq(Elements { inside, to_come })
+    }
+
+    #[inline]
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        let mut inside = self.deeper()?;
+        let to_come = inside.claimed()?;
+        visitor.visit_map(Elements { inside, to_come })
+    }
+
+    #[inline]
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.deeper()?.fields(len, visitor)
+    }
+
+    #[inline]
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.deeper()?.fields(len, visitor)
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.deeper()?.fields(fields.len(), visitor)
+    }
+
+    #[inline]
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        visitor.visit_enum(self.deeper()?)
+    }
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+impl<'de> EnumAccess<'de> for Deserializer<'_, 'de> {
+    type Error = DecodeError;
+    type Variant = Self;
+
+    #[inline]
+    fn variant_seed<V: DeserializeSeed<'de>>(
+        self,
+        seed: V,
+    ) -> Result<(V::Value, Self), DecodeError> {
+        let index: u32 = self.source.read()?;
+        let variant =
+            seed.deserialize(IntoDeserializer::<DecodeError>::into_deserializer(index))?;
+        Ok((variant, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Deserializer<'_, 'de> {
+    type Error = DecodeError;
+
+    #[inline]
+    fn unit_variant(self) -> Result<(), DecodeError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(
+        self,
+        seed: T,
+    ) -> Result<T::Value, DecodeError> {
+        seed.deserialize(self)
+    }
+
+    #[inline]
+    fn tuple_variant<V: Visitor<'de>>(
+        self,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.fields(len, visitor)
+    }
+
+    #[inline]
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.fields(fields.len(), visitor)
+    }
+}
+
+/// The elements of a structure or tuple.
+struct Fields<'a, 'de> {
+    inside: Deserializer<'a, 'de>,
+    to_come: usize,
+}
+
+impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
+    type Error = DecodeError;
+
+    #[inline]
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, DecodeError> {
+        let Some(to_come) = self.to_come.checked_sub(1) else {
+            return Ok(None);
+        };
+        self.to_come = to_come;
+        let element = seed.deserialize(Deserializer {
+            source: &mut *self.inside.source,
+            ..self.inside
+        })?;
+        Ok(Some(element))
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.to_come)
+    }
+}
+
+/// The elements of a collection whose number the bytes claim.
+struct Elements<'a, 'de> {
+    inside: Deserializer<'a, 'de>,
+    to_come: u64,
+}
+
+impl<'de> Elements<'_, 'de> {
+    #[inline]
+    fn read<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, DecodeError> {
+        seed.deserialize(Deserializer {
+            source: &mut *self.inside.source,
+            levels_left: self.inside.levels_left,
+            promised: self.inside.promised + self.to_come,
+        })
+    }
+
+    #[inline]
+    fn next<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, DecodeError> {
+        let Some(to_come) = self.to_come.checked_sub(1) else {
+            return Ok(None);
+        };
+        self.to_come = to_come;
+        let left = self.inside.source.left();
+        let element = self.read(seed)?;
+        self.inside.source.count_element(left)?;
+        Ok(Some(element))
+    }
+
+    /// `claimed` has compared it with the length of the payload, so it fits.
+    #[inline]
+    fn to_come(&self) -> Option<usize> {
+        usize::try_from(self.to_come).ok()
+    }
+}
+
+impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
+    type Error = DecodeError;
+
+    #[inline]
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, DecodeError> {
+        self.next(seed)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        self.to_come()
+    }
+}
+
+impl<'de> MapAccess<'de> for Elements<'_, 'de> {
+    type Error = DecodeError;
+
+    // keys of no size are counted, whatever their values take: a map has room for one of them
+    #[inline]
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, DecodeError> {
+        self.next(seed)
+    }
+
+    #[inline]
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.read(seed)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        self.to_come()
+    }
+}
+
+/// The bytes that were not read yet.
+struct Unread<'de>(&'de [u8]);
+
+impl<'de> BorrowReader<'de> for Unread<'de> {
+    #[inline]
+    fn take_bytes(&mut self, length: usize) -> Result<&'de [u8], CodecError> {
+        let split = self.0.split_at_checked(length);
+        let (taken, rest) = split.ok_or(CodecError::UnexpectedEnd { additional: length })?;
+        self.0 = rest;
+        Ok(taken)
+    }
+}
+
+impl Reader for Unread<'_> {
+    #[inline]
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), CodecError> {
+        bytes.copy_from_slice(self.take_bytes(bytes.len())?);
+        Ok(())
+    }
+
+    #[inline]
+    fn peek_read(&mut self, length: usize) -> Option<&[u8]> {
+        self.0.get(..length)
+    }
+
+    #[inline]
+    fn consume(&mut self, length: usize) {
+        self.0 = self.0.get(length..).unwrap_or_default();
+    }
+}
+
+impl de::Error for DecodeError {
+    fn custom<T: Display>(says: T) -> Self {
+        Self::Malformed(says.to_string())
+    }
+}
+
+#[cold]
+fn explain(error: CodecError) -> DecodeError {
+    match error {
+        CodecError::UnexpectedEnd { .. } => DecodeError::Truncated,
+        CodecError::Utf8 { inner } => DecodeError::Malformed(inner.to_string()),
+        CodecError::InvalidBooleanValue(value) => {
+            DecodeError::Malformed(format!("a bool is 0 or 1, not {value}"))
+        }
+        CodecError::InvalidCharEncoding(bytes) => {
+            DecodeError::Malformed(format!("no char is encoded as {bytes:?}"))
+        }
+        CodecError::InvalidIntegerType { expected, found } => {
+            DecodeError::Malformed(format!("found a {found:?} where {expected:?} was expected"))
+        }
+        other => DecodeError::Malformed(other.to_string()),
+    }
+}
