@@ -109,6 +109,15 @@ impl Table {
         }
     }
 
+    /// The home of a shard that is hosted.
+    #[must_use]
+    pub fn hosted_at(&self, shard: u32) -> Option<&NodeId> {
+        match self.entries.get(usize::try_from(shard).ok()?)? {
+            Entry::Hosted { home, .. } => self.node(*home),
+            _ => None,
+        }
+    }
+
     /// Whether this table speaks of `shards` shards and every home in it is named.
     #[must_use]
     pub fn is_sound(&self, shards: u32) -> bool {

@@ -8,6 +8,7 @@ pub mod buffers;
 pub mod coordinator;
 pub mod epoch;
 pub mod hash;
+pub mod name;
 pub mod pace;
 pub mod region;
 pub mod reign;
