@@ -261,14 +261,15 @@ impl Core {
         );
     }
 
-    /// Queues a frame that carries no user's message. Without room it is dropped, and counted.
+    /// Queues a frame that carries no user's message. Without room it is dropped, and counted:
+    /// `false`.
     pub(crate) fn push_frame(
         &self,
         peer: &Peer,
         outbox: &Outbox,
         incarnation: Option<u64>,
         frame: &Frame,
-    ) {
+    ) -> bool {
         with_scratch(|bytes| {
             frame.encode_into(bytes);
             let about = Queued {
@@ -277,9 +278,8 @@ impl Core {
                 ports: Vec::new(),
                 message_type: None,
             };
-            // What is refused is counted.
-            let _ = self.push(peer, outbox, bytes, about);
-        });
+            self.push(peer, outbox, bytes, about).is_ok()
+        })
     }
 
     fn push(

@@ -95,11 +95,14 @@ pub(crate) const fn tag_of<M: RemoteMessage>() -> u64 {
     type_tag(M::NAME, M::VERSION)
 }
 
+/// Decodes an answer and hands it to whoever waits for it.
+pub(crate) type AnswerTaker = Box<dyn FnOnce(&[u8]) -> Result<(), DecodeError> + Send>;
+
 /// A question that left the node and waits for its answer.
 struct Port {
     asked: Asked,
     deadline: Option<Time>,
-    answer: Box<dyn FnOnce(&[u8]) -> Result<(), DecodeError> + Send>,
+    answer: AnswerTaker,
 }
 
 /// Who was asked: an address, and the run of the node there if it is known.
@@ -201,7 +204,7 @@ impl Exports {
         &self,
         asked: Asked,
         deadline: Option<Time>,
-        answer: Box<dyn FnOnce(&[u8]) -> Result<(), DecodeError> + Send>,
+        answer: AnswerTaker,
     ) -> Option<ExportId> {
         let id = self.draw();
         let mut table = self.lock();

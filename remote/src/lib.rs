@@ -47,6 +47,7 @@ mod wire_format;
 
 pub use config::RemoteConfig;
 pub use io::quic::{BindError, QuicConfig, QuicNetwork, QuicNetworkBuilder};
+pub use io::virtual_net::{VirtualNetwork, VirtualWorld};
 pub use io::{Credentials, CredentialsError};
 pub use message::RemoteMessage;
 pub use network::{ConnectError, Connection, LaneError, LaneReader, LaneWriter, Network};

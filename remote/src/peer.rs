@@ -62,6 +62,16 @@ struct Relation {
     next_watch: u64,
     /// What the peer watches here. `None`: just being registered.
     watched: BTreeMap<u64, Option<Watching>>,
+    /// Ends that the peer is told of once it has read what was sent before them.
+    ends: BTreeMap<u64, PendingEnd>,
+    next_end: u64,
+}
+
+/// The end of an actor that a peer watches: told when every lane is flushed, so that the news comes
+/// after everything that the actor sent.
+struct PendingEnd {
+    message: SystemMessage,
+    lanes_left: usize,
 }
 
 struct Watch {
@@ -107,6 +117,8 @@ impl Peer {
                 watches: BTreeMap::new(),
                 next_watch: 0,
                 watched: BTreeMap::new(),
+                ends: BTreeMap::new(),
+                next_end: 0,
             }),
         }
     }
@@ -200,11 +212,18 @@ impl Peer {
     }
 
     /// The connection is gone.
-    pub(crate) fn disconnected(&self, now: Time) {
-        let mut relation = self.lock();
-        relation.connected = false;
-        relation.apart_since = now;
-        self.connected.store(false, Ordering::Relaxed);
+    pub(crate) fn disconnected(&self, core: &Core) {
+        let ends = {
+            let mut relation = self.lock();
+            relation.connected = false;
+            relation.apart_since = core.system.now();
+            self.connected.store(false, Ordering::Relaxed);
+            std::mem::take(&mut relation.ends)
+        };
+        // What the peer has not read by now it never will.
+        for end in ends.into_values() {
+            self.send_system(core, end.message);
+        }
     }
 
     /// The connected node says goodbye: this run of it is over.
@@ -421,8 +440,7 @@ impl Peer {
             };
             let watching = peer.lock().watched.remove(&watch);
             if watching.is_some() {
-                let reason = news.reason.into();
-                peer.send_system(&core, SystemMessage::Terminated { watch, reason });
+                peer.send_end(&core, watch, news.reason);
             }
             // It is the callback that runs: its registration is gone already.
             if let Some(Some(watching)) = watching {
@@ -438,6 +456,52 @@ impl Peer {
             }
         }
         true
+    }
+
+    /// Tells the peer of an end, behind everything that was sent to it so far.
+    fn send_end(&self, core: &Core, watch: u64, reason: Ended) {
+        let reason = reason.into();
+        let message = SystemMessage::Terminated { watch, reason };
+        let flush = {
+            let mut relation = self.lock();
+            let run = relation.runs.present().filter(|_| relation.connected);
+            run.map(|run| {
+                relation.next_end += 1;
+                let end = PendingEnd {
+                    message: message.clone(),
+                    lanes_left: self.lanes.len(),
+                };
+                let token = relation.next_end;
+                relation.ends.insert(token, end);
+                (token, run)
+            })
+        };
+        let Some((token, run)) = flush else {
+            return self.send_system(core, message);
+        };
+        for lane in &self.lanes {
+            if !core.push_frame(self, lane, Some(run), &Frame::Flush { token }) {
+                self.take_flushed(core, token);
+            }
+        }
+    }
+
+    /// The peer has read one lane up to this mark.
+    pub(crate) fn take_flushed(&self, core: &Core, token: u64) {
+        let end = {
+            let mut relation = self.lock();
+            let Some(end) = relation.ends.get_mut(&token) else {
+                return;
+            };
+            end.lanes_left = end.lanes_left.saturating_sub(1);
+            if end.lanes_left > 0 {
+                return;
+            }
+            relation.ends.remove(&token)
+        };
+        if let Some(end) = end {
+            self.send_system(core, end.message);
+        }
     }
 
     /// The peer has taken the system messages up to `seq`.
@@ -490,6 +554,7 @@ impl Relation {
         self.inbound = SystemIn::default();
         news.unwatched
             .extend(std::mem::take(&mut self.watched).into_values());
+        self.ends.clear();
         for (&number, watch) in &self.watches {
             let message = SystemMessage::Watch {
                 watch: number,

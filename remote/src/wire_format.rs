@@ -12,22 +12,27 @@
 //! codec. Golden bytes of every released version stay in `remote/fixtures/` and are decoded in tests
 //! for good.
 //!
-//! **Invariant:** bytes from the network never panic, never make a node allocate more than a small
-//! multiple of what has arrived, and never make it recurse deeper than [`payload::DEPTH_MAX`].
+//! **Invariant:** bytes from the network never panic, never make a node recurse deeper than
+//! [`DEPTH_MAX`], and never make it do or hold more than their own number explains: a length is
+//! checked against a limit, and against the bytes that are there, before room is made for it.
 
+mod body;
+mod codes;
 mod deserializer;
 mod frame;
 mod payload;
 mod preamble;
+mod serializer;
 mod splitter;
 mod type_tag;
 
 pub use frame::ExportId;
 pub use payload::{DecodeError, EncodeError, decode, encode};
 
+pub(crate) use codes::RefuseReason;
 pub(crate) use frame::{
-    CLUSTER_BYTES_MAX, DETAIL_BYTES_MAX, EndedCode, Frame, FrameError, FrameKind, Hello, Malformed,
-    RefuseReason, SystemMessage, TARGET_NAME_BYTES_MAX, Target, encode_answer, encode_message,
+    CLUSTER_BYTES_MAX, Frame, FrameError, Hello, SystemMessage, TARGET_NAME_BYTES_MAX, Target,
+    encode_answer, encode_message,
 };
 pub(crate) use payload::encode_into;
 pub(crate) use preamble::{LanePreamble, PreambleError};
@@ -39,6 +44,3 @@ pub(crate) const WIRE_VERSION_MIN: u16 = 1;
 
 /// The newest wire version that this program speaks.
 pub(crate) const WIRE_VERSION_MAX: u16 = 1;
-
-#[cfg(test)]
-mod tests;

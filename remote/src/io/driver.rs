@@ -257,7 +257,7 @@ impl Driver {
         connection.close(&reason);
         readers.shutdown().await;
         writers.shutdown().await;
-        self.peer.disconnected(self.core.system.now());
+        self.peer.disconnected(&self.core);
         self.core.emit(RemoteEvent::Disconnected(node));
         next
     }

@@ -76,6 +76,7 @@ impl Inbound {
                     return Err(LaneFault::Peer("it watches too many actors".to_owned()));
                 }
             }
+            Frame::Flushed { token } => self.peer.take_flushed(&self.core, token),
             Frame::SystemAck { seq } => self.peer.take_ack(self.core.system.now(), run, seq),
             Frame::Goodbye => {
                 self.peer.left(&self.core, run);
@@ -94,6 +95,12 @@ impl Inbound {
                 payload,
             } => self.deliver(&target, tag, &payload),
             Frame::Answer { port, payload } => self.answer(port, payload),
+            Frame::Flush { token } => {
+                let run = Some(self.node.incarnation);
+                let answer = Frame::Flushed { token };
+                self.core
+                    .push_frame(&self.peer, &self.peer.control, run, &answer);
+            }
             Frame::PortDropped { port } => self.core.exports.close_port(self.node.addr, port),
             other => return Err(unexpected(&other)),
         }

@@ -7,5 +7,6 @@ pub(crate) mod driver;
 pub(crate) mod inbound;
 pub(crate) mod lanes;
 pub(crate) mod quic;
+pub(crate) mod virtual_net;
 
 pub use credentials::{Credentials, CredentialsError};

@@ -8,7 +8,10 @@
 //! still claim: each element takes a byte, or is one of the few that may take none. So all claims
 //! together never exceed the length of the payload, and neither does the room made for them.
 //!
-//! The counting costs nothing that can be measured: see the benchmark in the tests.
+//! Measured, best of 20 rounds, beside the codec's own walk with its limit on: a message of 22 bytes
+//! 74 ns (106), 1,000 numbers 2.9 us (6.3), 1,000 bytes 1.8 us (4.0), 100 short texts 4.8 us (5.3), a
+//! map of 100 texts 16 us (14); so the counting costs nothing that matters. To repeat it:
+//! `cargo test -p otava-remote --release --lib -- --ignored --nocapture decoding_costs`.
 
 use super::payload::{DEPTH_MAX, DecodeError, EMPTY_ELEMENTS_MAX};
 use bincode::config::Configuration;

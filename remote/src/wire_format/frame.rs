@@ -23,16 +23,13 @@
 //! Numbers are little endian, addresses in network order. A payload takes the rest of its frame.
 //! Kinds, reasons and all that is written here are a contract: numbers are added, never changed.
 
+use super::body::{Body, put_node, put_string, put_target};
+use super::codes::{EndedCode, FrameKind, RefuseReason};
 use super::payload::EncodeError;
 use crate::NodeId;
 use bytes::Bytes;
-use otava_actor::Ended;
 use std::fmt;
 use std::sync::Arc;
-
-mod body;
-
-use body::{Body, put_node, put_string, put_target};
 
 /// The longest name of a cluster in bytes.
 pub(crate) const CLUSTER_BYTES_MAX: usize = 128;
@@ -87,105 +84,6 @@ pub(crate) struct Hello {
     pub(crate) frame_bytes_max: u32,
 }
 
-/// Why a node refuses another one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum RefuseReason {
-    ClusterNameDiffers,
-    Duplicate,
-    Malformed,
-    NameNotProven,
-    /// A reason of a later version.
-    Other(u8),
-    Quarantined,
-    ShuttingDown,
-    StaleIncarnation,
-    VersionUnsupported,
-}
-
-impl RefuseReason {
-    /// The reason that the wire knows under this number.
-    pub(crate) const fn from_code(code: u8) -> Self {
-        match code {
-            1 => Self::ClusterNameDiffers,
-            2 => Self::Duplicate,
-            3 => Self::NameNotProven,
-            4 => Self::Quarantined,
-            5 => Self::ShuttingDown,
-            6 => Self::VersionUnsupported,
-            7 => Self::Malformed,
-            8 => Self::StaleIncarnation,
-            other => Self::Other(other),
-        }
-    }
-
-    /// Its number on the wire.
-    pub(crate) const fn code(self) -> u8 {
-        match self {
-            Self::ClusterNameDiffers => 1,
-            Self::Duplicate => 2,
-            Self::NameNotProven => 3,
-            Self::Quarantined => 4,
-            Self::ShuttingDown => 5,
-            Self::VersionUnsupported => 6,
-            Self::Malformed => 7,
-            Self::StaleIncarnation => 8,
-            Self::Other(code) => code,
-        }
-    }
-}
-
-/// Why an actor ended, as a number of the wire: [`Ended`] may grow, this only with a new version.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum EndedCode {
-    Failed,
-    NodeLost,
-    Stopped,
-    /// Not known, or a reason of a later version.
-    Unknown,
-}
-
-impl EndedCode {
-    const fn from_code(code: u8) -> Self {
-        match code {
-            1 => Self::Stopped,
-            2 => Self::Failed,
-            3 => Self::NodeLost,
-            _ => Self::Unknown,
-        }
-    }
-
-    const fn code(self) -> u8 {
-        match self {
-            Self::Unknown => 0,
-            Self::Stopped => 1,
-            Self::Failed => 2,
-            Self::NodeLost => 3,
-        }
-    }
-}
-
-impl From<Ended> for EndedCode {
-    fn from(reason: Ended) -> Self {
-        match reason {
-            Ended::Failed => Self::Failed,
-            Ended::NodeLost => Self::NodeLost,
-            Ended::Stopped => Self::Stopped,
-            _ => Self::Unknown,
-        }
-    }
-}
-
-impl From<EndedCode> for Ended {
-    fn from(code: EndedCode) -> Self {
-        match code {
-            EndedCode::Failed => Self::Failed,
-            EndedCode::NodeLost => Self::NodeLost,
-            EndedCode::Stopped => Self::Stopped,
-            EndedCode::Unknown => Self::Unknown,
-        }
-    }
-}
-
 /// What must reach the other node, once and in order, for as long as both live.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum SystemMessage {
@@ -236,44 +134,6 @@ pub(crate) enum Frame {
     Flushed {
         token: u64,
     },
-}
-
-/// The kinds of frames, with their numbers on the wire.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
-pub(crate) enum FrameKind {
-    Hello = 1,
-    Welcome = 2,
-    Refuse = 3,
-    Control = 4,
-    System = 5,
-    SystemAck = 6,
-    Goodbye = 7,
-    Message = 16,
-    Answer = 17,
-    PortDropped = 18,
-    Flush = 19,
-    Flushed = 20,
-}
-
-impl FrameKind {
-    const fn from_code(code: u8) -> Option<Self> {
-        Some(match code {
-            1 => Self::Hello,
-            2 => Self::Welcome,
-            3 => Self::Refuse,
-            4 => Self::Control,
-            5 => Self::System,
-            6 => Self::SystemAck,
-            7 => Self::Goodbye,
-            16 => Self::Message,
-            17 => Self::Answer,
-            18 => Self::PortDropped,
-            19 => Self::Flush,
-            20 => Self::Flushed,
-            _ => return None,
-        })
-    }
 }
 
 /// Bytes that are no frame.
@@ -542,3 +402,6 @@ fn hello(body: &mut Body) -> Result<Hello, Malformed> {
         frame_bytes_max: body.u32()?,
     })
 }
+
+#[cfg(test)]
+mod tests;

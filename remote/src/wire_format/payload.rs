@@ -4,8 +4,7 @@
 //! say which type it holds: that follows from where it was sent.
 
 use super::deserializer::Deserializer;
-use bincode::enc::write::Writer;
-use bincode::error::EncodeError as CodecError;
+use super::serializer::Serializer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -26,10 +25,22 @@ pub enum EncodeError {
     /// The value, or the format, does not allow it.
     #[error("cannot encode: {0}")]
     Refused(String),
+    /// Values lie in each other deeper than a peer would read.
+    #[error("nested more than {limit} levels deep")]
+    TooDeep {
+        /// How many levels are allowed.
+        limit: usize,
+    },
     /// The payload or the frame around it would be longer than allowed.
     #[error("too large: more than {limit} bytes")]
     TooLarge {
         /// How many bytes are allowed.
+        limit: usize,
+    },
+    /// Collections hold more elements that take no byte than a peer would read.
+    #[error("collections hold more than {limit} elements of no size")]
+    TooManyEmpty {
+        /// How many are allowed in a payload.
         limit: usize,
     },
 }
@@ -78,8 +89,7 @@ pub enum DecodeError {
 /// Encodes a value as a payload.
 ///
 /// # Errors
-/// [`EncodeError::Refused`] when the type cannot be encoded, for example a sequence of unknown
-/// length.
+/// See [`EncodeError`]; what is encoded can be decoded.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
     let mut out = Vec::new();
     encode_into(value, &mut out, usize::MAX)?;
@@ -94,24 +104,18 @@ pub(crate) fn encode_into<T: Serialize + ?Sized>(
     limit: usize,
 ) -> Result<(), EncodeError> {
     let begin = out.len();
-    let mut writer = LimitedWriter {
-        end: begin.saturating_add(limit),
-        out,
-        overflowed: false,
+    let Some(body_limit) = limit.checked_sub(1) else {
+        return Err(EncodeError::TooLarge { limit });
     };
-    let encoded = writer.write(&[FORMAT]).and_then(|()| {
-        bincode::serde::encode_into_writer(value, &mut writer, bincode::config::standard())
-    });
-    // a type may have turned the writer's error into its own, or into none
-    let result = if writer.overflowed {
-        Err(EncodeError::TooLarge { limit })
-    } else {
-        encoded.map_err(refused)
-    };
+    out.push(FORMAT);
+    let result = Serializer::encode(value, out, body_limit);
     if result.is_err() {
         out.truncate(begin);
     }
-    result
+    result.map_err(|error| match error {
+        EncodeError::TooLarge { .. } => EncodeError::TooLarge { limit },
+        other => other,
+    })
 }
 
 /// Decodes what [`encode`] made.
@@ -129,30 +133,5 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     Deserializer::decode_whole(body)
 }
 
-/// Writes to a vector until a limit.
-struct LimitedWriter<'a> {
-    end: usize,
-    out: &'a mut Vec<u8>,
-    overflowed: bool,
-}
-
-impl Writer for LimitedWriter<'_> {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
-        if bytes.len() > self.end - self.out.len() {
-            self.overflowed = true;
-            return Err(CodecError::UnexpectedEnd);
-        }
-        self.out.extend_from_slice(bytes);
-        Ok(())
-    }
-}
-
-fn refused(error: CodecError) -> EncodeError {
-    EncodeError::Refused(match error {
-        CodecError::OtherString(says) => says,
-        CodecError::Other(says) => says.to_owned(),
-        CodecError::Serde(_) => "a collection does not say how long it is".to_owned(),
-        other => other.to_string(),
-    })
-}
+#[cfg(test)]
+mod tests;

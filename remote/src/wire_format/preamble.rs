@@ -52,3 +52,43 @@ impl LanePreamble {
         Ok(Self { lane, version })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What version 1 wrote is read for good.
+    #[test]
+    fn golden_preamble_of_version_1() {
+        let preamble = LanePreamble {
+            lane: 3,
+            version: 1,
+        };
+        let golden = include_bytes!("../../fixtures/v1/preamble.bin");
+        assert_eq!(&preamble.encode(), golden);
+        assert_eq!(LanePreamble::decode(*golden), Ok(preamble));
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        let damaged = |at: usize, byte| {
+            let mut bytes = *b"OTVA\x01\0\x03\0";
+            bytes[at] = byte;
+            LanePreamble::decode(bytes)
+        };
+        assert_eq!(damaged(6, 255).map(|preamble| preamble.lane), Ok(255));
+        for at in 0..4 {
+            let error = damaged(at, b'x').unwrap_err();
+            assert!(matches!(error, PreambleError::WrongMagic(_)), "{error}");
+        }
+        assert_eq!(damaged(4, 0), Err(PreambleError::UnknownVersion(0)));
+        assert_eq!(damaged(4, 2), Err(PreambleError::UnknownVersion(2)));
+        assert_eq!(damaged(5, 1), Err(PreambleError::UnknownVersion(257)));
+        assert_eq!(damaged(7, 9), Err(PreambleError::Reserved(9)));
+        let error = LanePreamble::decode(*b"GET / HT").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "not a lane of this protocol: it begins with [47, 45, 54, 20]"
+        );
+    }
+}

@@ -102,3 +102,6 @@ impl FrameSplitter {
         Some(std::mem::take(&mut self.begun).freeze())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,6 @@
-//! Proves: what one node sends another arrives as promised, or fails as promised.
-#![allow(clippy::unwrap_used, reason = "a test may fail")]
+//! Proves: what one node sends another arrives as promised, and nobody else reaches it.
+#![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
+mod cuts;
+mod network;
 mod nodes;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 const SOON: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize, Serialize)]
-enum Command {
+pub(crate) enum Command {
     Add(u64),
     Get(#[serde(with = "otava_remote::wire")] ReplyTo<u64>),
     /// Ask that is never answered.
@@ -27,10 +27,10 @@ enum Command {
 }
 
 #[derive(Deserialize, Serialize)]
-struct Reference(#[serde(with = "otava_remote::wire")] ActorRef<Command>);
+pub(crate) struct Reference(#[serde(with = "otava_remote::wire")] ActorRef<Command>);
 
 #[derive(Deserialize, Serialize)]
-struct Number(u64);
+pub(crate) struct Number(pub(crate) u64);
 
 impl RemoteMessage for Command {
     const NAME: &'static str = "test.Command";
@@ -40,7 +40,7 @@ impl RemoteMessage for Number {
     const NAME: &'static str = "test.Number";
 }
 
-struct Counter(u64);
+pub(crate) struct Counter(pub(crate) u64);
 
 impl Actor for Counter {
     type Msg = Command;

@@ -1,6 +1,6 @@
 //! Frame body: the fields that frames consist of, each read with its limit.
 
-use super::{ExportId, Malformed, TARGET_NAME_BYTES_MAX, Target};
+use super::frame::{ExportId, Malformed, TARGET_NAME_BYTES_MAX, Target};
 use crate::NodeId;
 use bytes::{Buf, Bytes, TryGetError};
 use std::net::{IpAddr, SocketAddr};
