@@ -86,3 +86,6 @@ impl<M> fmt::Debug for RegionMessage<M> {
 pub(crate) fn region_name<M: RemoteMessage>(kind: &str) -> String {
     format!("sharding/{kind}/{}.{}", M::NAME, M::VERSION)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,5 +4,7 @@
     reason = "helpers of tests may fail like the tests themselves"
 )]
 
+mod nodes;
 mod scenarios;
 mod sim;
+mod support;
