@@ -1,0 +1,5 @@
+//! Io: the actors and tasks that drive the logic: region, entities on this node, ways to other nodes.
+
+pub(crate) mod host;
+pub(crate) mod peers;
+pub(crate) mod region;
