@@ -17,11 +17,11 @@
 //! ```
 //!
 //! # Why a planned move loses nothing and keeps order
-//! While a shard moves, each region buffers what its own side sends for it, and sends the home a
-//! barrier on the lane of everything it sent before. The home goes on handling what comes from other
-//! regions until it has the barrier of each; then nothing is on its way, its entities handle what
-//! they have and end. The messages in the buffers are younger than all of that, and they go out when
-//! the new home has started.
+//! While a shard moves, each other region buffers what is to go there, and sends the home a barrier
+//! on the lane of everything it sent before. The home goes on handling what comes until it has the
+//! barrier of each; then nothing is on its way, it buffers as well, its entities handle what they
+//! have and end. The messages in the buffers are younger than all of that, and they go out when the
+//! new home has started.
 //!
 //! # Coordinators
 //! A region obeys the highest term it has heard of, and nobody else. From the moment it has answered
@@ -346,7 +346,7 @@ impl<D> Region<D> {
             let reason = DropReason::TooManyHops;
             return self.outputs.push_back(Output::Drop { delivery, reason });
         }
-        match self.route(delivery.shard, delivery.hops) {
+        match self.route(delivery.shard) {
             Route::Buffer => {
                 let shard = delivery.shard;
                 if let Err(delivery) = self.buffers.push(shard, delivery) {
@@ -358,12 +358,11 @@ impl<D> Region<D> {
         }
     }
 
-    fn route(&self, shard: u32, hops: u8) -> Route {
+    fn route(&self, shard: u32) -> Route {
         if let Some(Local { epoch, state }) = self.local.get(&shard) {
             return match state {
-                State::Active => Route::Here(*epoch),
-                State::HandingOff(_) if hops > 0 => Route::Here(*epoch),
-                State::HandingOff(_) | State::Claiming(_) | State::Stopping => Route::Buffer,
+                State::Active | State::HandingOff(_) => Route::Here(*epoch),
+                State::Claiming(_) | State::Stopping => Route::Buffer,
             };
         }
         let Some(table) = &self.table else {
@@ -397,8 +396,7 @@ impl<D> Region<D> {
 
     fn flush(&mut self) {
         for shard in self.buffers.shards() {
-            // What waits was sent by this side, so it waits for the end of a move as well.
-            let route = self.route(shard, 0);
+            let route = self.route(shard);
             if matches!(route, Route::Buffer) {
                 continue;
             }

@@ -1,4 +1,5 @@
-//! Support: a cluster of nodes in one process, over the virtual network, with members as told.
+//! Support: a cluster of nodes in one process, over the virtual network, with members as told. All who
+//! use it run on virtual time (`start_paused = true`).
 
 use otava_actor::{Actor, ActorSystem, Context, Props, ReplyTo};
 use otava_remote::{NodeId, Remote, RemoteMessage, VirtualWorld};
