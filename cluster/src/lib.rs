@@ -1,1 +1,52 @@
-//! wip
+//! Cluster: who is a member of the cluster, who can be reached, and who is out for good.
+//!
+//! A [`Cluster`] is one node's membership. It asks the seeds to be let in, watches some of the others,
+//! and follows what all publish, so that all nodes come to the same view.
+//!
+//! ```no_run
+//! use otava_cluster::{Cluster, ClusterConfig};
+//! use otava_remote::Remote;
+//!
+//! # async fn demo(remote: Remote) -> Result<(), Box<dyn std::error::Error>> {
+//! let config = ClusterConfig::default().with_seeds(["10.0.0.1:7000".parse()?]);
+//! let cluster = Cluster::start(&remote, config)?;
+//! cluster.join().await?;
+//! println!("the oldest is {:?}", cluster.state().oldest());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The map
+//! | module | decides or owns |
+//! | --- | --- |
+//! | `config` | the settings |
+//! | `facts` | a statement as keys and values, as chitchat carries it |
+//! | `io/` | the handle, the task that drives the membership, the two disseminations |
+//! | `logic/` | the protocols as pure state machines; no promise of stability |
+//! | `logic/membership` | one node's part in the cluster, read it first |
+//! | `logic/view` | the lattice of facts |
+//! | `logic/convergence` | when all know the same, who leads, what the leader does |
+//! | `logic/phi`, `ring`, `monitor` | who watches whom, when silence becomes suspicion |
+//! | `logic/downing`, `stability` | who goes on after a split, and when that is decided |
+//! | `logic/door` | how a node gets in |
+//! | `logic/gossip` | push and pull of statements, replayed from a seed |
+//! | `wire` | the bytes of all that is said |
+//!
+//! # What is promised
+//! - All nodes that are not cut off come to the same view; within it there is one leader.
+//! - After a split one side goes on at most, and a node that is declared out ends.
+//! - A run of a node that is out never comes back; a new run is a new member.
+
+mod config;
+mod facts;
+mod io;
+#[doc(hidden)]
+pub mod logic;
+mod wire;
+
+pub use config::{ClusterConfig, Dissemination, StartError};
+pub use io::cluster::{Cluster, JoinError, LeaveError};
+pub use logic::door::Refusal;
+pub use logic::downing::Strategy;
+pub use logic::member::{Member, Status};
+pub use logic::state::{ClusterEvent, ClusterState};

@@ -55,6 +55,8 @@ struct Relation {
     connected: bool,
     /// Since when there is no connection.
     apart_since: Time,
+    /// A connection is wanted also while there is nothing to send.
+    kept: bool,
     out: SystemOut<SystemMessage>,
     inbound: SystemIn,
     /// What this node watches over there, by the number that the peer knows.
@@ -112,6 +114,7 @@ impl Peer {
                 node: None,
                 connected: false,
                 apart_since: Time::ZERO,
+                kept: false,
                 out: SystemOut::new(config.system_resend, config.system_messages_max),
                 inbound: SystemIn::default(),
                 watches: BTreeMap::new(),
@@ -167,10 +170,22 @@ impl Peer {
         relation.connected && relation.node.as_ref() == Some(node)
     }
 
+    /// Whether there is a connection.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// From now on there is to be a connection, also while there is nothing to send.
+    pub(crate) fn keep(&self) {
+        self.lock().kept = true;
+        self.wake_if_apart();
+    }
+
     /// Whether there is something for which a connection is needed.
     pub(crate) fn wants_connection(&self) -> bool {
         let relation = self.lock();
-        !relation.watches.is_empty()
+        relation.kept
+            || !relation.watches.is_empty()
             || !relation.out.is_settled()
             || self.outboxes().any(|outbox| !outbox.is_empty())
     }

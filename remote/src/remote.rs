@@ -187,6 +187,21 @@ impl Remote {
         }
     }
 
+    /// Keeps a connection to whichever node runs at `addr`: one is made now, and again whenever it is
+    /// lost, also while there is nothing to send. For those who choose whom to ask by who is there.
+    pub fn keep_connected(&self, addr: SocketAddr) {
+        if let Some(peer) = self.core.peer(addr) {
+            peer.keep();
+        }
+    }
+
+    /// Whether there is a connection to whichever node runs at `addr`. A node that has just died
+    /// counts as connected until its silence is noticed.
+    pub fn is_connected_at(&self, addr: SocketAddr) -> bool {
+        let peer = self.core.known_peer(addr);
+        peer.is_some_and(|peer| peer.is_connected())
+    }
+
     /// Whether there is a connection to this run of a node.
     pub fn is_connected(&self, node: &NodeId) -> bool {
         self.core

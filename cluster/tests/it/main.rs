@@ -1,1 +1,8 @@
-//! wip
+//! Proves: members agree on who belongs to the cluster, and no two parts of it ever both go on.
+#![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
+
+mod checkers;
+mod clusters;
+mod scenarios;
+mod simulation;
+mod world;

@@ -207,3 +207,19 @@ async fn the_end_of_an_actor_comes_behind_its_last_messages() {
         b.remote.withdraw("counter");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_connection_is_made_again_whenever_it_is_lost() {
+    let world = VirtualWorld::new(6);
+    let (a, b) = pair(&world);
+    assert!(!a.remote.is_connected_at(addr(2)));
+    a.remote.keep_connected(addr(2));
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(a.remote.is_connected_at(addr(2)) && a.remote.is_connected(b.remote.id()));
+        world.cut(addr(1), addr(2));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!a.remote.is_connected_at(addr(2)));
+        world.heal_all();
+    }
+}

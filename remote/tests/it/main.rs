@@ -1,6 +1,9 @@
 //! Proves: what one node sends another arrives as promised, and nobody else reaches it.
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
+mod authority;
 mod cuts;
 mod network;
 mod nodes;
+mod tls;
+mod virtual_net;

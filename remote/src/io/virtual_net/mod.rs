@@ -40,7 +40,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// same seed are the same to the last nanosecond.
 ///
 /// ```
-/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
 /// use otava_remote::{Network, VirtualWorld};
 ///
 /// let world = VirtualWorld::new(7);

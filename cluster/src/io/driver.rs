@@ -1,0 +1,180 @@
+//! Driver: the one task that owns a membership, brings it what happens and does what it wants.
+
+use crate::config::{ClusterConfig, Dissemination as Kind};
+use crate::io::chitchat::Chitchat;
+use crate::io::dissemination::{Broken, Dissemination};
+use crate::io::seeded::Seeded;
+use crate::logic::membership::{End, Input, Membership, Message, Output};
+use crate::logic::state::{ClusterEvent, ClusterState};
+use crate::logic::statement::Statement;
+use crate::wire;
+use otava_actor::Time;
+use otava_remote::{Channel, Remote, RemoteEvent, RemoteEvents};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, watch};
+
+/// How long a node that has ended goes on spreading its last words.
+const LINGER: Duration = Duration::from_secs(2);
+/// Inputs that are taken between two looks at the clock.
+const BATCH_MAX: usize = 64;
+
+pub(crate) struct Driver {
+    pub(crate) remote: Remote,
+    pub(crate) config: ClusterConfig,
+    pub(crate) started: u64,
+    pub(crate) membership: Membership,
+    /// Ends when the last handle is dropped.
+    pub(crate) inputs: mpsc::Receiver<Input>,
+    pub(crate) state: watch::Sender<Arc<ClusterState>>,
+    pub(crate) events: broadcast::Sender<ClusterEvent>,
+    pub(crate) end: watch::Sender<Option<End>>,
+    pub(crate) gossip: Option<Box<dyn Dissemination>>,
+    /// When the last words have been spread.
+    pub(crate) silent_at: Time,
+}
+
+enum Happening {
+    Handles(Option<Input>),
+    Remote(Option<RemoteEvent>),
+    Statement(Result<Arc<Statement>, Broken>),
+    Timeout,
+}
+
+impl Driver {
+    pub(crate) async fn run(mut self, mut remote_events: RemoteEvents) {
+        loop {
+            let now = self.remote.system().now();
+            if self.membership.poll_timeout().is_some_and(|at| now >= at) {
+                self.membership.handle_timeout(now);
+                self.carry_out();
+            }
+            if now >= self.silent_at {
+                return;
+            }
+            match self.wait(&mut remote_events).await {
+                Happening::Timeout => {}
+                Happening::Handles(None) | Happening::Remote(None) => return,
+                Happening::Handles(Some(input)) => {
+                    self.take(input);
+                    self.take_more();
+                }
+                Happening::Remote(Some(event)) => {
+                    if let RemoteEvent::QuarantinedBy(node) = event {
+                        self.take(Input::QuarantinedBy(node));
+                    }
+                }
+                Happening::Statement(Ok(statement)) => self.take(Input::Statement(statement)),
+                Happening::Statement(Err(broken)) => self.gossip_broke(&broken),
+            }
+        }
+    }
+
+    async fn wait(&mut self, remote_events: &mut RemoteEvents) -> Happening {
+        let at = self.membership.poll_timeout().unwrap_or(Time::MAX);
+        let at = at.min(self.silent_at);
+        let gossip = &mut self.gossip;
+        let statement = async {
+            match gossip {
+                Some(gossip) => gossip.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.remote.system().sleep_until(at) => Happening::Timeout,
+            event = remote_events.recv() => Happening::Remote(event),
+            input = self.inputs.recv() => Happening::Handles(input),
+            statement = statement => Happening::Statement(statement),
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let now = self.remote.system().now();
+        self.membership.handle(now, input);
+        self.carry_out();
+    }
+
+    /// What waits already, up to a batch, so that a flood cannot keep timers from being looked at.
+    fn take_more(&mut self) {
+        for _ in 0..BATCH_MAX {
+            match self.inputs.try_recv() {
+                Ok(input) => self.take(input),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Without gossip nothing is heard any more: this node cannot remain a member.
+    fn gossip_broke(&mut self, broken: &Broken) {
+        self.gossip = None;
+        if self.membership.end().is_none() {
+            tracing::error!(%broken, "this node leaves the cluster at once");
+            let me = self.remote.id().clone();
+            self.take(Input::Down(me));
+        }
+    }
+
+    fn carry_out(&mut self) {
+        let mut changed = false;
+        while let Some(output) = self.membership.poll_output() {
+            match output {
+                Output::Send(to, message) => self.send(to, &message),
+                Output::Publish(statement) => {
+                    changed = true;
+                    self.publish(statement);
+                }
+                Output::Event(event) => {
+                    tracing::info!(node = %self.remote.id(), ?event, "cluster");
+                    changed = true;
+                    let _ = self.events.send(event);
+                }
+                Output::Quarantine(node) => {
+                    self.remote.quarantine(&node, "it is out of the cluster");
+                }
+                Output::Ended(end) => self.ended(end),
+            }
+        }
+        let state = self
+            .membership
+            .state_if(|converged| changed || converged != self.state.borrow().converged);
+        if let Some(state) = state
+            && **self.state.borrow() != state
+        {
+            self.state.send_replace(Arc::new(state));
+        }
+        if changed && let Some(gossip) = &mut self.gossip {
+            gossip.set_peers(self.membership.peers());
+            if self.membership.end().is_none() {
+                gossip.forget(&|node| self.membership.is_out(node));
+            }
+        }
+    }
+
+    fn send(&self, to: std::net::SocketAddr, message: &Message) {
+        let channel = match message {
+            Message::Beat(_) => Channel::HEARTBEAT,
+            Message::Answer(..) | Message::Request(_) => Channel::JOIN,
+        };
+        if let Some(bytes) = wire::encode_message(message) {
+            self.remote.send_control(to, channel, bytes.into());
+        }
+    }
+
+    fn publish(&mut self, statement: Arc<Statement>) {
+        let gossip = self.gossip.get_or_insert_with(|| {
+            let interval = self.config.gossip_interval;
+            match self.config.dissemination {
+                Kind::Chitchat => Box::new(Chitchat::start(&self.remote, self.started, interval)),
+                Kind::Seeded(seed) => Box::new(Seeded::start(&self.remote, seed, interval)),
+            }
+        });
+        gossip.set_peers(self.membership.peers());
+        gossip.publish(statement);
+    }
+
+    fn ended(&mut self, end: End) {
+        self.silent_at = self.remote.system().now() + LINGER;
+        self.end.send_replace(Some(end));
+    }
+}

@@ -1,0 +1,7 @@
+//! Io: the tasks that drive `logic/` and carry statements; they decide nothing.
+
+mod chitchat;
+pub(crate) mod cluster;
+mod dissemination;
+mod driver;
+mod seeded;

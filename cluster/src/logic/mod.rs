@@ -1,0 +1,20 @@
+//! Logic: the protocols of membership as pure state machines; time, randomness and messages come in.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod convergence;
+pub mod digest;
+pub mod door;
+pub mod downing;
+pub mod gossip;
+pub mod graveyard;
+pub mod member;
+pub mod membership;
+pub mod monitor;
+pub mod phi;
+pub mod reachability;
+pub mod ring;
+pub mod settling;
+pub mod stability;
+pub mod state;
+pub mod statement;
+pub mod view;

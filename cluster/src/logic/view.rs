@@ -1,0 +1,285 @@
+//! View: who is a member and in which state, as one node knows it; a lattice, so order never matters.
+//!
+//! A view is a map from runs of nodes to what is known of them. Two views are joined member by
+//! member: the greater state wins, the lower age wins (a member gets one age; where two leaders of
+//! two sides gave two, everybody ends with the same one), the later start time wins. Therefore views
+//! may reach a node in any order, any number of times, over any detour, and all nodes that have
+//! heard the same facts hold the same view.
+//!
+//! **Invariant:** joining views is commutative, associative and idempotent. Whatever needs judgement
+//! (which of two runs at one address is the older) is not part of the join: a node that judges adds
+//! a fact, as everybody else's facts are added.
+
+use crate::logic::digest::Digest;
+use crate::logic::member::{Member, Status};
+use otava_remote::NodeId;
+use std::collections::BTreeMap;
+
+/// What is known of one member.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// What it is.
+    pub status: Status,
+    /// Its place in the order of becoming up.
+    pub age: Option<u64>,
+    /// When it was started, in milliseconds of its own wall clock. Only ever compared between two
+    /// runs at the same address, and only where nothing better tells which one is the later.
+    pub started: u64,
+}
+
+impl Entry {
+    /// A member that was just let in.
+    #[must_use]
+    pub fn joining(started: u64) -> Self {
+        Self {
+            status: Status::Joining,
+            age: None,
+            started,
+        }
+    }
+
+    /// The tombstone of a member.
+    #[must_use]
+    pub fn removed() -> Self {
+        Self {
+            status: Status::Removed,
+            age: None,
+            started: 0,
+        }
+    }
+
+    fn join(self, other: Self) -> Self {
+        let ages = [self.age, other.age];
+        Self {
+            status: self.status.max(other.status),
+            age: ages.into_iter().flatten().min(),
+            started: self.started.max(other.started),
+        }
+    }
+}
+
+/// What a node holds to be the members and their states.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct View {
+    entries: BTreeMap<NodeId, Entry>,
+}
+
+impl View {
+    /// A view without members.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What is known of `node`.
+    #[must_use]
+    pub fn get(&self, node: &NodeId) -> Option<&Entry> {
+        self.entries.get(node)
+    }
+
+    /// The state of `node`, if anything is known of it.
+    #[must_use]
+    pub fn status(&self, node: &NodeId) -> Option<Status> {
+        self.get(node).map(|entry| entry.status)
+    }
+
+    /// Whether `node` takes part.
+    #[must_use]
+    pub fn is_live(&self, node: &NodeId) -> bool {
+        self.status(node).is_some_and(Status::is_live)
+    }
+
+    /// All entries, tombstones included, ordered by node.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// The members that take part, ordered by node.
+    pub fn live(&self) -> impl Iterator<Item = (&NodeId, Status)> {
+        let entries = self.entries.iter();
+        entries
+            .filter(|(_, entry)| entry.status.is_live())
+            .map(|(node, entry)| (node, entry.status))
+    }
+
+    /// The runs at the address of `node` that take part, itself not counted.
+    pub fn live_twins<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = &'a NodeId> {
+        let live = self.live().map(|(other, _)| other);
+        live.filter(move |other| other.addr == node.addr && *other != node)
+    }
+
+    /// How many entries there are, tombstones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds one fact. Returns whether anything was new.
+    pub fn add(&mut self, node: &NodeId, fact: Entry) -> bool {
+        let Some(known) = self.entries.get_mut(node) else {
+            self.entries.insert(node.clone(), fact);
+            return true;
+        };
+        let joined = known.join(fact);
+        let news = joined != *known;
+        *known = joined;
+        news
+    }
+
+    /// Adds all facts of another view. Returns whether anything was new.
+    pub fn join(&mut self, other: &Self) -> bool {
+        let mut news = false;
+        for (node, entry) in &other.entries {
+            news |= self.add(node, *entry);
+        }
+        news
+    }
+
+    /// Moves a known member on to `status`; going back has no effect. Returns whether it moved.
+    pub fn advance(&mut self, node: &NodeId, status: Status) -> bool {
+        let Some(known) = self.entries.get_mut(node) else {
+            return false;
+        };
+        let moves = status > known.status;
+        known.status = known.status.max(status);
+        moves
+    }
+
+    /// Makes a joining member a full one, the youngest of all.
+    pub fn raise(&mut self, node: &NodeId) {
+        let age = self.age_next();
+        if let Some(entry) = self.entries.get_mut(node)
+            && entry.status == Status::Joining
+        {
+            entry.status = Status::Up;
+            entry.age = Some(age);
+        }
+    }
+
+    /// Forgets a tombstone. Members that are not removed stay.
+    pub fn prune(&mut self, node: &NodeId) {
+        if self.status(node) == Some(Status::Removed) {
+            self.entries.remove(node);
+        }
+    }
+
+    /// The members as users see them, tombstones left out.
+    #[must_use]
+    pub fn members(&self) -> BTreeMap<NodeId, Member> {
+        let known = self.entries.iter();
+        let present = known.filter(|(_, entry)| entry.status < Status::Removed);
+        let member = |(id, entry): (&NodeId, &Entry)| Member {
+            id: id.clone(),
+            status: entry.status,
+            age: entry.age,
+        };
+        present.map(|item| (item.0.clone(), member(item))).collect()
+    }
+
+    /// Adds all but the tombstones to a digest: whether a member was removed or never known makes
+    /// no difference, so that nodes may forget tombstones at different times.
+    pub fn feed(&self, digest: &mut Digest) {
+        for (node, entry) in &self.entries {
+            if entry.status < Status::Removed {
+                digest
+                    .node(node)
+                    .number(u64::from(entry.status.code()))
+                    .number(entry.age.map_or(0, |age| age.saturating_add(1)));
+            }
+        }
+    }
+
+    fn age_next(&self) -> u64 {
+        let ages = self.entries.values().filter_map(|entry| entry.age);
+        ages.max().unwrap_or(0).saturating_add(1)
+    }
+}
+
+impl FromIterator<(NodeId, Entry)> for View {
+    fn from_iter<I: IntoIterator<Item = (NodeId, Entry)>>(items: I) -> Self {
+        let mut view = Self::new();
+        for (node, entry) in items {
+            view.add(&node, entry);
+        }
+        view
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn node(port: u16, incarnation: u64) -> NodeId {
+        NodeId::new("n", ([127, 0, 0, 1], port).into(), incarnation)
+    }
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        let status = (0u8..6).prop_map(|code| Status::from_code(code).unwrap());
+        (status, proptest::option::of(0u64..4), 0u64..4).prop_map(|(status, age, started)| Entry {
+            status,
+            age,
+            started,
+        })
+    }
+
+    fn views() -> impl Strategy<Value = View> {
+        let nodes = (0u16..4, 0u64..2).prop_map(|(port, run)| node(port, run));
+        proptest::collection::vec((nodes, entries()), 0..8).prop_map(View::from_iter)
+    }
+
+    fn joined(a: &View, b: &View) -> View {
+        let mut view = a.clone();
+        view.join(b);
+        view
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_repetition_never_matter(a in views(), b in views(), c in views()) {
+            prop_assert_eq!(joined(&a, &b), joined(&b, &a));
+            prop_assert_eq!(joined(&joined(&a, &b), &c), joined(&a, &joined(&b, &c)));
+            prop_assert_eq!(joined(&a, &a), a.clone());
+            let mut again = joined(&a, &b);
+            prop_assert!(!again.join(&b), "nothing is new the second time");
+        }
+    }
+
+    #[test]
+    fn ages_follow_the_order_of_becoming_up() {
+        let (a, b) = (node(1, 0), node(2, 0));
+        let mut view = View::new();
+        view.add(&a, Entry::joining(0));
+        view.add(&b, Entry::joining(0));
+        view.raise(&b);
+        view.raise(&a);
+        view.raise(&a);
+        assert_eq!(view.get(&b).unwrap().age, Some(1));
+        assert_eq!(view.get(&a).unwrap().age, Some(2));
+    }
+
+    #[test]
+    fn a_tombstone_and_ignorance_have_the_same_digest() {
+        let mut view = View::new();
+        view.add(&node(1, 0), Entry::joining(0));
+        let digest = |view: &View| {
+            let mut digest = Digest::new();
+            view.feed(&mut digest);
+            digest.finish()
+        };
+        let before = digest(&view);
+        view.add(&node(2, 0), Entry::removed());
+        assert_eq!(digest(&view), before);
+        view.add(&node(3, 0), Entry::joining(0));
+        assert_ne!(digest(&view), before);
+        view.prune(&node(2, 0));
+        view.prune(&node(3, 0));
+        assert_eq!(view.len(), 2);
+    }
+}

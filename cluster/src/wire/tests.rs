@@ -1,0 +1,128 @@
+//! Wire tests: golden bytes of each released format, and refusal of everything else.
+
+use super::*;
+use crate::logic::view::View;
+use proptest::prelude::*;
+use std::path::Path;
+
+fn node(port: u16) -> NodeId {
+    NodeId::new(
+        "node",
+        ([127, 0, 0, 1], port).into(),
+        0xC0FFEE + u64::from(port),
+    )
+}
+
+fn statement() -> Statement {
+    let entry = |code: u8| Entry {
+        status: Status::from_code(code).unwrap(),
+        age: (code > 0).then_some(u64::from(code) * 300),
+        started: 1_700_000_000_000,
+    };
+    let view: View = (0u8..6)
+        .map(|code| (node(7_000 + u16::from(code)), entry(code)))
+        .collect();
+    Statement {
+        author: node(7_001),
+        cluster: u64::MAX,
+        version: 3,
+        digest: 0x0123_4567_89AB_CDEF,
+        view,
+        unreachable: [node(7_002)].into(),
+    }
+}
+
+fn messages() -> Vec<(&'static str, Message)> {
+    let beat = |kind| Message::Beat(Beat { cluster: 7, kind });
+    let verdict = BeatKind::Verdict {
+        incarnation: 300,
+        status: Status::Down,
+    };
+    let differs = Refusal::SettingDiffers {
+        setting: "downing".into(),
+        ours: "keep-oldest".into(),
+        theirs: "keep-majority".into(),
+    };
+    let request = JoinRequest {
+        started: 1_700_000_000_000,
+        settings: BTreeMap::from([("downing".into(), "keep-majority".into())]),
+    };
+    let accepted = JoinAnswer::Accepted(Box::new(statement()));
+    vec![
+        ("ping", beat(BeatKind::Ping)),
+        ("pong", beat(BeatKind::Pong)),
+        ("verdict", beat(verdict)),
+        ("request", Message::Request(request)),
+        ("accepted", Message::Answer(9, accepted)),
+        ("not_yet", Message::Answer(9, JoinAnswer::NotYet)),
+        ("out", Message::Answer(9, JoinAnswer::Refused(Refusal::Out))),
+        ("differs", Message::Answer(9, JoinAnswer::Refused(differs))),
+    ]
+}
+
+fn gossip() -> Vec<(&'static str, GossipMessage)> {
+    let versions = BTreeMap::from([(node(7_000), 1), (node(7_001), 300)]);
+    let delta = GossipMessage::Delta {
+        statements: vec![Arc::new(statement())],
+        wanted: versions.clone(),
+    };
+    vec![
+        ("digest", GossipMessage::Digest(versions)),
+        ("delta", delta),
+    ]
+}
+
+/// The bytes of version 1; with `UPDATE=1` a file that is not there yet is written.
+fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1");
+    let path = folder.join(format!("{name}.bin"));
+    if std::env::var_os("UPDATE").is_some() && !path.exists() {
+        std::fs::write(&path, bytes).unwrap();
+    }
+    std::fs::read(path).unwrap()
+}
+
+/// What version 1 wrote is read for good, and is written the same.
+#[test]
+fn golden_bytes_of_format_1() {
+    for (name, message) in messages() {
+        let bytes = encode_message(&message).unwrap();
+        assert_eq!(bytes, golden(name, &bytes), "{name}");
+        assert_eq!(decode_message(&bytes), Ok(message));
+    }
+    for (name, message) in gossip() {
+        let bytes = encode_gossip(&message).unwrap();
+        assert_eq!(bytes, golden(name, &bytes), "{name}");
+        assert_eq!(decode_gossip(&bytes), Ok(message));
+    }
+}
+
+#[test]
+fn other_versions_and_states_are_refused() {
+    assert!(matches!(decode_message(&[]), Err(WireError::Malformed(_))));
+    assert_eq!(decode_message(&[2, 0, 0]), Err(WireError::Version(2)));
+    let mut verdict = encode_message(&messages()[2].1).unwrap();
+    *verdict.last_mut().unwrap() = 6;
+    assert_eq!(
+        decode_message(&verdict),
+        Err(WireError::Malformed("status 6".into()))
+    );
+}
+
+#[test]
+fn every_cut_of_a_message_is_refused() {
+    let bytes = encode_gossip(&gossip()[1].1).unwrap();
+    for end in 0..bytes.len() {
+        assert!(decode_gossip(&bytes[..end]).is_err(), "at {end}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let versioned = [&[VERSION], &bytes[..]].concat();
+        let _ = decode_message(&versioned);
+        let _ = decode_gossip(&versioned);
+        let _ = decode_message(&bytes);
+    }
+}

@@ -1,0 +1,271 @@
+//! Proves: one fault at a time leads to what was promised, in the time that was promised.
+
+use crate::checkers;
+use crate::world::{World, addr};
+use otava_actor::Time;
+use otava_cluster::logic::membership::{End, Input};
+use otava_cluster::{ClusterEvent, Status};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+fn numbers(text: &str) -> Vec<u16> {
+    text.split_whitespace()
+        .map(|n| n.parse().unwrap())
+        .collect()
+}
+
+/// Runs a script, operations separated by `;`: `start 1 2 3`, `wait 10` (seconds), `crash 1`,
+/// `leave 1`, `split 1 2|3 4 5`, `cut 1 2` (from, to), `heal`, `pause 1`, `resume 1`,
+/// `disturb 20 150 250` (percent lost, milliseconds of delay).
+fn play(world: &mut World, script: &str) {
+    for op in script.split(';').map(str::trim) {
+        let (verb, rest) = op.split_once(' ').unwrap_or((op, ""));
+        let groups: Vec<Vec<u16>> = rest.split('|').map(numbers).collect();
+        let all: Vec<u16> = groups.concat();
+        match verb {
+            "start" => all.iter().for_each(|n| world.start(*n)),
+            "wait" => world.run(Duration::from_secs(all[0].into()), |world| {
+                if let Err(broken) = checkers::always(world) {
+                    panic!("{broken}\n{}", world.log.join("\n"));
+                }
+            }),
+            "crash" => all.iter().for_each(|n| world.crash(*n)),
+            "leave" => all.iter().for_each(|n| world.input(*n, Input::Leave)),
+            "finish" => all.iter().for_each(|n| world.input(*n, Input::FinishLeave)),
+            "pause" => all.iter().for_each(|n| world.pause(*n, true)),
+            "resume" => all.iter().for_each(|n| world.pause(*n, false)),
+            "split" => world.split(&groups),
+            "cut" => world.cut(all[0], all[1]),
+            "heal" => world.heal(),
+            "disturb" => world.disturb(all[0].into(), (all[1].into(), all[2].into())),
+            _ => panic!("no such operation: {op}"),
+        }
+    }
+}
+
+/// After the script exactly the nodes `survivors` are up, and agree on it.
+fn check(script: &str, survivors: &str) -> World {
+    let mut world = World::new(7);
+    play(&mut world, script);
+    let expected: BTreeSet<_> = numbers(survivors).into_iter().map(addr).collect();
+    let log = world.log.join("\n");
+    let running: BTreeSet<_> = world.members().map(|node| node.id.addr).collect();
+    assert_eq!(running, expected, "{script}\n{log}");
+    assert_eq!(checkers::in_the_end(&world), Ok(()), "{script}\n{log}");
+    for node in world.members() {
+        let state = node.membership.state();
+        assert_eq!(state.up().count(), expected.len(), "{state:?}\n{log}");
+    }
+    world
+}
+
+fn alarms(world: &World) -> usize {
+    let events = world.nodes.values().flat_map(|node| &node.events);
+    events
+        .filter(|(_, event)| matches!(event, ClusterEvent::Unreachable(_)))
+        .count()
+}
+
+/// When the node `observer` was first told something that `is` about the address of `subject`.
+fn told(world: &World, observer: u16, is: impl Fn(&ClusterEvent) -> bool) -> Option<Time> {
+    let node = world.node(observer)?;
+    let found = node.events.iter().find(|(_, event)| is(event));
+    found.map(|(at, _)| *at)
+}
+
+/// C1: all at once, seeds included; the first seed last; the first seed anew.
+#[test]
+fn one_cluster_however_it_starts() {
+    check("start 1; wait 3", "1");
+    check("start 1 2 3 4 5 6 7 8 9; wait 8", "1 2 3 4 5 6 7 8 9");
+    check("start 2 3 4; wait 6; start 1; wait 6", "1 2 3 4");
+    let world = check(
+        "start 1 2 3 4 5; wait 8; crash 1; start 1; wait 15",
+        "1 2 3 4 5",
+    );
+    assert!(world.ends.is_empty(), "{:?}", world.ends);
+}
+
+/// C3: a crashed node is unreachable within 5 seconds and out stable-after later.
+#[test]
+fn a_crashed_node_is_found_and_removed() {
+    let mut world = World::new(1);
+    play(&mut world, "start 1 2 3 4 5; wait 10");
+    assert_eq!(alarms(&world), 0);
+    let crashed = world.now;
+    play(&mut world, "crash 5; wait 15");
+    let since = |at: Option<Time>| at.unwrap().saturating_since(crashed);
+    let found = told(&world, 2, |e| matches!(e, ClusterEvent::Unreachable(_)));
+    assert!(since(found) < Duration::from_secs(5), "{found:?}");
+    let removed = told(&world, 2, |e| matches!(e, ClusterEvent::MemberRemoved(_)));
+    assert!(since(removed) < Duration::from_secs(5 + 3 + 2));
+}
+
+/// C3: half of the cluster at once, the oldest among them, is a tie: the lowest address goes on.
+#[test]
+fn crashes_of_many() {
+    check(
+        "start 1 2 3 4 5 6 7; wait 10; crash 1 2 3; wait 25",
+        "4 5 6 7",
+    );
+    check("start 1 2 3 4 5 6; wait 10; crash 4 5 6; wait 25", "1 2 3");
+    check("start 1 2 3 4 5 6; wait 10; crash 1 2 3; wait 25", "");
+}
+
+/// C2: leaving, exiting and removed are told once, nobody is unreachable, gone in 5 seconds.
+#[test]
+fn a_leave_is_no_fault() {
+    for leaver in 1..=3 {
+        let script =
+            format!("start 1 2 3 4; wait 10; leave {leaver}; wait 1; finish {leaver}; wait 4");
+        let rest: Vec<String> = (1..=4)
+            .filter(|n| *n != leaver)
+            .map(|n: u16| n.to_string())
+            .collect();
+        let world = check(&script, &rest.join(" "));
+        assert_eq!(alarms(&world), 0);
+        assert!(matches!(world.ends[..], [(_, End::Left)]));
+        let steps = |is: fn(&ClusterEvent) -> bool| told(&world, 4, is).is_some();
+        assert!(steps(|e| matches!(e, ClusterEvent::MemberLeaving(_))));
+        assert!(steps(|e| matches!(e, ClusterEvent::MemberExiting(_))));
+        assert!(steps(|e| matches!(e, ClusterEvent::MemberRemoved(_))));
+    }
+}
+
+/// C2: of three at once, and of all.
+#[test]
+fn many_may_leave_at_once() {
+    let script = "start 1 2 3 4 5; wait 10; leave 1 2 3; finish 1 2 3; wait 6";
+    assert_eq!(check(script, "4 5").ends.len(), 3);
+    let script = "start 1 2 3 4 5; wait 10; leave 1 2 3 4 5; finish 1 2 3 4 5; wait 10";
+    let world = check(script, "");
+    let left = world.ends.iter().filter(|(_, end)| *end == End::Left);
+    assert_eq!(left.count(), 5, "{:?}", world.ends);
+}
+
+#[test]
+fn a_clean_split_leaves_the_larger_side() {
+    let start = "start 1 2 3 4 5; wait 10";
+    check(
+        &format!("{start}; split 1 2|3 4 5; wait 20; heal; wait 5"),
+        "3 4 5",
+    );
+    check(
+        &format!("{start}; split 1 2 3|4 5; wait 20; heal; wait 5"),
+        "1 2 3",
+    );
+    check(
+        &format!("{start}; split 1 2|3 4|5; wait 30; heal; wait 5"),
+        "",
+    );
+    let world = check(
+        &format!("{start}; split 1 2|3 4 5; wait 2; heal; wait 20"),
+        "1 2 3 4 5",
+    );
+    assert_eq!(alarms(&world), 0);
+}
+
+#[test]
+fn a_larger_cluster_splits_cleanly_too() {
+    let all: Vec<String> = (1..=20).map(|n| n.to_string()).collect();
+    let (low, high) = (all[..9].join(" "), all[9..].join(" "));
+    let script = format!(
+        "start {}; wait 20; split {low}|{high}; wait 40; heal; wait 5",
+        all.join(" ")
+    );
+    check(&script, &high);
+}
+
+/// C4: two that do not see each other while the third sees both go, the third stays.
+#[test]
+fn the_indirectly_connected_go() {
+    let start = "start 1 2 3 4 5; wait 10";
+    check(
+        &format!("{start}; split 1|2; wait 25; heal; wait 5"),
+        "3 4 5",
+    );
+    check(&format!("{start}; cut 1 2; wait 25; heal; wait 5"), "3 4 5");
+}
+
+/// C4: loss and delay alone put nobody out.
+#[test]
+fn loss_and_delay_are_no_fault() {
+    let start = "start 1 2 3 4 5; wait 10";
+    check(
+        &format!("{start}; disturb 0 150 250; wait 120"),
+        "1 2 3 4 5",
+    );
+    check(
+        &format!("{start}; disturb 20 1 10; wait 120; heal; wait 5"),
+        "1 2 3 4 5",
+    );
+}
+
+/// C5: a pause of 2 seconds raises no alarm; after one of 60 the node learns that it is out.
+#[test]
+fn a_paused_node_is_forgiven_or_ends() {
+    let start = "start 1 2 3 4 5; wait 10";
+    let world = check(
+        &format!("{start}; pause 2; wait 2; resume 2; wait 10"),
+        "1 2 3 4 5",
+    );
+    assert_eq!(alarms(&world), 0);
+    let world = check(
+        &format!("{start}; pause 2; wait 60; resume 2; wait 5"),
+        "1 3 4 5",
+    );
+    assert!(matches!(world.ends[..], [(_, End::Downed)]));
+    let blamed = world.ends[0].0.addr;
+    assert_eq!(blamed, addr(2));
+}
+
+/// C7: three quick restarts at one address; before the node was up, too.
+#[test]
+fn restarts_at_one_address_never_meet() {
+    let start = "start 1 2 3 4; wait 10";
+    check(
+        &format!("{start}; start 4; wait 3; start 4; wait 3; start 4; wait 15"),
+        "1 2 3 4",
+    );
+    check(
+        "start 1 2 3; wait 8; start 4; wait 1; start 4; wait 1; start 4; wait 15",
+        "1 2 3 4",
+    );
+    let world = check(&format!("{start}; crash 3; start 3; wait 15"), "1 2 3 4");
+    assert!(world.ends.is_empty());
+}
+
+/// Convergence: nobody becomes up while somebody is unreachable.
+#[test]
+fn nobody_becomes_up_while_one_is_unreachable() {
+    let mut world = World::new(3);
+    play(
+        &mut world,
+        "start 1 2 3 4 5; wait 10; crash 5; wait 5; start 6; wait 1",
+    );
+    let state = world.node(1).unwrap().membership.state();
+    assert!(!state.unreachable.is_empty());
+    let six = state.members.values().find(|m| m.id.addr == addr(6));
+    assert_eq!(six.map(|member| member.status), Some(Status::Joining));
+    play(&mut world, "wait 15");
+    let state = world.node(1).unwrap().membership.state();
+    assert_eq!(state.up().count(), 5);
+}
+
+/// C8: after many have come and gone the view is as small as at first.
+#[test]
+fn tombstones_are_forgotten() {
+    let mut world = World::new(5);
+    play(&mut world, "start 1 2 3; wait 8");
+    for _ in 0..5 {
+        play(
+            &mut world,
+            "start 4 5 6 7 8 9; wait 5; leave 4 5 6 7 8 9; finish 4 5 6 7 8 9; wait 8",
+        );
+    }
+    play(&mut world, "wait 60");
+    assert_eq!(world.members().count(), 3);
+    for node in world.members() {
+        assert_eq!(node.membership.view_len(), 3, "{}", node.id);
+    }
+}
