@@ -7,6 +7,7 @@ pub mod allocation;
 pub mod buffers;
 pub mod coordinator;
 pub mod epoch;
+pub mod exchange;
 pub mod hash;
 pub mod name;
 pub mod pace;

@@ -4,6 +4,7 @@
     reason = "helpers of tests may fail like the tests themselves"
 )]
 
+mod clusters;
 mod nodes;
 mod scenarios;
 mod sim;

@@ -12,7 +12,7 @@ fn seeds() -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok()?.parse().ok();
     match number("SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(200),
+        None => 0..number("SEEDS").unwrap_or(50),
     }
 }
 

@@ -86,6 +86,23 @@ pub(crate) struct Counter {
     count: u64,
 }
 
+impl Counter {
+    pub(crate) fn new(
+        context: EntityContext,
+        node: &str,
+        store: &Arc<MemoryAllocationStore>,
+        journal: &Arc<Journal>,
+    ) -> Self {
+        Self {
+            context,
+            node: node.to_owned(),
+            store: store.clone(),
+            journal: journal.clone(),
+            count: 0,
+        }
+    }
+}
+
 impl Actor for Counter {
     type Msg = Cmd;
     type Err = String;
@@ -218,13 +235,7 @@ impl Cluster {
         let node = remote.id().name.to_string();
         let factory = move |context: EntityContext| {
             assert!(!context.id.starts_with("panic"), "as told");
-            Props::once(Counter {
-                context,
-                node: node.clone(),
-                store: store.clone(),
-                journal: journal.clone(),
-                count: 0,
-            })
+            Props::once(Counter::new(context, &node, &store, &journal))
         };
         let store: Arc<dyn AllocationStore> = self.store.clone();
         let config = self.config.clone();
