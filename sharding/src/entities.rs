@@ -76,10 +76,7 @@ impl<M: RemoteMessage> Entities<M> {
     /// The entity of this id, wherever it lives; the first message starts it. An id has 1 to 512
     /// bytes; messages to others become dead letters.
     pub fn entity(&self, id: impl AsRef<str>) -> EntityRef<M> {
-        EntityRef {
-            region: self.region.clone(),
-            id: id.as_ref().into(),
-        }
+        EntityRef::new(self.region.clone(), id.as_ref().into())
     }
 
     /// The shard of an entity.
@@ -194,6 +191,13 @@ impl<M> fmt::Debug for Entities<M> {
 pub struct EntityRef<M> {
     region: ActorRef<RegionMessage<M>>,
     id: Arc<str>,
+}
+
+impl<M> EntityRef<M> {
+    /// The entity `id`, reached through `region`.
+    pub(crate) fn new(region: ActorRef<RegionMessage<M>>, id: Arc<str>) -> Self {
+        Self { region, id }
+    }
 }
 
 impl<M: RemoteMessage> EntityRef<M> {

@@ -215,17 +215,18 @@ async fn a_client_reaches_entities_through_contacts() {
     let client = client::<Cmd>(&remote, KIND, &contacts, SHARDS).unwrap();
     for id in 0..40 {
         let id = format!("e{id}");
-        let node = client.ask(&id, Cmd::Where).await.unwrap();
+        let node = client.entity(&id).ask(Cmd::Where).await.unwrap();
         let shard = client.shard_of(&id);
         let home = cluster.entities(1).homes()[&shard].clone().unwrap();
         assert_eq!(node, *home.name);
     }
     cluster.crash(3);
     cluster.down(3);
-    client.next_contact();
+    // Until its silence is noticed.
+    tokio::time::sleep(SECOND * 3).await;
     for id in 0..40 {
         let id = format!("e{id}");
-        let asked = client.ask(&id, Cmd::Where).within(SECOND * 3);
+        let asked = client.entity(&id).ask(Cmd::Where).within(SECOND * 3);
         assert_ne!(asked.await.unwrap(), "n3");
     }
     for number in 1..=100 {
@@ -234,7 +235,7 @@ async fn a_client_reaches_entities_through_contacts() {
             number,
             reply_to: None,
         };
-        client.tell("told", cmd).unwrap();
+        client.entity("told").tell(cmd).unwrap();
     }
     tokio::time::sleep(SECOND).await;
     assert_eq!(cluster.journal.rows().len(), 100);
