@@ -20,7 +20,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc};
 
 /// Peers that a node remembers. Beyond it new addresses are refused.
 const PEERS_MAX: usize = 10_000;
@@ -40,7 +40,10 @@ pub(crate) struct Core {
     pub(crate) events: broadcast::Sender<RemoteEvent>,
     pub(crate) network: Arc<dyn crate::network::Network>,
     /// How far the end of the layer is.
-    pub(crate) phase: watch::Sender<Phase>,
+    phase: Mutex<Phase>,
+    /// The end has come nearer. It wakes those who wait in the order in which they came, which a
+    /// watch channel does not: a simulation must replay the end too.
+    phase_changed: Notify,
     handlers: RwLock<BTreeMap<Channel, ControlHandler>>,
     peers: Mutex<Peers>,
     /// Where drivers of new peers are started; closed at the end.
@@ -116,7 +119,8 @@ impl Core {
             counters: Counters::default(),
             events,
             network,
-            phase: watch::Sender::new(Phase::Running),
+            phase: Mutex::new(Phase::Running),
+            phase_changed: Notify::new(),
             handlers: RwLock::default(),
             peers: Mutex::default(),
             new_drivers,
@@ -325,19 +329,38 @@ impl Core {
         }
     }
 
+    /// Brings the end nearer.
+    pub(crate) fn advance(&self, phase: Phase) {
+        {
+            let mut now = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+            *now = phase.max(*now);
+        }
+        self.phase_changed.notify_waiters();
+    }
+
+    fn phase(&self) -> Phase {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the layer is at least in this phase.
+    pub(crate) async fn reached(&self, phase: Phase) {
+        loop {
+            let changed = self.phase_changed.notified();
+            if self.phase() >= phase {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Waits until the end of the layer begins.
     pub(crate) async fn ending(&self) {
-        // An error would mean that this layer is gone.
-        let _ = self
-            .phase
-            .subscribe()
-            .wait_for(|phase| *phase > Phase::Running)
-            .await;
+        self.reached(Phase::Flushing).await;
     }
 
     /// Whether the end of the layer has begun.
     pub(crate) fn is_ending(&self) -> bool {
-        *self.phase.borrow() > Phase::Running
+        self.phase() > Phase::Running
     }
 
     pub(crate) fn emit(&self, event: RemoteEvent) {

@@ -220,13 +220,7 @@ impl Remote {
     /// # Cancel safety
     /// Dropped, the layer closes nevertheless, but nobody waits for it.
     pub async fn shutdown(&self) {
-        self.core.phase.send_if_modified(|phase| {
-            let begins = *phase == Phase::Running;
-            if begins {
-                *phase = Phase::Flushing;
-            }
-            begins
-        });
+        self.core.advance(Phase::Flushing);
         let drivers = {
             let mut drivers = self
                 .tasks
@@ -244,7 +238,7 @@ impl Remote {
         }
         self.core.network.close().await;
         self.core.forget_handlers();
-        self.core.phase.send_replace(Phase::Closed);
+        self.core.advance(Phase::Closed);
     }
 }
 
@@ -334,11 +328,10 @@ impl fmt::Debug for RemoteBuilder {
 
 /// Closes ports whose askers gave up, now and then, until the layer is closed.
 async fn sweep(core: Arc<Core>) {
-    let mut phase = core.phase.subscribe();
     loop {
         tokio::select! {
             biased;
-            _ = phase.wait_for(|phase| *phase == Phase::Closed) => return,
+            () = core.reached(Phase::Closed) => return,
             () = tokio::time::sleep(PORT_SWEEP) => {
                 core.exports.close_expired_ports(core.system.now());
             }

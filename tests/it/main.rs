@@ -1,3 +1,6 @@
 //! Proves: the whole stack holds with real processes on loopback.
+#![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
+mod cluster;
+mod example;
 mod flights_parts;

@@ -1,1 +1,11 @@
-//! wip
+//! Proves: a whole cluster, in one process on virtual time, keeps its promises and replays from a seed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a failed test is meant to panic, and prints its seed"
+)]
+
+mod counter;
+mod entities;
+mod membership;
+mod world;

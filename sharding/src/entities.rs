@@ -1,0 +1,256 @@
+//! Entities: the handle of one kind on one node, and references to single entities.
+
+use crate::error::HandOverError;
+use crate::logic::hash::shard_of;
+use crate::message::{Command, Local, RegionMessage};
+use crate::wire::Table;
+use otava_actor::{ActorRef, Ask, ReplyTo, TellError};
+use otava_remote::{NodeId, RemoteMessage};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// All entities of a kind, as one node reaches them. A handle, cheap to clone.
+pub struct Entities<M> {
+    region: ActorRef<RegionMessage<M>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    kind: Arc<str>,
+    shards: u32,
+    shown: watch::Receiver<Shown>,
+    counters: Arc<Counters>,
+}
+
+/// What a region shows of what it knows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) table: Option<Arc<Table>>,
+    pub(crate) coordinator: Option<NodeId>,
+    pub(crate) handed_over: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) shards: AtomicUsize,
+    pub(crate) entities: AtomicUsize,
+    pub(crate) buffered: AtomicUsize,
+}
+
+/// What one node has of a kind.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct LocalStats {
+    /// Shards that are here, including those that start or end.
+    pub shards: usize,
+    /// Entities that run here.
+    pub entities: usize,
+    /// Messages that wait for the home of their shard.
+    pub buffered: usize,
+}
+
+impl<M: RemoteMessage> Entities<M> {
+    pub(crate) fn new(
+        region: ActorRef<RegionMessage<M>>,
+        kind: Arc<str>,
+        shards: u32,
+        shown: watch::Receiver<Shown>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let shared = Shared {
+            kind,
+            shards,
+            shown,
+            counters,
+        };
+        Self {
+            region,
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The entity of this id, wherever it lives; the first message starts it. An id has 1 to 512
+    /// bytes; messages to others become dead letters.
+    pub fn entity(&self, id: impl AsRef<str>) -> EntityRef<M> {
+        EntityRef::new(self.region.clone(), id.as_ref().into())
+    }
+
+    /// The shard of an entity.
+    #[must_use]
+    pub fn shard_of(&self, id: &str) -> u32 {
+        shard_of(id, self.shared.shards)
+    }
+
+    /// The kind.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.shared.kind
+    }
+
+    /// Where each shard is, as this node knows; `None` for one that is on its way or nowhere.
+    #[must_use]
+    pub fn homes(&self) -> BTreeMap<u32, Option<NodeId>> {
+        let table = self.shared.shown.borrow().table.clone();
+        let home = |shard: u32| {
+            let table = table.as_ref()?;
+            table.hosted_at(shard).cloned()
+        };
+        (0..self.shared.shards)
+            .map(|shard| (shard, home(shard)))
+            .collect()
+    }
+
+    /// The node that decides where shards live, as this node knows.
+    #[must_use]
+    pub fn coordinator(&self) -> Option<NodeId> {
+        self.shared.shown.borrow().coordinator.clone()
+    }
+
+    /// What is on this node.
+    #[must_use]
+    pub fn local_stats(&self) -> LocalStats {
+        let get = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        let counters = &self.shared.counters;
+        LocalStats {
+            shards: get(&counters.shards),
+            entities: get(&counters.entities),
+            buffered: get(&counters.buffered),
+        }
+    }
+
+    /// Waits until every shard has a home, as this node knows.
+    ///
+    /// # Cancel safety
+    /// Dropping it has no effect.
+    pub async fn all_hosted(&self) {
+        let shards = self.shared.shards;
+        let all = |shown: &Shown| {
+            let table = shown.table.as_ref();
+            table.is_some_and(|table| (0..shards).all(|shard| table.hosted_at(shard).is_some()))
+        };
+        // An error means that the region is gone; then there is nothing to wait for.
+        let _ = self.shared.shown.clone().wait_for(all).await;
+    }
+
+    /// Lets everything that is here leave in order: waits until this node, which is to be Leaving in
+    /// the cluster's view, hosts nothing and has sent on what waited, or for as long as `limit`. If
+    /// no Up member is left, the entities handle what they have and stop.
+    ///
+    /// # Errors
+    /// [`HandOverError`]: what was still here when the time was up.
+    ///
+    /// # Cancel safety
+    /// The hand-over goes on if this is dropped.
+    pub async fn hand_over(&self, limit: Duration) -> Result<(), HandOverError> {
+        let begin = RegionMessage(Command::Local(Local::HandOver));
+        let mut shown = self.shared.shown.clone();
+        let done = async {
+            if self.region.send(begin).await.is_ok() {
+                // An error means that the region is gone: nothing is here any more.
+                let _ = shown.wait_for(|shown| shown.handed_over).await;
+            }
+        };
+        if tokio::time::timeout(limit, done).await.is_ok() {
+            return Ok(());
+        }
+        let left = self.local_stats();
+        Err(HandOverError {
+            kind: self.kind().to_owned(),
+            shards: left.shards,
+            buffered: left.buffered,
+            waited: limit,
+        })
+    }
+}
+
+impl<M> Clone for Entities<M> {
+    fn clone(&self) -> Self {
+        Self {
+            region: self.region.clone(),
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<M> fmt::Debug for Entities<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Entities").field(&self.shared.kind).finish()
+    }
+}
+
+/// A reference to one entity, wherever it lives and whether it runs or not.
+///
+/// # Delivery
+/// At most once. Messages from one sender to one entity are handled in order, also while its shard
+/// moves as planned; a failure may lose some. Messages wait while the shard has no home, but no more
+/// than the configured number; those beyond become dead letters, and who asked learns it at once.
+pub struct EntityRef<M> {
+    region: ActorRef<RegionMessage<M>>,
+    id: Arc<str>,
+}
+
+impl<M> EntityRef<M> {
+    /// The entity `id`, reached through `region`.
+    pub(crate) fn new(region: ActorRef<RegionMessage<M>>, id: Arc<str>) -> Self {
+        Self { region, id }
+    }
+}
+
+impl<M: RemoteMessage> EntityRef<M> {
+    /// The entity's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Queues `message` without waiting.
+    ///
+    /// # Errors
+    /// The message comes back if this node's region has no room or is gone.
+    pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
+        let told = self.region.tell(RegionMessage::deliver(&self.id, message));
+        told.map_err(|refused| refused.map(RegionMessage::into_delivered))
+    }
+
+    /// Queues `message`, and waits for room at this node's region if there is none.
+    ///
+    /// # Errors
+    /// The message comes back if the region is gone.
+    ///
+    /// # Cancel safety
+    /// As for [`ActorRef::send`].
+    pub async fn send(&self, message: M) -> Result<(), TellError<M>> {
+        let message = RegionMessage::deliver(&self.id, message);
+        let sent = self.region.send(message).await;
+        sent.map_err(|refused| refused.map(RegionMessage::into_delivered))
+    }
+
+    /// Asks a question, as [`ActorRef::ask`]. Errors name the region.
+    pub fn ask<R: Send + 'static>(
+        &self,
+        question: impl FnOnce(ReplyTo<R>) -> M,
+    ) -> Ask<RegionMessage<M>, R> {
+        let id = &self.id;
+        self.region
+            .ask(|reply_to| RegionMessage::deliver(id, question(reply_to)))
+    }
+}
+
+impl<M> Clone for EntityRef<M> {
+    fn clone(&self) -> Self {
+        Self {
+            region: self.region.clone(),
+            id: self.id.clone(),
+        }
+    }
+}
+
+impl<M> fmt::Debug for EntityRef<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EntityRef").field(&self.id).finish()
+    }
+}

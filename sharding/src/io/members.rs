@@ -1,0 +1,88 @@
+//! Members: the cluster's state, as sharding needs to see it.
+
+use crate::logic::view::{Host, View};
+use otava_cluster::{Cluster, ClusterEvent, ClusterState, Status};
+use otava_remote::NodeId;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::{broadcast, watch};
+
+/// Follows the members of `cluster`, until it ends or nobody looks any more. Holds no handle of it,
+/// so that a node whose last handle is dropped falls silent.
+pub(crate) fn follow(cluster: &Cluster) -> watch::Receiver<View> {
+    let mut members = Members {
+        view: View::empty(cluster.me().clone()),
+        is_downed: false,
+    };
+    let states = cluster.subscribe();
+    members.look(&states.borrow());
+    let (views, reader) = watch::channel(members.view.clone());
+    let handle = cluster.remote().system().handle();
+    handle.spawn(run(members, states, cluster.events(), views));
+    reader
+}
+
+async fn run(
+    mut members: Members,
+    mut states: watch::Receiver<Arc<ClusterState>>,
+    mut events: broadcast::Receiver<ClusterEvent>,
+    views: watch::Sender<View>,
+) {
+    let mut ended = false;
+    while !ended {
+        tokio::select! {
+            biased;
+            () = views.closed() => return,
+            event = events.recv() => match event {
+                Ok(ClusterEvent::SelfDowned) => members.is_downed = true,
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => continue,
+                Err(broadcast::error::RecvError::Closed) => ended = true,
+            },
+            changed = states.changed() => ended = changed.is_err(),
+        }
+        members.look(&states.borrow_and_update());
+        views.send_if_modified(|view| {
+            let changed = *view != members.view;
+            view.clone_from(&members.view);
+            changed
+        });
+    }
+}
+
+/// What was seen last.
+struct Members {
+    view: View,
+    is_downed: bool,
+}
+
+impl Members {
+    fn look(&mut self, state: &ClusterState) {
+        let hosts = state.members.iter().filter_map(|(node, member)| {
+            let host = match member.status {
+                Status::Up => Host::Up,
+                Status::Leaving | Status::Exiting => Host::Leaving,
+                _ => return None,
+            };
+            Some((node.clone(), host))
+        });
+        let hosts = hosts.collect();
+        let before = std::mem::replace(&mut self.view.hosts, hosts);
+        // Those who were removed are not listed any more: whoever was a host and is none is gone.
+        let hosts = &self.view.hosts;
+        let left = before.into_keys().filter(|node| !hosts.contains_key(node));
+        let down = state.members.values();
+        let down = down.filter(|member| !member.status.is_live());
+        let down = down.map(|member| member.id.clone());
+        let mut gone: BTreeSet<NodeId> = left.chain(down).collect();
+        if self.is_downed {
+            gone.insert(self.view.me.clone());
+        }
+        self.view.gone.append(&mut gone);
+        let unreachable = state.unreachable.iter();
+        self.view.unreachable = unreachable
+            .filter(|node| self.view.hosts.contains_key(node))
+            .cloned()
+            .collect();
+        self.view.oldest = state.oldest().map(|member| member.id.clone());
+    }
+}

@@ -1,0 +1,421 @@
+//! Region driver: the actor that carries out what the logic of region and coordinator decides.
+
+use crate::config::ShardingConfig;
+use crate::entities::{Counters, Shown};
+use crate::entity::ENTITY_ID_BYTES_MAX;
+use crate::io::host::{Factory, Host, Place, scope};
+use crate::io::peers::Peers;
+use crate::logic::coordinator::{self, Coordinator};
+use crate::logic::epoch::Epoch;
+use crate::logic::hash::shard_of;
+use crate::logic::region::{ClaimAnswer, Delivery, DropReason, Input, Output, Region};
+use crate::logic::view::View;
+use crate::message::{Command, Local, RegionMessage};
+use crate::store::{AllocationStore, ClaimError};
+use crate::wire::ProtocolMessage;
+use otava_actor::{Actor, ActorPath, Context, DeadLetterReason, Terminated, Time};
+use otava_remote::{NodeId, Remote, RemoteMessage};
+use std::any::type_name;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// Refusals that are taken from the channel at once.
+const FENCES_BATCH: usize = 64;
+
+/// Of a message, what the region's logic carries without looking at it.
+#[derive(Debug)]
+pub(crate) struct Parcel<M> {
+    entity: Arc<str>,
+    message: M,
+}
+
+/// The region of one kind on one node, with the coordinator beside it.
+pub(crate) struct RegionActor<A: Actor> {
+    me: NodeId,
+    kind: Arc<str>,
+    shards: u32,
+    region: Region<Parcel<A::Msg>>,
+    coordinator: Coordinator,
+    host: Host<A>,
+    peers: Peers<A::Msg>,
+    store: Arc<dyn AllocationStore>,
+    /// How many claims may be under way.
+    claims: Arc<Semaphore>,
+    view: View,
+    views: Option<watch::Receiver<View>>,
+    fences: Option<mpsc::UnboundedReceiver<(u32, Epoch)>>,
+    /// When the timer that is set fires.
+    armed: Time,
+    handing_over: bool,
+    shown: watch::Sender<Shown>,
+    counters: Arc<Counters>,
+}
+
+/// What a region is started with.
+pub(crate) struct Start<A: Actor> {
+    pub(crate) remote: Remote,
+    pub(crate) kind: Arc<str>,
+    /// The published name of the kind's regions.
+    pub(crate) name: String,
+    pub(crate) config: ShardingConfig,
+    pub(crate) store: Arc<dyn AllocationStore>,
+    pub(crate) views: watch::Receiver<View>,
+    pub(crate) factory: Factory<A>,
+    pub(crate) shown: watch::Sender<Shown>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
+    pub(crate) fn new(start: Start<A>) -> Self {
+        let me = start.remote.id().clone();
+        let (fences_tx, fences) = mpsc::unbounded_channel();
+        let place = Place {
+            kind: start.kind.clone(),
+            waiting_max: start.config.buffer_per_shard_max,
+            fences: fences_tx,
+        };
+        Self {
+            kind: start.kind,
+            shards: start.config.shards,
+            region: Region::new(me.clone(), start.config.region()),
+            coordinator: Coordinator::new(me.clone(), start.config.coordinator()),
+            host: Host::new(place, start.factory),
+            peers: Peers::new(start.remote, start.name, start.config.buffer_max),
+            store: start.store,
+            claims: Arc::new(Semaphore::new(start.config.claims_max.max(1))),
+            view: View::empty(me.clone()),
+            views: Some(start.views),
+            fences: Some(fences),
+            armed: Time::MAX,
+            handing_over: false,
+            shown: start.shown,
+            counters: start.counters,
+            me,
+        }
+    }
+
+    fn deliver(&mut self, ctx: &mut Context<Self>, hops: u8, parcel: Parcel<A::Msg>) {
+        if !(1..=ENTITY_ID_BYTES_MAX).contains(&parcel.entity.len()) {
+            let bytes = parcel.entity.len();
+            tracing::warn!(kind = %self.kind, bytes, "an id of an entity has 1 to 512 bytes");
+            return self.dead_letter(ctx, &parcel.entity, DeadLetterReason::Unreachable);
+        }
+        let delivery = Delivery {
+            shard: shard_of(&parcel.entity, self.shards),
+            hops,
+            what: parcel,
+        };
+        self.region.handle(ctx.now(), Input::Deliver(delivery));
+    }
+
+    fn protocol(&mut self, now: Time, message: ProtocolMessage) {
+        match message {
+            ProtocolMessage::Status(status) => self.coordinator.status(now, *status),
+            message => self.region.handle(now, Input::Protocol(message)),
+        }
+    }
+
+    fn local(&mut self, ctx: &mut Context<Self>, local: Local) {
+        let now = ctx.now();
+        match local {
+            Local::Claimed {
+                shard,
+                epoch,
+                answer,
+            } => {
+                let input = Input::Claimed {
+                    shard,
+                    epoch,
+                    answer,
+                };
+                self.region.handle(now, input);
+            }
+            Local::Fenced(refused, rest) => {
+                for (shard, epoch) in refused {
+                    tracing::warn!(kind = %self.kind, shard, %epoch, "a later allocation exists");
+                    self.region.handle(now, Input::Fenced { shard, epoch });
+                }
+                self.await_fences(ctx, rest);
+            }
+            Local::Flushed(node) => self.peers.flushed(ctx, &node),
+            Local::HandOver => {
+                self.handing_over = true;
+                self.region.hand_over(now);
+            }
+            Local::Term(term) => self.coordinator.term_claimed(now, term),
+            Local::Tick => {
+                self.armed = Time::MAX;
+                self.region.handle_timeout(now);
+                self.coordinator.handle_timeout(now);
+            }
+            Local::View(view, rest) => {
+                self.change_view(now, view);
+                if let Some(rest) = rest {
+                    self.await_view(ctx, rest);
+                }
+            }
+        }
+    }
+
+    fn change_view(&mut self, now: Time, view: View) {
+        self.peers.forget(&view.gone);
+        self.view = view.clone();
+        self.coordinator.change_view(now, view.clone());
+        self.region.handle(now, Input::View(view));
+    }
+
+    /// Carries out everything that was decided.
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        loop {
+            if let Some(output) = self.region.poll_output() {
+                self.act(ctx, output);
+            } else if let Some(output) = self.coordinator.poll_output() {
+                match output {
+                    coordinator::Output::NextTerm => self.next_term(ctx),
+                    coordinator::Output::Send { to, message } => self.say(ctx, &to, message),
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn act(&mut self, ctx: &mut Context<Self>, output: Output<Parcel<A::Msg>>) {
+        match output {
+            Output::Claim { shard, epoch } => self.claim(ctx, shard, epoch),
+            Output::Deliver { epoch, delivery } => {
+                let Parcel { entity, message } = delivery.what;
+                let allocation = (delivery.shard, epoch);
+                self.host.deliver(ctx, allocation, entity, message);
+            }
+            Output::Drop { delivery, reason } => {
+                tracing::debug!(kind = %self.kind, shard = delivery.shard, ?reason, "dropped");
+                let reason = match reason {
+                    DropReason::BufferFull => DeadLetterReason::RefusedFull,
+                    DropReason::TooManyHops => DeadLetterReason::Unreachable,
+                };
+                self.dead_letter(ctx, &delivery.what.entity, reason);
+            }
+            Output::Forward { to, delivery } => {
+                let Parcel { entity, message } = delivery.what;
+                let message = RegionMessage(Command::Deliver {
+                    entity,
+                    hops: delivery.hops,
+                    message,
+                });
+                self.peers.send(ctx, &to, message);
+            }
+            Output::Send { to, message } => self.say(ctx, &to, message),
+            Output::Stop {
+                shard,
+                after_queued,
+            } => {
+                if self.host.stop(shard, after_queued) {
+                    self.region.handle(ctx.now(), Input::Ended { shard });
+                }
+            }
+            Output::Homes => self.show(),
+        }
+    }
+
+    fn say(&mut self, ctx: &mut Context<Self>, to: &NodeId, message: ProtocolMessage) {
+        if *to == self.me {
+            self.protocol(ctx.now(), message);
+        } else {
+            let message = RegionMessage(Command::Protocol(message));
+            self.peers.send(ctx, to, message);
+        }
+    }
+
+    fn claim(&mut self, ctx: &mut Context<Self>, shard: u32, epoch: Epoch) {
+        let (store, claims) = (self.store.clone(), self.claims.clone());
+        let scope = scope(&self.kind, shard);
+        let claim = async move {
+            // An error means that the semaphore is closed, and nobody closes it.
+            let _permit = claims.acquire().await;
+            match store.claim(&scope, epoch.as_u64()).await {
+                Ok(()) => ClaimAnswer::Yes,
+                Err(ClaimError::Refused { current }) => {
+                    tracing::info!(%scope, %epoch, current, "a claim was refused");
+                    ClaimAnswer::Refused {
+                        current: Epoch::from_u64(current),
+                    }
+                }
+                Err(ClaimError::Store(error)) => {
+                    tracing::warn!(%scope, %epoch, %error, "a claim is tried again");
+                    ClaimAnswer::Unavailable
+                }
+            }
+        };
+        ctx.pipe_to_self(claim, move |answer| {
+            RegionMessage(Command::Local(Local::Claimed {
+                shard,
+                epoch,
+                answer,
+            }))
+        });
+    }
+
+    fn next_term(&mut self, ctx: &mut Context<Self>) {
+        let (store, kind) = (self.store.clone(), self.kind.clone());
+        let claim = async move {
+            match store.next_term(&kind).await {
+                Ok(term) => u32::try_from(term).ok(),
+                Err(error) => {
+                    tracing::warn!(%kind, %error, "a term is claimed again");
+                    None
+                }
+            }
+        };
+        ctx.pipe_to_self(claim, |term| {
+            RegionMessage(Command::Local(Local::Term(term)))
+        });
+    }
+
+    fn await_view(&mut self, ctx: &mut Context<Self>, mut views: watch::Receiver<View>) {
+        let change = async move {
+            let changed = views.changed().await;
+            let view = views.borrow_and_update().clone();
+            // Without a cluster layer nothing changes any more.
+            (view, changed.is_ok().then_some(views))
+        };
+        ctx.pipe_to_self(change, |(view, rest)| {
+            RegionMessage(Command::Local(Local::View(view, rest)))
+        });
+    }
+
+    fn await_fences(
+        &mut self,
+        ctx: &mut Context<Self>,
+        mut fences: mpsc::UnboundedReceiver<(u32, Epoch)>,
+    ) {
+        let next = async move {
+            let mut refused = Vec::new();
+            fences.recv_many(&mut refused, FENCES_BATCH).await;
+            (refused, fences)
+        };
+        ctx.pipe_to_self(next, |(refused, rest)| {
+            RegionMessage(Command::Local(Local::Fenced(refused, rest)))
+        });
+    }
+
+    /// Sets the timer to when something is due.
+    fn arm(&mut self, ctx: &mut Context<Self>) {
+        let coordinator = self.coordinator.poll_timeout().unwrap_or(Time::MAX);
+        let next = self.region.poll_timeout().min(coordinator);
+        if next >= self.armed {
+            return;
+        }
+        self.armed = next;
+        let after = next
+            .saturating_since(ctx.now())
+            .max(Duration::from_millis(1));
+        ctx.timer_once("tick", after, RegionMessage(Command::Local(Local::Tick)));
+    }
+
+    fn show(&self) {
+        self.shown.send_replace(Shown {
+            table: self.region.table().cloned(),
+            coordinator: self.region.coordinator().cloned(),
+            handed_over: self.has_handed_over(),
+        });
+    }
+
+    fn has_handed_over(&self) -> bool {
+        let named = self.region.table().is_some_and(|table| {
+            let mut homes = table.entries.iter().filter_map(|entry| table.home(*entry));
+            homes.any(|(node, _)| *node == self.me)
+        });
+        let out = !self.view.is_up(&self.me);
+        let alone = !self.view.has_up();
+        let empty = self.region.is_empty() && self.peers.is_idle();
+        self.handing_over && out && empty && (alone || !named)
+    }
+
+    fn settle(&mut self, ctx: &mut Context<Self>) {
+        self.pump(ctx);
+        self.arm(ctx);
+        if self.handing_over && self.shown.borrow().handed_over != self.has_handed_over() {
+            self.show();
+        }
+        self.count();
+    }
+
+    fn count(&self) {
+        let counters = &self.counters;
+        let set =
+            |counter: &std::sync::atomic::AtomicUsize, to| counter.store(to, Ordering::Relaxed);
+        set(&counters.shards, self.region.hosted());
+        set(&counters.entities, self.host.len());
+        set(&counters.buffered, self.region.buffered());
+    }
+
+    fn dead_letter(&self, ctx: &Context<Self>, entity: &str, reason: DeadLetterReason) {
+        let path = ActorPath::new(format!("{}/{}", ctx.path(), entity));
+        let system = ctx.system();
+        let kind = type_name::<A::Msg>();
+        system.dead_letters().report(&path, reason, kind);
+    }
+}
+
+impl<A: Actor<Msg: RemoteMessage>> Actor for RegionActor<A> {
+    type Msg = RegionMessage<A::Msg>;
+    type Err = Infallible;
+
+    async fn started(&mut self, ctx: &mut Context<Self>) -> Result<(), Infallible> {
+        if let Some(fences) = self.fences.take() {
+            self.await_fences(ctx, fences);
+        }
+        if let Some(mut views) = self.views.take() {
+            let view = views.borrow_and_update().clone();
+            self.change_view(ctx.now(), view);
+            self.await_view(ctx, views);
+        }
+        self.settle(ctx);
+        Ok(())
+    }
+
+    async fn handle(
+        &mut self,
+        RegionMessage(command): Self::Msg,
+        ctx: &mut Context<Self>,
+    ) -> Result<(), Infallible> {
+        match command {
+            Command::Deliver {
+                entity,
+                hops,
+                message,
+            } => {
+                self.deliver(ctx, hops, Parcel { entity, message });
+                // A delivery moves no timer.
+                self.pump(ctx);
+                self.count();
+            }
+            Command::Protocol(message) => {
+                self.protocol(ctx.now(), message);
+                self.settle(ctx);
+            }
+            Command::Local(local) => {
+                self.local(ctx, local);
+                self.settle(ctx);
+            }
+        }
+        Ok(())
+    }
+
+    async fn terminated(
+        &mut self,
+        who: Terminated,
+        ctx: &mut Context<Self>,
+    ) -> Result<(), Infallible> {
+        if let Some(shard) = self.host.ended(ctx, who.uid) {
+            self.region.handle(ctx.now(), Input::Ended { shard });
+            self.settle(ctx);
+        }
+        self.count();
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+//! Coordinator: whether this node decides where shards live. Pure: no clock, no IO.
+//!
+//! Each node has one for each kind; the one on the oldest Up member takes over: it claims the next
+//! term in the store, and then reigns ([`crate::logic::reign`]) until another member is the oldest.
+//!
+//! Two nodes may believe to be the oldest, for a moment while the view changes, or on the two sides of
+//! a split. The later term wins: regions that hear of both obey it, and the store refuses claims
+//! of the earlier one. Who learns of a later term while it is still the oldest in its own view
+//! claims a new one, but waits a while first, so that two do not outbid each other all the time.
+
+use crate::logic::allocation::AllocationStrategy;
+use crate::logic::reign::{Reign, Superseded};
+use crate::logic::view::View;
+use crate::wire::{ProtocolMessage, Status};
+use otava_actor::Time;
+use otava_remote::NodeId;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Settings of a coordinator.
+#[derive(Clone)]
+pub struct CoordinatorConfig {
+    /// How many shards there are.
+    pub shards: u32,
+    /// Who gets what.
+    pub strategy: Arc<dyn AllocationStrategy>,
+    /// How long a coordinator that takes over waits for the regions of all members.
+    pub gather_limit: Duration,
+    /// How many shards of leaving members are on their way at once.
+    pub drain_shards_max: usize,
+    /// How often the balance is looked at if nothing happens.
+    pub rebalance_interval: Duration,
+    /// What is not confirmed is said again after this time.
+    pub resend: Duration,
+    /// At most one table is pushed in this time.
+    pub table_pause: Duration,
+    /// How long to wait with a new term after a later one was met.
+    pub superseded_pause: Duration,
+}
+
+impl fmt::Debug for CoordinatorConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CoordinatorConfig")
+            .field("shards", &self.shards)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is to be done for a coordinator.
+#[derive(Debug)]
+pub enum Output {
+    /// Claim the next term in the store, then call [`Coordinator::term_claimed`].
+    NextTerm,
+    /// Say this to a region.
+    Send {
+        /// Where to.
+        to: NodeId,
+        /// What to say.
+        message: ProtocolMessage,
+    },
+}
+
+/// The coordinator of one kind on one node, at work or not.
+#[derive(Debug)]
+pub struct Coordinator {
+    config: CoordinatorConfig,
+    view: View,
+    role: Role,
+    /// A claim of a term is on its way.
+    claiming: bool,
+    not_before: Time,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+enum Role {
+    /// Another member is the oldest.
+    Idle,
+    Reigning(Box<Reign>),
+    /// The oldest, without a term.
+    TakingOver,
+}
+
+impl Coordinator {
+    /// The coordinator on node `me`, which knows of nobody yet.
+    #[must_use]
+    pub fn new(me: NodeId, config: CoordinatorConfig) -> Self {
+        Self {
+            config,
+            view: View::empty(me),
+            role: Role::Idle,
+            claiming: false,
+            not_before: Time::ZERO,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The members have changed.
+    pub fn change_view(&mut self, now: Time, view: View) {
+        self.view = view;
+        let oldest = self.view.oldest.as_ref() == Some(&self.view.me);
+        match &mut self.role {
+            _ if !oldest => self.role = Role::Idle,
+            Role::Idle => self.role = Role::TakingOver,
+            Role::Reigning(reign) => reign.change_view(now, &self.view),
+            Role::TakingOver => {}
+        }
+        self.advance(now);
+    }
+
+    /// The store's answer to [`Output::NextTerm`]; `None` if it could not be asked.
+    pub fn term_claimed(&mut self, now: Time, term: Option<u32>) {
+        self.claiming = false;
+        match term {
+            Some(term) if matches!(self.role, Role::TakingOver) => {
+                let me = &self.view.me;
+                tracing::info!(node = %me, term, "this node coordinates the shards");
+                let reign = Reign::new(now, term, &self.view, self.config.clone());
+                self.role = Role::Reigning(Box::new(reign));
+            }
+            Some(_) => {}
+            None => self.not_before = now + self.config.resend,
+        }
+        self.advance(now);
+    }
+
+    /// A region says what it has.
+    pub fn status(&mut self, now: Time, status: Status) {
+        if status.shards != self.config.shards {
+            let (from, theirs) = (&status.from, status.shards);
+            tracing::warn!(%from, theirs, ours = self.config.shards, "the number of shards differs");
+            return;
+        }
+        let Role::Reigning(reign) = &mut self.role else {
+            return;
+        };
+        let from = status.from.clone();
+        if let Err(Superseded { term }) = reign.status(now, &self.view, status) {
+            tracing::warn!(%from, term, "a later coordinator is at work elsewhere");
+            self.role = Role::TakingOver;
+            self.not_before = now + self.config.superseded_pause;
+        }
+        self.advance(now);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.advance(now);
+    }
+
+    /// The next thing to do; changes with every other call.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call `handle_timeout`.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        match &self.role {
+            Role::Idle => None,
+            Role::Reigning(reign) => Some(reign.poll_timeout()),
+            Role::TakingOver => (!self.claiming).then_some(self.not_before),
+        }
+    }
+
+    /// The term in which this node decides, if it does.
+    #[must_use]
+    pub fn term(&self) -> Option<u32> {
+        match &self.role {
+            Role::Reigning(reign) => Some(reign.term()),
+            _ => None,
+        }
+    }
+
+    fn advance(&mut self, now: Time) {
+        match &mut self.role {
+            Role::Idle => {}
+            Role::Reigning(reign) => {
+                reign.advance(now, &self.view);
+                while let Some((to, message)) = reign.poll_output() {
+                    self.outputs.push_back(Output::Send { to, message });
+                }
+            }
+            Role::TakingOver => {
+                if !self.claiming && now >= self.not_before {
+                    self.claiming = true;
+                    self.outputs.push_back(Output::NextTerm);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! RegionMessage: what regions say to each other, on the wire and inside a node.
+
+use crate::logic::epoch::Epoch;
+use crate::logic::region::ClaimAnswer;
+use crate::logic::view::View;
+use crate::wire::{self, ProtocolMessage};
+use otava_remote::{NodeId, RemoteMessage};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// The message type of a region of entities that understand `M`. Opaque: it is made by
+/// [`crate::EntityRef`] and [`crate::EntityClient`].
+///
+/// A region is published under a name that holds the name and version of `M`, so peers that differ
+/// in `M` do not find each other's.
+#[derive(Deserialize, Serialize)]
+#[serde(bound(serialize = "M: Serialize", deserialize = "M: Deserialize<'de>"))]
+pub struct RegionMessage<M>(pub(crate) Command<M>);
+
+#[derive(Deserialize, Serialize)]
+#[serde(bound(serialize = "M: Serialize", deserialize = "M: Deserialize<'de>"))]
+pub(crate) enum Command<M> {
+    Deliver {
+        entity: Arc<str>,
+        hops: u8,
+        message: M,
+    },
+    Protocol(ProtocolMessage),
+    /// From this region's own tasks; it has no wire form.
+    #[serde(skip)]
+    Local(Local),
+}
+
+pub(crate) enum Local {
+    Claimed {
+        shard: u32,
+        epoch: Epoch,
+        answer: ClaimAnswer,
+    },
+    /// Writes of these allocations were refused; the rest come through the receiver.
+    Fenced(Vec<(u32, Epoch)>, mpsc::UnboundedReceiver<(u32, Epoch)>),
+    /// What waited for room on the way to this node is sent.
+    Flushed(NodeId),
+    HandOver,
+    Term(Option<u32>),
+    Tick,
+    /// The members have changed; the rest come through the receiver.
+    View(View, Option<watch::Receiver<View>>),
+}
+
+impl<M: RemoteMessage> RemoteMessage for RegionMessage<M> {
+    const NAME: &'static str = "otava.sharding.Region";
+    const VERSION: u16 = wire::VERSION;
+}
+
+impl<M> RegionMessage<M> {
+    /// A message for an entity, as it enters sharding.
+    pub(crate) fn deliver(entity: &Arc<str>, message: M) -> Self {
+        Self(Command::Deliver {
+            entity: entity.clone(),
+            hops: 0,
+            message,
+        })
+    }
+
+    /// What [`RegionMessage::deliver`] was given.
+    pub(crate) fn into_delivered(self) -> M {
+        match self.0 {
+            Command::Deliver { message, .. } => message,
+            Command::Protocol(_) | Command::Local(_) => {
+                unreachable!("only deliveries are made by references to entities")
+            }
+        }
+    }
+}
+
+impl<M> fmt::Debug for RegionMessage<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RegionMessage(..)")
+    }
+}
+
+/// The name under which the region of `kind` is published.
+pub(crate) fn region_name<M: RemoteMessage>(kind: &str) -> String {
+    format!("sharding/{kind}/{}.{}", M::NAME, M::VERSION)
+}
+
+#[cfg(test)]
+mod tests;

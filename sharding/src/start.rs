@@ -1,0 +1,120 @@
+//! Start: how a kind of entities begins on a node.
+
+use crate::config::ShardingConfig;
+use crate::entities::{Counters, Entities, Shown};
+use crate::entity::EntityContext;
+use crate::error::StartError;
+use crate::io::members::follow;
+use crate::io::region::{RegionActor, Start};
+use crate::logic::hash::is_valid_shards;
+use crate::logic::view::View;
+use crate::message::region_name;
+use crate::store::AllocationStore;
+use otava_actor::{Actor, Props};
+use otava_cluster::Cluster;
+use otava_remote::{NodeId, Remote, RemoteMessage};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The longest name of a kind in bytes.
+const KIND_BYTES_MAX: usize = 64;
+
+/// Where kinds of entities begin: [`Sharding::start`].
+#[derive(Clone, Copy, Debug)]
+pub struct Sharding;
+
+impl Sharding {
+    /// Starts a kind of entities on this node: its region, and the coordinator that is at work while
+    /// this is the oldest Up member. Every node of the cluster starts every kind, with the same
+    /// `kind`, message type and number of shards; `store` is shared by all of them.
+    ///
+    /// `factory` gives the recipe of an entity. It runs in the region, so it should be quick; an
+    /// entity whose recipe or start fails answers nobody: its messages become dead letters.
+    ///
+    /// # Errors
+    /// [`StartError`]: a setting that cannot be used, or the kind runs here already.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use otava_actor::{Actor, Context, Props, ReplyTo};
+    /// # use otava_remote::RemoteMessage;
+    /// use otava_sharding::{AllocationStore, EntityContext, Sharding, ShardingConfig};
+    /// # use serde::{Deserialize, Serialize};
+    /// # use std::sync::Arc;
+    /// # #[derive(Deserialize, Serialize)]
+    /// # enum Command { Balance(#[serde(with = "otava_remote::wire")] ReplyTo<i64>) }
+    /// # impl RemoteMessage for Command { const NAME: &'static str = "bank.Command"; }
+    /// # struct Account(EntityContext);
+    /// # impl Actor for Account {
+    /// #     type Msg = Command;
+    /// #     type Err = std::convert::Infallible;
+    /// #     async fn handle(&mut self, _: Command, _: &mut Context<Self>) -> Result<(), Self::Err> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # async fn f(cluster: otava_cluster::Cluster, store: Arc<dyn AllocationStore>)
+    /// #     -> Result<(), Box<dyn std::error::Error>> {
+    /// let make = |context: EntityContext| Props::once(Account(context));
+    /// let accounts = Sharding::start(&cluster, "account", store, ShardingConfig::default(), make)?;
+    /// let balance = accounts.entity("DE-1234").ask(Command::Balance).await?;
+    /// # let _ = balance;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn start<A: Actor<Msg: RemoteMessage>>(
+        cluster: &Cluster,
+        kind: &str,
+        store: Arc<dyn AllocationStore>,
+        config: ShardingConfig,
+        factory: impl Fn(EntityContext) -> Props<A> + Send + 'static,
+    ) -> Result<Entities<A::Msg>, StartError> {
+        let views = follow(cluster);
+        Self::start_with(cluster.remote(), views, kind, store, config, factory)
+    }
+
+    /// As [`Sharding::start`], with the members as they are given: for tests and for those who bring
+    /// their own membership.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    #[doc(hidden)]
+    pub fn start_with<A: Actor<Msg: RemoteMessage>>(
+        remote: &Remote,
+        views: watch::Receiver<View>,
+        kind: &str,
+        store: Arc<dyn AllocationStore>,
+        config: ShardingConfig,
+        factory: impl Fn(EntityContext) -> Props<A> + Send + 'static,
+    ) -> Result<Entities<A::Msg>, StartError> {
+        if kind.len() > KIND_BYTES_MAX || !NodeId::is_valid_name(kind) {
+            return Err(StartError::BadKind(kind.to_owned()));
+        }
+        if !is_valid_shards(config.shards) {
+            return Err(StartError::BadShards(config.shards));
+        }
+        let (shards, capacity) = (config.shards, config.mailbox_capacity);
+        let name = region_name::<A::Msg>(kind);
+        let kind: Arc<str> = kind.into();
+        let (shown, showing) = watch::channel(Shown::default());
+        let counters = Arc::new(Counters::default());
+        let region = RegionActor::<A>::new(Start {
+            remote: remote.clone(),
+            kind: kind.clone(),
+            name: name.clone(),
+            config,
+            store,
+            views,
+            factory: Box::new(factory),
+            shown,
+            counters: counters.clone(),
+        });
+        let props = Props::once(region).mailbox_capacity(capacity);
+        let actor_name = format!("sharding-{kind}");
+        let region = remote.system().spawn_with(&actor_name, props)?;
+        if let Err(error) = remote.publish(&name, &region) {
+            region.stop();
+            return Err(error.into());
+        }
+        Ok(Entities::new(region, kind, shards, showing, counters))
+    }
+}

@@ -1,0 +1,281 @@
+//! Proves: entities are reached over real regions and a network, and survive what happens to nodes.
+
+use crate::support::{Cluster, Cmd, KIND, SECOND, SHARDS, addr, send_numbers};
+use otava_actor::{AskError, DeadLetterReason};
+use otava_sharding::{AllocationStore, StartError, client};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+async fn put(entities: &otava_sharding::Entities<Cmd>, id: &str) -> Result<u64, AskError> {
+    let entity = entities.entity(id);
+    let asked = entity.ask(|reply_to| Cmd::Put {
+        sender: 0,
+        number: 0,
+        reply_to: Some(reply_to),
+    });
+    asked.within(SECOND * 3).await
+}
+
+/// S1: every node reaches every entity, each of which runs once.
+#[tokio::test(start_paused = true)]
+async fn every_node_reaches_every_entity() {
+    let cluster = Cluster::started(1, 3).await;
+    let counts = cluster.counts();
+    assert_eq!(counts.iter().sum::<usize>(), SHARDS as usize);
+    let mut seen = BTreeSet::new();
+    for id in 0..50 {
+        let id = format!("id/{id}~%$");
+        let homes = cluster.entities(1).homes();
+        let home = homes[&cluster.entities(1).shard_of(&id)].clone().unwrap();
+        for n in 1..=3 {
+            let entity = cluster.entities(n).entity(&id);
+            let node = entity.ask(Cmd::Where).await.unwrap();
+            assert_eq!(node, *home.name);
+            seen.insert(node);
+        }
+    }
+    assert_eq!(seen.len(), 3);
+    let entities: usize = (1..=3)
+        .map(|n| cluster.entities(n).local_stats().entities)
+        .sum();
+    assert_eq!(entities, 50);
+    let coordinator = cluster.entities(3).coordinator().unwrap();
+    assert_eq!(coordinator, cluster.nodes[&1].id);
+    let letters = cluster.nodes[&1].system.dead_letters();
+    assert_eq!(letters.count(DeadLetterReason::LeftInMailbox), 0);
+}
+
+/// S1: nodes join and leave under load: nothing is lost, nothing comes twice, order is kept.
+#[tokio::test(start_paused = true)]
+async fn planned_moves_lose_nothing_and_keep_order() {
+    for seed in 0..3 {
+        let mut cluster = Cluster::started(seed, 3).await;
+        let (rounds, ids) = (300, 40);
+        let senders: Vec<_> = [2u16, 3]
+            .map(|n| {
+                let entities = cluster.entities(n).clone();
+                tokio::spawn(send_numbers(entities, u32::from(n), rounds, ids))
+            })
+            .into();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.join(4);
+        cluster.until_balanced().await;
+        cluster.leave(1).await;
+        cluster.until_balanced().await;
+        for sender in senders {
+            sender.await.unwrap();
+        }
+        tokio::time::sleep(SECOND).await;
+        cluster.journal.check();
+        let rows = cluster.journal.rows().len() as u64;
+        assert_eq!(rows, rounds * u64::from(ids) * 2, "seed {seed}");
+        assert_eq!(*cluster.journal.refused.lock().unwrap(), 0);
+    }
+}
+
+/// S2: a node dies, the coordinator first and then another: all entities answer soon after it is
+/// downed, and no number is written twice.
+#[tokio::test(start_paused = true)]
+async fn entities_answer_again_after_crashes() {
+    let mut cluster = Cluster::started(5, 4).await;
+    for victim in [1, 3] {
+        let entities = cluster.entities(2).clone();
+        let sender = tokio::spawn(send_numbers(entities, u32::from(victim), 300, 20));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        cluster.crash(victim);
+        tokio::time::sleep(SECOND).await;
+        cluster.down(victim);
+        let entities = cluster.entities(4).clone();
+        for id in 0..200 {
+            let answer = put(&entities, &format!("after-{victim}-{id}")).await;
+            assert!(answer.is_ok(), "{id}: {answer:?}");
+        }
+        sender.await.unwrap();
+    }
+    tokio::time::sleep(SECOND).await;
+    cluster.until_balanced().await;
+    let rows = cluster.journal.rows();
+    let numbered = rows.iter().filter(|row| row.sender > 0);
+    let keys: Vec<_> = numbered
+        .map(|row| (&row.id, row.sender, row.number))
+        .collect();
+    assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
+    assert!(keys.len() > 6_000, "{}", keys.len());
+}
+
+/// L1: an entity that fails is started anew by its next message; one that stops by itself as well,
+/// and what was sent meanwhile is not lost.
+#[tokio::test(start_paused = true)]
+async fn an_entity_that_ended_starts_again() {
+    let cluster = Cluster::started(6, 2).await;
+    let entities = cluster.entities(1);
+    for id in ["a", "b", "c", "d"] {
+        assert_eq!(put(entities, id).await, Ok(1));
+        assert_eq!(put(entities, id).await, Ok(2));
+        entities.entity(id).send(Cmd::Fail).await.unwrap();
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(put(entities, id).await, Ok(1));
+        entities.entity(id).send(Cmd::Stop).await.unwrap();
+        let meanwhile = put(entities, id).await;
+        assert!(
+            meanwhile.is_ok(),
+            "by the old or a new instance: {meanwhile:?}"
+        );
+        tokio::time::sleep(SECOND).await;
+        entities.entity(id).send(Cmd::Stop).await.unwrap();
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(put(entities, id).await, Ok(1), "a new instance");
+    }
+}
+
+/// An entity that does not start: who asks learns it at once.
+#[tokio::test(start_paused = true)]
+async fn an_entity_that_cannot_start_answers_nobody() {
+    let cluster = Cluster::started(7, 2).await;
+    let before = tokio::time::Instant::now();
+    let long = "x".repeat(513);
+    for id in [
+        "broken-1", "broken-2", "broken-3", "panic-1", "panic-2", "", &long,
+    ] {
+        let answer = put(cluster.entities(1), id).await;
+        assert!(
+            matches!(answer, Err(AskError::NoReply { .. })),
+            "{id}: {answer:?}"
+        );
+    }
+    assert!(before.elapsed() < SECOND);
+    assert_eq!(put(cluster.entities(1), &"x".repeat(512)).await, Ok(1));
+}
+
+/// S8: somebody else has a later epoch: the write is refused, the shard is given up, and comes back
+/// by a new term with a higher epoch.
+#[tokio::test(start_paused = true)]
+async fn a_fenced_shard_is_given_up_and_comes_back() {
+    let cluster = Cluster::started(8, 2).await;
+    let entities = cluster.entities(1);
+    assert_eq!(put(entities, "a").await, Ok(1));
+    let scope = format!("{KIND}/{}", entities.shard_of("a"));
+    let term = cluster.store.next_term(KIND).await.unwrap();
+    let foreign = (term << 32) + 7;
+    cluster.store.claim(&scope, foreign).await.unwrap();
+    assert!(put(entities, "a").await.is_err());
+    assert_eq!(*cluster.journal.refused.lock().unwrap(), 1);
+    let back = async {
+        while put(entities, "a").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(SECOND * 30, back).await.unwrap();
+    assert!(cluster.store.current(&scope) > foreign);
+    assert_eq!(
+        cluster.journal.rows().last().unwrap().epoch,
+        cluster.store.current(&scope)
+    );
+}
+
+/// S7: with the coordinator away messages wait, within an exact bound, what is over it is counted;
+/// they are delivered as soon as the home is known.
+#[tokio::test(start_paused = true)]
+async fn what_waits_is_bounded_and_delivered_at_once() {
+    let mut cluster = Cluster::new(9);
+    cluster.config.buffer_per_shard_max = 100;
+    cluster.config.buffer_max = 150;
+    cluster.add(1);
+    let entities = cluster.entities(1).clone();
+    let other = (0..).map(|n| format!("o{n}"));
+    let other = other.filter(|id| entities.shard_of(id) != entities.shard_of("a"));
+    let other = other.into_iter().next().unwrap();
+    for id in ["a", &other] {
+        for number in 1..=110 {
+            let cmd = Cmd::Put {
+                sender: 1,
+                number,
+                reply_to: None,
+            };
+            entities.entity(id).send(cmd).await.unwrap();
+        }
+    }
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(entities.local_stats().buffered, 150);
+    let letters = cluster.nodes[&1].system.dead_letters().clone();
+    assert_eq!(letters.count(DeadLetterReason::RefusedFull), 70);
+    cluster.tell_members();
+    entities.all_hosted().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(cluster.journal.rows().len(), 150);
+    cluster.journal.check();
+}
+
+/// A client that is no member, through one contact and, when that is gone, through the next.
+#[tokio::test(start_paused = true)]
+async fn a_client_reaches_entities_through_contacts() {
+    let mut cluster = Cluster::started(10, 3).await;
+    let remote = cluster.outsider(9);
+    let contacts = [addr(3), addr(2)];
+    let client = client::<Cmd>(&remote, KIND, &contacts, SHARDS).unwrap();
+    for id in 0..40 {
+        let id = format!("e{id}");
+        let node = client.entity(&id).ask(Cmd::Where).await.unwrap();
+        let shard = client.shard_of(&id);
+        let home = cluster.entities(1).homes()[&shard].clone().unwrap();
+        assert_eq!(node, *home.name);
+    }
+    cluster.crash(3);
+    cluster.down(3);
+    // Until its silence is noticed.
+    tokio::time::sleep(SECOND * 3).await;
+    for id in 0..40 {
+        let id = format!("e{id}");
+        let asked = client.entity(&id).ask(Cmd::Where).within(SECOND * 3);
+        assert_ne!(asked.await.unwrap(), "n3");
+    }
+    for number in 1..=100 {
+        let cmd = Cmd::Put {
+            sender: 1,
+            number,
+            reply_to: None,
+        };
+        client.entity("told").tell(cmd).unwrap();
+    }
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(cluster.journal.rows().len(), 100);
+    cluster.journal.check();
+}
+
+/// C2: the last node leaves: its entities handle what they have and stop.
+#[tokio::test(start_paused = true)]
+async fn the_last_node_can_leave_too() {
+    let mut cluster = Cluster::started(11, 2).await;
+    for id in 0..20 {
+        put(cluster.entities(2), &format!("e{id}")).await.unwrap();
+    }
+    cluster.leave(2).await;
+    assert_eq!(put(cluster.entities(1), "e1").await.map(|_| ()), Ok(()));
+    cluster.leave(1).await;
+}
+
+/// A hand-over that cannot be done in time says what is still here.
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_says_what_it_left() {
+    let cluster = Cluster::started(12, 1).await;
+    let left = cluster.entities(1).hand_over(SECOND).await.unwrap_err();
+    assert_eq!((left.shards, left.buffered), (SHARDS as usize, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_starts_once_and_with_sensible_settings() {
+    let mut cluster = Cluster::new(13);
+    let remote = cluster.outsider(9);
+    for shards in [0, 3, 131_072] {
+        let refused = client::<Cmd>(&remote, KIND, &[addr(1)], shards);
+        assert_eq!(refused.unwrap_err(), StartError::BadShards(shards));
+    }
+    let nobody = client::<Cmd>(&remote, KIND, &[], 1);
+    assert_eq!(nobody.unwrap_err(), StartError::NoContacts);
+    cluster.join(1);
+    let error = cluster.start_again(1, KIND).unwrap_err();
+    assert!(matches!(error, StartError::Spawn(_)), "{error}");
+    let error = cluster.start_again(1, "a/b").unwrap_err();
+    assert_eq!(error, StartError::BadKind("a/b".to_owned()));
+    cluster.start_again(1, "other").unwrap();
+}

@@ -1,0 +1,105 @@
+//! Entity: event-sourced state that sharding places, with the fence that ties the two together.
+
+use crate::store::JournalAllocationStore;
+use otava_cluster::Cluster;
+use otava_persistence::{EventSourced, Fence, Journal, Options, PersistenceId, event_sourced};
+use otava_remote::RemoteMessage;
+use otava_sharding::{Entities, EntityContext, Sharding, ShardingConfig, StartError};
+use std::sync::Arc;
+
+/// Event-sourced state that lives somewhere in the cluster, found by its id.
+///
+/// There is one instance of an id at a time: it moves when nodes come, go or fail, and finds all its
+/// events again. The store refuses writes of an instance whose shard was given to another node.
+///
+/// # Examples
+/// ```
+/// use otava::prelude::*;
+///
+/// #[derive(Default)]
+/// struct Counter(u64);
+///
+/// #[derive(Deserialize, Serialize)]
+/// struct Increment(#[serde(with = "otava::wire")] ReplyTo<u64>);
+///
+/// impl RemoteMessage for Increment {
+///     const NAME: &'static str = "example.Increment";
+/// }
+///
+/// impl EventSourced for Counter {
+///     type Command = Increment;
+///     type Event = ();
+///     type Snapshot = ();
+///     const EVENT_TAG: &'static str = "example.Incremented";
+///     const EVENT_VERSION: u16 = 1;
+///
+///     fn handle(&self, Increment(reply_to): Increment) -> Effect<Self> {
+///         Effect::persist(()).reply_with(reply_to, |counter: &Self| counter.0)
+///     }
+///
+///     fn apply(&mut self, (): &()) {
+///         self.0 += 1;
+///     }
+/// }
+///
+/// impl PersistentEntity for Counter {
+///     const KIND: &'static str = "counter";
+///
+///     fn create(_id: &str) -> Self {
+///         Self::default()
+///     }
+/// }
+/// ```
+pub trait PersistentEntity: EventSourced<Command: RemoteMessage> {
+    /// The name of the kind: a part of persistence ids and of names on the wire. A contract.
+    const KIND: &'static str;
+
+    /// The empty state of the entity `id`, before any event.
+    fn create(id: &str) -> Self;
+}
+
+/// How the entities of one kind are run.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct EntityOptions {
+    /// Snapshots and recovery.
+    pub persistence: Options,
+    /// Shards, buffers and rebalancing. The number of shards must be the same on all nodes.
+    pub sharding: ShardingConfig,
+}
+
+impl EntityOptions {
+    /// Sets [`Self::persistence`].
+    #[must_use]
+    pub fn persistence(mut self, options: Options) -> Self {
+        self.persistence = options;
+        self
+    }
+
+    /// Sets [`Self::sharding`].
+    #[must_use]
+    pub fn sharding(mut self, config: ShardingConfig) -> Self {
+        self.sharding = config;
+        self
+    }
+}
+
+pub(crate) fn start_entities<E: PersistentEntity>(
+    cluster: &Cluster,
+    journal: Arc<dyn Journal>,
+    options: EntityOptions,
+) -> Result<Entities<E::Command>, StartError> {
+    let store = Arc::new(JournalAllocationStore::new(journal.clone()));
+    let persistence = options.persistence;
+    let factory = move |entity: EntityContext| {
+        let id = PersistenceId::new(E::KIND, &entity.id);
+        let fence = Fence::new(entity.scope.clone(), entity.epoch);
+        let (name, fenced) = (entity.id, entity.fenced);
+        event_sourced(id, move || E::create(&name), journal.clone())
+            .fence(fence)
+            .on_fenced(move || fenced.report())
+            .options(persistence.clone())
+            .props()
+    };
+    Sharding::start(cluster, E::KIND, store, options.sharding, factory)
+}

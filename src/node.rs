@@ -1,0 +1,471 @@
+//! Node: wires all layers into one: starts them in order, ends them in the reverse order.
+//!
+//! ```text
+//! start   journal -> actor system -> network, remote layer -> cluster, which begins to join
+//! entities, wait until up
+//! leave   leaving -> shards handed over -> exiting, removed -> actors -> associations -> journal
+//! downed                                                     -> actors -> associations -> journal
+//! ```
+//!
+//! **Invariant:** whatever ends a node, its entities stop before its journal closes, and it answers
+//! nothing any more once it knows that it is out.
+
+use crate::entity::{EntityOptions, PersistentEntity, start_entities};
+use futures_util::future::{BoxFuture, join_all};
+use otava_actor::ActorSystem;
+use otava_cluster::{Cluster, ClusterConfig, ClusterState, JoinError};
+use otava_persistence::{Journal, SqliteConfig, SqliteJournal};
+use otava_remote::{Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig};
+use otava_sharding::{Entities, HandOverError};
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A member of a cluster that hosts actors and sharded entities. A handle, cheap to clone.
+///
+/// # Examples
+/// ```no_run
+/// use otava::Node;
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::builder("bank", "node-1")
+///     .listen("127.0.0.1:7001".parse()?)
+///     .data("/var/lib/bank")
+///     .start()
+///     .await?;
+/// node.join().await?;
+/// println!("{} is up", node.id());
+/// let how = node.run_until_ended().await;
+/// println!("{how:?}");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+/// Hands the entities of one kind over to the other nodes.
+type HandOver =
+    Arc<dyn Fn(Duration) -> BoxFuture<'static, Result<(), HandOverError>> + Send + Sync>;
+
+struct Inner {
+    system: ActorSystem,
+    remote: Remote,
+    cluster: Cluster,
+    journal: Arc<dyn Journal>,
+    /// This node opened the journal, so it closes it.
+    owns_journal: bool,
+    /// One for each entity kind, in the order of their start.
+    hand_overs: Mutex<Vec<HandOver>>,
+    hand_over_within: Duration,
+    /// Somebody is ending the node already.
+    ending: Mutex<bool>,
+    ended: watch::Sender<Option<Ended>>,
+}
+
+/// How a node ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// The cluster counts it as lost: it was unreachable for too long, or on the smaller side of a
+    /// split. What it was doing may have been taken over meanwhile.
+    Downed,
+    /// It left: its shards were handed over.
+    Left,
+}
+
+impl Node {
+    /// Sets up the node `name` of the cluster `cluster`. All nodes of a cluster say the same
+    /// `cluster`, and each has a `name` of its own, which its certificate is bound to.
+    pub fn builder(cluster: &str, name: &str) -> NodeBuilder {
+        NodeBuilder {
+            cluster: cluster.to_owned(),
+            name: name.to_owned(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            seeds: Vec::new(),
+            data: None,
+            credentials: None,
+            journal: None,
+            network: None,
+            seed: None,
+            cluster_config: ClusterConfig::default(),
+            remote_config: RemoteConfig::default(),
+            hand_over_within: Duration::from_secs(20),
+        }
+    }
+
+    /// Which run of which node this is.
+    pub fn id(&self) -> &NodeId {
+        self.inner.remote.id()
+    }
+
+    /// The actors of this node.
+    pub fn system(&self) -> &ActorSystem {
+        &self.inner.system
+    }
+
+    /// References and messages to and from other nodes.
+    pub fn remote(&self) -> &Remote {
+        &self.inner.remote
+    }
+
+    /// Who is a member.
+    pub fn cluster(&self) -> &Cluster {
+        &self.inner.cluster
+    }
+
+    /// What this node knows of the cluster now.
+    pub fn state(&self) -> Arc<ClusterState> {
+        self.inner.cluster.state()
+    }
+
+    /// Where the entities of this node keep their events.
+    pub fn journal(&self) -> &Arc<dyn Journal> {
+        &self.inner.journal
+    }
+
+    /// Makes this node a host of the entities of kind `E`, and returns the way to all of them,
+    /// wherever they live. Call it on every node, right after it was started.
+    ///
+    /// # Errors
+    /// [`otava_sharding::StartError`]: the kind is started already, or cannot be a name.
+    pub fn entities<E: PersistentEntity>(
+        &self,
+        options: EntityOptions,
+    ) -> Result<Entities<E::Command>, otava_sharding::StartError> {
+        let inner = &self.inner;
+        let entities = start_entities::<E>(&inner.cluster, inner.journal.clone(), options)?;
+        let kind = entities.clone();
+        let hand_over: HandOver = Arc::new(move |within| {
+            let kind = kind.clone();
+            Box::pin(async move { kind.hand_over(within).await })
+        });
+        lock(&inner.hand_overs).push(hand_over);
+        Ok(entities)
+    }
+
+    /// Waits until this node is up: it has joined the cluster through the seeds, or formed it because
+    /// it is the first of them and no other answered.
+    ///
+    /// # Errors
+    /// [`JoinError`] says who refused, and why.
+    pub async fn join(&self) -> Result<(), JoinError> {
+        self.inner.cluster.join().await
+    }
+
+    /// Leaves the cluster and ends: shards are handed over, the member leaves, actors stop,
+    /// associations are flushed, the journal is closed. Safe to call more than once.
+    ///
+    /// # Cancel safety
+    /// Dropped, the node goes on with leaving.
+    pub async fn leave(&self) -> Ended {
+        let node = self.clone();
+        self.inner.system.handle().spawn(async move {
+            if node.begin_end() {
+                node.hand_over().await;
+                if let Err(error) = node.inner.cluster.finish_leave().await {
+                    tracing::warn!(%error, "left without the others' agreement");
+                }
+                node.end(Ended::Left).await;
+            }
+        });
+        self.ended().await
+    }
+
+    /// Waits until the node has ended, for whatever reason.
+    ///
+    /// # Cancel safety
+    /// Dropping it has no effect.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.inner.ended.subscribe();
+        let known = ended.wait_for(Option::is_some).await;
+        // An error would mean that this handle is gone.
+        known.ok().and_then(|how| *how).unwrap_or(Ended::Left)
+    }
+
+    /// Waits until the node has ended; SIGTERM and Ctrl-C let it leave.
+    ///
+    /// # Cancel safety
+    /// Dropped, it no longer listens to signals.
+    pub async fn run_until_ended(&self) -> Ended {
+        tokio::select! {
+            biased;
+            how = self.ended() => how,
+            () = stop_signal() => self.leave().await,
+        }
+    }
+
+    /// Whether the caller is the one to end the node.
+    fn begin_end(&self) -> bool {
+        !std::mem::replace(&mut *lock(&self.inner.ending), true)
+    }
+
+    async fn hand_over(&self) {
+        self.inner.cluster.begin_leave().await;
+        let hand_overs = lock(&self.inner.hand_overs).clone();
+        let within = self.inner.hand_over_within;
+        let all = hand_overs.iter().map(|hand_over| hand_over(within));
+        for error in join_all(all).await.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "left with entities that were not handed over");
+        }
+    }
+
+    async fn end(&self, how: Ended) {
+        let inner = &self.inner;
+        inner.system.shutdown().await;
+        inner.remote.shutdown().await;
+        if inner.owns_journal {
+            inner.journal.close().await;
+        }
+        inner.ended.send_replace(Some(how));
+    }
+
+    /// Ends the node as soon as it learns that it is out.
+    fn watch_for_downing(&self) {
+        let node = self.clone();
+        self.inner.system.handle().spawn(async move {
+            tokio::select! {
+                biased;
+                _ = node.ended() => return,
+                () = node.inner.cluster.downed() => {}
+            }
+            if node.begin_end() {
+                tracing::error!(node = %node.id(), "the cluster counts this node as lost: it stops");
+                node.end(Ended::Downed).await;
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Node").field(self.id()).finish()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+async fn stop_signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                tokio::select! {
+                    biased;
+                    _ = terminate.recv() => {}
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "cannot listen for SIGTERM"),
+        }
+    }
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Settings of a node that is about to start ([`Node::builder`]).
+#[must_use]
+pub struct NodeBuilder {
+    cluster: String,
+    name: String,
+    listen: SocketAddr,
+    seeds: Vec<SocketAddr>,
+    data: Option<PathBuf>,
+    credentials: Option<Credentials>,
+    journal: Option<Arc<dyn Journal>>,
+    network: Option<Arc<dyn Network>>,
+    seed: Option<u64>,
+    cluster_config: ClusterConfig,
+    remote_config: RemoteConfig,
+    hand_over_within: Duration,
+}
+
+impl NodeBuilder {
+    /// Where peers reach this node (QUIC over UDP). Default: a free port of 127.0.0.1.
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.listen = addr;
+        self
+    }
+
+    /// The nodes to join through. The first of them forms the cluster if no other answers. Default:
+    /// none, so this node forms a cluster of its own.
+    pub fn seeds(mut self, seeds: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.seeds = seeds.into_iter().collect();
+        self
+    }
+
+    /// The folder for what lasts, made if it is not there: the embedded journal, which all nodes of
+    /// this machine share, and the development authority. Needed unless [`NodeBuilder::journal`]
+    /// and [`NodeBuilder::credentials`] say otherwise.
+    pub fn data(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.data = Some(folder.into());
+        self
+    }
+
+    /// The certificates of this node. Default: those of a development authority in the data folder.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// The journal. Whoever opened it closes it, after the node has ended. Default: the embedded one,
+    /// in the data folder, opened and closed by the node.
+    pub fn journal(mut self, journal: Arc<dyn Journal>) -> Self {
+        self.journal = Some(journal);
+        self
+    }
+
+    /// The network, for example one in memory. Default: QUIC on [`NodeBuilder::listen`].
+    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
+        self.network = Some(network);
+        self
+    }
+
+    /// Draws everything random from this seed, so that a simulation replays. Ids can be guessed
+    /// then: only for tests.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Settings of the membership.
+    pub fn cluster_config(mut self, config: ClusterConfig) -> Self {
+        self.cluster_config = config;
+        self
+    }
+
+    /// Settings of the remote layer.
+    pub fn remote_config(mut self, config: RemoteConfig) -> Self {
+        self.remote_config = config;
+        self
+    }
+
+    /// How long [`Node::leave`] waits until its shards are handed over. Default 20 s.
+    pub fn hand_over_within(mut self, within: Duration) -> Self {
+        self.hand_over_within = within;
+        self
+    }
+
+    /// Starts the node on the caller's tokio runtime. It begins to join the cluster: [`Node::join`]
+    /// waits until it is up.
+    ///
+    /// # Errors
+    /// [`NodeError`] says which layer could not be started, and why.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn start(self) -> Result<Node, NodeError> {
+        let owns_journal = self.journal.is_none();
+        let journal = match self.journal {
+            Some(journal) => journal,
+            None => {
+                let folder = self.data.as_ref().ok_or(NodeError::NoDataFolder)?;
+                create_folder(folder)?;
+                let path = folder.join("journal.db");
+                Arc::new(SqliteJournal::open(path, SqliteConfig::default()).await?)
+            }
+        };
+        let network = match self.network {
+            Some(network) => network,
+            None => {
+                let credentials = match self.credentials {
+                    Some(credentials) => credentials,
+                    None => {
+                        let folder = self.data.as_ref().ok_or(NodeError::NoDataFolder)?;
+                        let folder = folder.join("authority");
+                        create_folder(&folder)?;
+                        Credentials::development(&folder, &self.name)?
+                    }
+                };
+                Arc::new(QuicNetwork::builder(&self.name, self.listen, credentials).bind()?)
+            }
+        };
+        let mut system = ActorSystem::builder(&self.name);
+        if let Some(seed) = self.seed {
+            system = system.seed(seed);
+        }
+        let system = system.build();
+        let mut remote =
+            Remote::builder(&system, &self.cluster, &self.name, network).config(self.remote_config);
+        if let Some(seed) = self.seed {
+            remote = remote.seeded(seed);
+        }
+        let remote = remote.start()?;
+        let config = self.cluster_config.with_seeds(self.seeds);
+        let cluster = Cluster::start(&remote, config)?;
+        let node = Node {
+            inner: Arc::new(Inner {
+                system,
+                remote,
+                cluster,
+                journal,
+                owns_journal,
+                hand_overs: Mutex::default(),
+                hand_over_within: self.hand_over_within,
+                ending: Mutex::new(false),
+                ended: watch::Sender::new(None),
+            }),
+        };
+        node.watch_for_downing();
+        Ok(node)
+    }
+}
+
+fn create_folder(folder: &std::path::Path) -> Result<(), NodeError> {
+    std::fs::create_dir_all(folder).map_err(|source| NodeError::Folder {
+        folder: folder.to_owned(),
+        source,
+    })
+}
+
+impl fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeBuilder")
+            .field("cluster", &self.cluster)
+            .field("name", &self.name)
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a node was not started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The network could not be set up.
+    #[error("cannot listen: {0}")]
+    Bind(#[from] otava_remote::BindError),
+    /// The membership could not be set up.
+    #[error("cannot start the membership: {0}")]
+    Cluster(#[from] otava_cluster::StartError),
+    /// The certificates could not be made or read.
+    #[error("no certificates: {0}")]
+    Credentials(#[from] otava_remote::CredentialsError),
+    /// The data folder could not be made.
+    #[error("cannot make the folder {folder}: {source}")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The journal could not be opened.
+    #[error("cannot open the journal: {0}")]
+    Journal(#[from] otava_persistence::OpenError),
+    /// Neither a data folder nor what would lie in it was given.
+    #[error("a node needs a data folder, or a journal and credentials: call `data(..)`")]
+    NoDataFolder,
+    /// The remote layer could not be set up.
+    #[error("cannot start the remote layer: {0}")]
+    Remote(#[from] otava_remote::StartError),
+}

@@ -1,0 +1,101 @@
+//! Proves: the example `flights` ends exact over a killed node, and refuses wrong input by name.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::cluster::flights;
+
+const HEADER: &str = "dest,distance,year,month,day,sched_dep_time,dep_delay,arr_delay,carrier,flight,tailnum,origin\n";
+
+/// A small file with everything that the real one has: cancelled, diverted, without a tail number.
+fn small_file(folder: &Path) -> std::path::PathBuf {
+    let mut text = HEADER.to_owned();
+    for n in 0..600 {
+        let (dep, arr) = match n % 10 {
+            0 => ("NA", "NA"),
+            1 => ("5", ""),
+            _ => ("5", "-3"),
+        };
+        let tail = if n % 50 == 7 {
+            "NA".to_owned()
+        } else {
+            format!("N{}", n % 37)
+        };
+        writeln!(
+            text,
+            "IAH,100,2013,1,{},1200,{dep},{arr},UA,{n},{tail},JFK",
+            n % 28 + 1
+        )
+        .unwrap();
+    }
+    let file = folder.join("small.csv");
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+#[test]
+fn a_small_file_ends_exact_although_the_coordinator_is_killed() {
+    let folder = TempDir::new().unwrap();
+    let (file, report) = (small_file(folder.path()), folder.path().join("report.csv"));
+    let output = flights()
+        .args(["--kill", "COORDINATOR", "--input"])
+        .arg(&file)
+        .arg("--report")
+        .arg(&report)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}\n{errors}");
+    assert!(text.contains("exact: 37 aircraft as in the file"), "{text}");
+    assert!(
+        text.contains("12 rows without a tail number left out"),
+        "{text}"
+    );
+    let report = std::fs::read_to_string(report).unwrap();
+    let mut lines = report.lines();
+    assert_eq!(
+        lines.next(),
+        Some("tailnum,flights,cancelled,miles,arr_delay_sum")
+    );
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    assert!(rows.is_sorted_by_key(|row| row[0]) && rows.len() == 37);
+    let sum = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].parse::<i64>().unwrap())
+            .sum::<i64>()
+    };
+    // 588 rows with a tail number; every tenth of all 600 is cancelled, every tenth diverted.
+    assert_eq!((sum(1), sum(2)), (528, 60));
+    assert_eq!((sum(3), sum(4)), (528 * 100, -3 * (528 - 60)));
+}
+
+#[test]
+fn wrong_input_is_named_with_its_line_before_anything_is_started() {
+    let folder = TempDir::new().unwrap();
+    let good = "IAH,100,2013,1,1,1200,5,-3,UA,1,N1,JFK\n";
+    let bad = "IAH,100,2013,13,1,1200,5,-3,UA,2,N1,JFK\n";
+    for (text, expected) in [
+        (format!("{HEADER}{good}{bad}"), "line 3"),
+        (
+            HEADER.replace("tailnum,", "") + good,
+            "lacks the column tailnum",
+        ),
+    ] {
+        let file = folder.path().join("wrong.csv");
+        std::fs::write(&file, text).unwrap();
+        let output = flights().arg("--input").arg(&file).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(expected), "{errors}");
+        assert!(output.stdout.is_empty());
+    }
+    let output = flights()
+        .args(["--input", "/nowhere/flights.csv"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/flights.csv"));
+}
