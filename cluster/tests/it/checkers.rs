@@ -21,17 +21,13 @@ pub(crate) fn always(world: &World) -> Result<(), String> {
 }
 
 fn one_leader_per_converged_view(world: &World) -> Result<(), String> {
-    let mut leaders: BTreeMap<(u64, Vec<(NodeId, Status)>), Option<NodeId>> = BTreeMap::new();
+    let mut leaders: BTreeMap<String, Option<NodeId>> = BTreeMap::new();
     for node in world.members() {
         let state = node.membership.state();
         if !state.converged || !state.unreachable.is_empty() {
             continue;
         }
-        let members = state.members.values();
-        let view = members
-            .map(|member| (member.id.clone(), member.status))
-            .collect();
-        let key = (node.membership.cluster(), view);
+        let key = format!("{} {:?}", node.membership.cluster(), state.members);
         let others = leaders.entry(key).or_insert_with(|| state.leader.clone());
         if *others != state.leader {
             return Err(format!("{others:?} and {:?} lead one view", state.leader));
