@@ -27,8 +27,10 @@ pub enum Dissemination {
 #[non_exhaustive]
 pub struct ClusterConfig {
     /// The addresses that are asked to be let in; the same list in the same order on all nodes.
-    /// The node whose address is the first forms the cluster if none lives. Without any, or with
-    /// only its own, a node forms a cluster at once. Default: none.
+    /// The node whose address is the first forms the cluster if none lives, which it cannot know if
+    /// all other seeds are gone: restart it only while another seed is a member, or the whole
+    /// cluster with it. Without any, or with only its own, a node forms a cluster at once. Default:
+    /// none.
     pub seeds: Vec<SocketAddr>,
     /// What must be the same on all nodes, by name, besides the strategy; a node that differs is
     /// refused with the difference. Default: nothing.
