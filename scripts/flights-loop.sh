@@ -47,6 +47,8 @@ if [ -s "$figures" ]; then
   printf 'throughput, whole replay: %s to %s commands/s\n' "$lowest" "$highest"
   read -r lowest highest <<<"$(range undisturbed_per_sec)"
   printf 'throughput, before the kill: %s to %s commands/s\n' "$lowest" "$highest"
+  read -r _ most <<<"$(range false_alarms)"
+  printf 'false alarms of the failure detector: %s at most in a run\n' "$most"
   printf 'figures of every run: %s\n' "$figures"
 fi
 [ "$failed" -eq 0 ]

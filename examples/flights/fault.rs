@@ -20,9 +20,6 @@ const RECOVERY_MAX: Duration = Duration::from_secs(60);
 /// The node that was started again has to have shards by then.
 const RETURN_MAX: Duration = Duration::from_secs(60);
 
-/// What the death of a node cost.
-pub(crate) type Fault = Recovery;
-
 /// Plays the fault beside the replay. `at_kill` is called right before the node dies.
 ///
 /// # Errors
@@ -32,7 +29,7 @@ pub(crate) async fn play(
     stage: &Stage,
     nodes: &mut [NodeProcess],
     at_kill: impl FnOnce(),
-) -> Result<Option<Fault>, String> {
+) -> Result<Option<Recovery>, String> {
     if kill == Kill::None {
         return Ok(None);
     }

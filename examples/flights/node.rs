@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use otava::{ClusterConfig, Ended, EntityOptions, Node, Options, ShardingConfig};
+use otava::{ClusterConfig, ClusterEvent, Ended, EntityOptions, Node, Options, ShardingConfig};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::aircraft::{Aircraft, SHARDS};
 use super::http;
@@ -14,6 +15,8 @@ use super::options::NodeOptions;
 
 /// The name of the cluster.
 pub(crate) const CLUSTER: &str = "flights";
+/// Stands between two names in what a node prints when a member becomes unreachable.
+pub(crate) const ALARM: &str = " says unreachable: ";
 /// A snapshot of an aircraft is taken every so many flights.
 const SNAPSHOT_EVERY: u64 = 100;
 /// A member that is silent for longer than this, beyond what is usual, counts as unreachable.
@@ -56,6 +59,7 @@ pub(crate) async fn run(options: NodeOptions) -> Result<ExitCode, String> {
         node.id().addr
     );
 
+    tell_of_alarms(&node);
     let (end_http, http_ends) = tokio::sync::oneshot::channel::<()>();
     let app = http::app(node.clone(), aircraft);
     let served = tokio::spawn(async move {
@@ -98,6 +102,23 @@ pub(crate) async fn run(options: NodeOptions) -> Result<ExitCode, String> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// Prints whom this node, or another that it can reach, cannot reach.
+fn tell_of_alarms(node: &Node) {
+    let mut events = node.cluster().events();
+    let name = node.id().name.clone();
+    tokio::spawn(async move {
+        loop {
+            match events.recv().await {
+                Ok(ClusterEvent::Unreachable(other)) => {
+                    println!("{name}{ALARM}{}", other.name);
+                }
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    });
 }
 
 async fn listen_http(addr: SocketAddr) -> Result<TcpListener, String> {

@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{StreamExt, iter};
@@ -17,15 +18,15 @@ use tokio::time::{sleep, timeout};
 
 use super::aircraft::{Aircraft, Command, SHARDS};
 use super::compare::Comparison;
-use super::fault::{self, Fault};
+use super::fault;
 use super::input::Input;
-use super::node::CLUSTER;
+use super::node::{ALARM, CLUSTER};
 use super::options::{NodeOptions, RunOptions};
 use super::processes::{NodeNews, NodeProcess, addresses};
 use super::replay::{Replayed, TRY_MAX, replay};
 use super::report;
 use super::show::{Progress, Show};
-use super::table::{Figures, grouped};
+use super::table::{Figures, Recovery, grouped};
 use super::tally::{Tally, scan};
 use super::view::{self, ClusterView};
 use super::window::Window;
@@ -54,7 +55,11 @@ pub(crate) struct Stage {
     pub(crate) http: Vec<SocketAddr>,
     /// What was seen last.
     pub(crate) view: RefCell<ClusterView>,
+    alarms: Alarms,
 }
+
+/// The names of the members that nodes called unreachable, one for each time.
+type Alarms = Rc<RefCell<Vec<String>>>;
 
 /// Runs the whole and gives the exit status.
 ///
@@ -164,10 +169,11 @@ async fn on_stage(
 ) -> Result<ExitCode, String> {
     let http: Vec<_> = nodes.iter().map(NodeProcess::http).collect();
     let contacts: Vec<_> = nodes.iter().map(NodeProcess::listen).collect();
+    let alarms = Alarms::default();
     let view = tokio::select! {
         biased;
         view = formed(&show, &http) => view?,
-        died = listen_to_nodes(&show, heard) => return Err(died),
+        died = listen_to_nodes(&show, heard, &alarms) => return Err(died),
     };
     let credentials = Credentials::development(&folder.join("authority"), "parent")
         .map_err(|error| format!("no certificate for the parent: {error}"))?;
@@ -185,11 +191,12 @@ async fn on_stage(
         news,
         http,
         view: RefCell::new(view),
+        alarms: alarms.clone(),
     };
     let code = tokio::select! {
         biased;
         code = play(options, &stage, nodes, acknowledged) => code?,
-        died = listen_to_nodes(&stage.show, heard) => return Err(died),
+        died = listen_to_nodes(&stage.show, heard, &alarms) => return Err(died),
     };
     if options.serve {
         for (node, http) in nodes.iter().zip(&stage.http) {
@@ -201,7 +208,7 @@ async fn on_stage(
         tokio::select! {
             biased;
             _ = tokio::signal::ctrl_c() => stage.show.event("leaving"),
-            died = listen_to_nodes(&stage.show, heard) => return Err(died),
+            died = listen_to_nodes(&stage.show, heard, &alarms) => return Err(died),
         }
     }
     client.shutdown().await;
@@ -240,10 +247,19 @@ async fn formed(show: &Show, http: &[SocketAddr]) -> Result<ClusterView, String>
 }
 
 /// Shows what nodes print; returns when one died unasked, with a text that says so.
-async fn listen_to_nodes(show: &Show, heard: &mut mpsc::UnboundedReceiver<NodeNews>) -> String {
+async fn listen_to_nodes(
+    show: &Show,
+    heard: &mut mpsc::UnboundedReceiver<NodeNews>,
+    alarms: &Alarms,
+) -> String {
     while let Some(news) = heard.recv().await {
         match news {
-            NodeNews::Line(line) => show.event(&line),
+            NodeNews::Line(line) => {
+                if let Some((_, name)) = line.split_once(ALARM) {
+                    alarms.borrow_mut().push(name.to_owned());
+                }
+                show.event(&line);
+            }
             NodeNews::Died(text) => return text,
         }
     }
@@ -291,24 +307,60 @@ async fn play(
     stage
         .show
         .event("every command is acknowledged; asking every aircraft for its state");
+    let before_kill = before_kill
+        .get()
+        .unwrap_or((replayed.acknowledged, replayed.took));
+    settle(
+        options,
+        stage,
+        &counts.into_inner(),
+        &replayed,
+        before_kill,
+        fault,
+    )
+    .await
+}
+
+/// Compares every aircraft with the file and tells how the run went.
+async fn settle(
+    options: &RunOptions,
+    stage: &Stage,
+    acknowledged: &[u32],
+    replayed: &Replayed,
+    undisturbed: (u64, Duration),
+    fault: Option<Recovery>,
+) -> Result<ExitCode, String> {
+    let input = &stage.input;
     let states = states(stage).await?;
-    let scanned = scan(input);
-    let comparison = Comparison::new(&input.tails, &scanned, &states, &counts.borrow());
+    let comparison = Comparison::new(&input.tails, &scan(input), &states, acknowledged);
     if let Some(file) = &options.report {
         report::write(file, &input.tails, &states)
             .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     }
-    let before_kill = before_kill
-        .get()
-        .unwrap_or((replayed.acknowledged, replayed.took));
-    let figures = figures(options, &replayed, &comparison, before_kill, fault);
+    let killed = fault.as_ref().map(|fault| fault.node.clone());
+    let false_alarm = |name: &&String| killed.as_ref() != Some(*name);
+    let figures = Figures {
+        kill: options.kill.name(),
+        nodes: options.nodes,
+        acknowledged: replayed.acknowledged,
+        retried: replayed.retried,
+        lost: comparison.lost,
+        counted_twice: comparison.counted_twice,
+        exact: comparison.is_exact(),
+        replay: replayed.took,
+        undisturbed,
+        p50: replayed.latencies.quantile(0.5),
+        p99: replayed.latencies.quantile(0.99),
+        slowest: replayed.latencies.max(),
+        false_alarms: stage.alarms.borrow().iter().filter(false_alarm).count(),
+        recovery: fault,
+    };
     stage.show.text(&format!("\n{comparison}\n{figures}"));
     if let Some(file) = &options.summary {
         add_line(file, &figures.to_json().to_string())
             .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     }
-    let lost_or_twice = comparison.lost + comparison.counted_twice > 0;
-    if comparison.is_exact() && !lost_or_twice {
+    if comparison.is_exact() && comparison.lost + comparison.counted_twice == 0 {
         Ok(ExitCode::SUCCESS)
     } else {
         Err("the cluster and the file differ".to_owned())
@@ -380,30 +432,6 @@ pub(crate) async fn state(stage: &Stage, tail: &str) -> Result<Tally, String> {
             }
             Err(_) => sleep(VIEW_EVERY / 10).await,
         }
-    }
-}
-
-fn figures(
-    options: &RunOptions,
-    replayed: &Replayed,
-    comparison: &Comparison,
-    before_kill: (u64, Duration),
-    fault: Option<Fault>,
-) -> Figures {
-    Figures {
-        kill: options.kill.name(),
-        nodes: options.nodes,
-        acknowledged: replayed.acknowledged,
-        retried: replayed.retried,
-        lost: comparison.lost,
-        counted_twice: comparison.counted_twice,
-        exact: comparison.is_exact(),
-        replay: replayed.took,
-        undisturbed: before_kill,
-        p50: replayed.latencies.quantile(0.5),
-        p99: replayed.latencies.quantile(0.99),
-        slowest: replayed.latencies.max(),
-        recovery: fault,
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Figures {
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
     pub(crate) slowest: Duration,
+    /// How often a node called a member unreachable that had not been killed.
+    pub(crate) false_alarms: usize,
     pub(crate) recovery: Option<Recovery>,
 }
 
@@ -67,6 +69,7 @@ impl Figures {
             "p50_ms": millis(self.p50),
             "p99_ms": millis(self.p99),
             "max_ms": millis(self.slowest),
+            "false_alarms": self.false_alarms,
             "recovery_s": recovery.map(|r| rounded(r.answered_after.as_secs_f64())),
             "shards_lost": recovery.map(|r| r.shards),
             "shards_given_s": recovery.map(|r| rounded(r.given_shards_after.as_secs_f64())),
@@ -85,30 +88,24 @@ impl fmt::Display for Figures {
             "throughput, whole replay",
             format!("{}/s", grouped(self.per_second() as u64)),
         )?;
-        if let Some(recovery) = &self.recovery {
+        if self.recovery.is_some() {
             let before = self.undisturbed_per_second() as u64;
-            row(
-                "throughput, before the kill",
-                format!("{}/s", grouped(before)),
-            )?;
-            row("latency p50", format!("{} ms", millis(self.p50)))?;
-            row("latency p99", format!("{} ms", millis(self.p99)))?;
-            row("latency slowest", format!("{} ms", millis(self.slowest)))?;
-            let answered = recovery.answered_after.as_secs_f64();
-            row(
-                &format!("{} shards answered after", recovery.shards),
-                format!("{answered:.2} s"),
-            )?;
-            let given = recovery.given_shards_after.as_secs_f64();
-            row(
-                &format!("{} given shards after", recovery.node),
-                format!("{given:.2} s"),
-            )
-        } else {
-            row("latency p50", format!("{} ms", millis(self.p50)))?;
-            row("latency p99", format!("{} ms", millis(self.p99)))?;
-            row("latency slowest", format!("{} ms", millis(self.slowest)))
+            let rate = format!("{}/s", grouped(before));
+            row("throughput, before the kill", rate)?;
         }
+        row("latency p50", format!("{} ms", millis(self.p50)))?;
+        row("latency p99", format!("{} ms", millis(self.p99)))?;
+        row("latency slowest", format!("{} ms", millis(self.slowest)))?;
+        row("false alarms", self.false_alarms.to_string())?;
+        if let Some(recovery) = &self.recovery {
+            let answered = recovery.answered_after.as_secs_f64();
+            let given = recovery.given_shards_after.as_secs_f64();
+            let shards = format!("{} shards answered after", recovery.shards);
+            row(&shards, format!("{answered:.2} s"))?;
+            let node = format!("{} given shards after", recovery.node);
+            row(&node, format!("{given:.2} s"))?;
+        }
+        Ok(())
     }
 }
 
@@ -159,6 +156,7 @@ mod tests {
             p50: Duration::from_micros(12_345),
             p99: Duration::from_millis(99),
             slowest: Duration::from_millis(3_500),
+            false_alarms: 0,
             recovery: Some(Recovery {
                 node: "node-2".into(),
                 shards: 43,
@@ -180,6 +178,7 @@ mod tests {
             "  throughput, before the kill      10,000/s\n",
             "  latency p50                      12.35 ms\n",
             "  latency p99                         99 ms\n",
+            "  false alarms                            0\n",
             "  43 shards answered after           3.46 s\n",
             "  node-2 given shards after          1.50 s\n",
         ] {
