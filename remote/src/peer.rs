@@ -175,9 +175,9 @@ impl Peer {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// From now on there is to be a connection, also while there is nothing to send.
-    pub(crate) fn keep(&self) {
-        self.lock().kept = true;
+    /// Whether there is to be a connection also while there is nothing to send.
+    pub(crate) fn keep(&self, kept: bool) {
+        self.lock().kept = kept;
         self.wake_if_apart();
     }
 

@@ -191,7 +191,14 @@ impl Remote {
     /// lost, also while there is nothing to send. For those who choose whom to ask by who is there.
     pub fn keep_connected(&self, addr: SocketAddr) {
         if let Some(peer) = self.core.peer(addr) {
-            peer.keep();
+            peer.keep(true);
+        }
+    }
+
+    /// Takes [`Remote::keep_connected`] back. A connection that is there stays.
+    pub fn release_connection(&self, addr: SocketAddr) {
+        if let Some(peer) = self.core.known_peer(addr) {
+            peer.keep(false);
         }
     }
 

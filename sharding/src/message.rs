@@ -3,7 +3,8 @@
 use crate::logic::epoch::Epoch;
 use crate::logic::region::ClaimAnswer;
 use crate::logic::view::View;
-use crate::wire::{self, ProtocolMessage};
+use crate::wire::{self, ProtocolMessage, Table};
+use otava_actor::ReplyTo;
 use otava_remote::{NodeId, RemoteMessage};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -28,6 +29,12 @@ pub(crate) enum Command<M> {
         message: M,
     },
     Protocol(ProtocolMessage),
+    /// A client wants the first table that is newer than this term and revision.
+    Follow {
+        newer_than: (u32, u64),
+        #[serde(with = "otava_remote::wire")]
+        reply_to: ReplyTo<Table>,
+    },
     /// From this region's own tasks; it has no wire form.
     #[serde(skip)]
     Local(Local),
@@ -69,7 +76,7 @@ impl<M> RegionMessage<M> {
     pub(crate) fn into_delivered(self) -> M {
         match self.0 {
             Command::Deliver { message, .. } => message,
-            Command::Protocol(_) | Command::Local(_) => {
+            Command::Follow { .. } | Command::Protocol(_) | Command::Local(_) => {
                 unreachable!("only deliveries are made by references to entities")
             }
         }

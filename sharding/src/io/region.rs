@@ -12,8 +12,8 @@ use crate::logic::region::{ClaimAnswer, Delivery, DropReason, Input, Output, Reg
 use crate::logic::view::View;
 use crate::message::{Command, Local, RegionMessage};
 use crate::store::{AllocationStore, ClaimError};
-use crate::wire::ProtocolMessage;
-use otava_actor::{Actor, ActorPath, Context, DeadLetterReason, Terminated, Time};
+use crate::wire::{ProtocolMessage, Table};
+use otava_actor::{Actor, ActorPath, Context, DeadLetterReason, ReplyTo, Terminated, Time};
 use otava_remote::{NodeId, Remote, RemoteMessage};
 use std::any::type_name;
 use std::convert::Infallible;
@@ -24,6 +24,11 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Refusals that are taken from the channel at once.
 const FENCES_BATCH: usize = 64;
+
+/// Clients that may wait for a new table at once; more are not answered and ask again.
+const FOLLOWERS_MAX: usize = 1_000;
+/// How long a client waits for a new table before it has to ask again.
+const FOLLOW_MAX: Duration = Duration::from_secs(10);
 
 /// Of a message, what the region's logic carries without looking at it.
 #[derive(Debug)]
@@ -44,6 +49,8 @@ pub(crate) struct RegionActor<A: Actor> {
     store: Arc<dyn AllocationStore>,
     /// How many claims may be under way.
     claims: Arc<Semaphore>,
+    /// How many clients may wait.
+    followers: Arc<Semaphore>,
     view: View,
     views: Option<watch::Receiver<View>>,
     fences: Option<mpsc::UnboundedReceiver<(u32, Epoch)>>,
@@ -86,6 +93,7 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
             peers: Peers::new(start.remote, start.name, start.config.buffer_max),
             store: start.store,
             claims: Arc::new(Semaphore::new(start.config.claims_max.max(1))),
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             view: View::empty(me.clone()),
             views: Some(start.views),
             fences: Some(fences),
@@ -95,6 +103,27 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
             counters: start.counters,
             me,
         }
+    }
+
+    /// Answers a client when there is a table that it does not know.
+    fn follow(&self, ctx: &Context<Self>, newer_than: (u32, u64), reply_to: ReplyTo<Table>) {
+        let Ok(place) = self.followers.clone().try_acquire_owned() else {
+            return;
+        };
+        let mut shown = self.shown.subscribe();
+        ctx.system().handle().spawn(async move {
+            let newer = |shown: &Shown| {
+                let table = shown.table.as_ref();
+                table.is_some_and(|table| (table.term, table.revision) > newer_than)
+            };
+            let waited = tokio::time::timeout(FOLLOW_MAX, shown.wait_for(newer)).await;
+            let table = waited.ok().and_then(|shown| shown.ok()?.table.clone());
+            if let Some(table) = table {
+                // The client may have gone.
+                let _ = reply_to.send(Table::clone(&table));
+            }
+            drop(place);
+        });
     }
 
     fn deliver(&mut self, ctx: &mut Context<Self>, hops: u8, parcel: Parcel<A::Msg>) {
@@ -394,6 +423,10 @@ impl<A: Actor<Msg: RemoteMessage>> Actor for RegionActor<A> {
                 self.pump(ctx);
                 self.count();
             }
+            Command::Follow {
+                newer_than,
+                reply_to,
+            } => self.follow(ctx, newer_than, reply_to),
             Command::Protocol(message) => {
                 self.protocol(ctx.now(), message);
                 self.settle(ctx);
