@@ -45,7 +45,7 @@ const EXIT_INTERRUPTED: u8 = 130;
 
 /// What the parts of a run share.
 pub(crate) struct Stage {
-    pub(crate) show: Show,
+    pub(crate) show: Rc<Show>,
     pub(crate) aircraft: EntityClient<Command>,
     pub(crate) input: Input,
     /// How many commands were acknowledged.
@@ -67,17 +67,28 @@ type Alarms = Rc<RefCell<Vec<String>>>;
 /// With a text for people; the nodes' logs are shown then, and the folder is kept.
 pub(crate) async fn run(options: RunOptions, input: Input) -> Result<ExitCode, String> {
     let total = input.departures.len() as u64;
-    let show = Show::new(total);
+    let show = Rc::new(Show::new(total));
     show.event(&describe(&input, &options));
     let (folder, temporary) = data_folder(&options)?;
     let (news, mut heard) = mpsc::unbounded_channel();
     let mut nodes = start_nodes(&options, &folder, &news)?;
+    let serving = Cell::new(false);
     let result = tokio::select! {
         biased;
-        result = on_stage(&options, input, show, &folder, &mut nodes, news, &mut heard) => result,
-        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        result = on_stage(&options, input, &show, &folder, &mut nodes, news, &mut heard, &serving) => {
+            result
+        }
+        () = interrupted(&serving) => Ok(ExitCode::from(EXIT_INTERRUPTED)),
     };
-    let left = leave_all(&mut nodes).await;
+    let alarms = Alarms::default();
+    let left = tokio::select! {
+        biased;
+        left = leave_all(&mut nodes) => left,
+        died = listen_to_nodes(&show, &mut heard, &alarms) => Err(died),
+    };
+    while let Ok(NodeNews::Line(line)) = heard.try_recv() {
+        show.event(&line);
+    }
     match (result, left) {
         (Ok(code), Ok(())) => {
             drop(temporary);
@@ -98,6 +109,16 @@ pub(crate) async fn run(options: RunOptions, input: Input) -> Result<ExitCode, S
             Err(text)
         }
     }
+}
+
+/// Waits for Ctrl-C, but not for the one that ends `--serve`.
+async fn interrupted(serving: &Cell<bool>) {
+    while tokio::signal::ctrl_c().await.is_ok() {
+        if !serving.get() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 fn describe(input: &Input, options: &RunOptions) -> String {
@@ -158,22 +179,27 @@ fn start_nodes(
 }
 
 /// Everything between the start of the nodes and their end.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "called once; each is a thing of its own"
+)]
 async fn on_stage(
     options: &RunOptions,
     input: Input,
-    show: Show,
+    show: &Rc<Show>,
     folder: &Path,
     nodes: &mut [NodeProcess],
     news: mpsc::UnboundedSender<NodeNews>,
     heard: &mut mpsc::UnboundedReceiver<NodeNews>,
+    serving: &Cell<bool>,
 ) -> Result<ExitCode, String> {
     let http: Vec<_> = nodes.iter().map(NodeProcess::http).collect();
     let contacts: Vec<_> = nodes.iter().map(NodeProcess::listen).collect();
     let alarms = Alarms::default();
     let view = tokio::select! {
         biased;
-        view = formed(&show, &http) => view?,
-        died = listen_to_nodes(&show, heard, &alarms) => return Err(died),
+        view = formed(show, &http) => view?,
+        died = listen_to_nodes(show, heard, &alarms) => return Err(died),
     };
     let credentials = Credentials::development(&folder.join("authority"), "parent")
         .map_err(|error| format!("no certificate for the parent: {error}"))?;
@@ -184,7 +210,7 @@ async fn on_stage(
         .map_err(|error| format!("cannot reach the aircraft: {error}"))?;
     let (acknowledged, counted) = watch::channel(0);
     let stage = Stage {
-        show,
+        show: show.clone(),
         aircraft,
         input,
         acknowledged: counted,
@@ -199,6 +225,7 @@ async fn on_stage(
         died = listen_to_nodes(&stage.show, heard, &alarms) => return Err(died),
     };
     if options.serve {
+        serving.set(true);
         for (node, http) in nodes.iter().zip(&stage.http) {
             stage
                 .show

@@ -13,20 +13,24 @@ use tempfile::TempDir;
 /// Everything that is waited for has to happen by then.
 const SOON: Duration = Duration::from_secs(60);
 
-/// The example's program. A whole `cargo test` has built it already; a run of this file alone has not.
 pub(crate) fn flights() -> Command {
+    example("flights")
+}
+
+/// An example's program. A whole `cargo test` has built it already; a run of this file alone has not.
+pub(crate) fn example(name: &str) -> Command {
     static BUILT: Once = Once::new();
     BUILT.call_once(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--locked", "--workspace", "--example", "flights"]);
+        build.args(["build", "--locked", "--workspace", "--examples"]);
         let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status();
-        assert!(built.unwrap().success(), "the example does not build");
+        assert!(built.unwrap().success(), "the examples do not build");
     });
-    // target/debug/deps/it-.. -> target/debug/examples/flights
+    // target/debug/deps/it-.. -> target/debug/examples/..
     let mut folder = std::env::current_exe().unwrap();
     folder.pop();
     folder.pop();
-    let program = format!("flights{}", std::env::consts::EXE_SUFFIX);
+    let program = format!("{name}{}", std::env::consts::EXE_SUFFIX);
     let mut command = Command::new(folder.join("examples").join(program));
     command.stdin(Stdio::null());
     command
@@ -149,7 +153,12 @@ fn formed(view: &Value, count: usize) -> Option<()> {
 }
 
 /// One request; `None` when nobody answers whole.
-fn http(to: SocketAddr, method: &str, path: &str, body: Option<&Value>) -> Option<(u16, String)> {
+pub(crate) fn http(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(to).ok()?;
     send_request(&mut stream, method, path, body).ok()?;
     read_answer(stream)

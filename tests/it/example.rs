@@ -1,11 +1,13 @@
 //! Proves: the example `flights` ends exact over a killed node, and refuses wrong input by name.
 
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::cluster::flights;
+use crate::cluster::{example, flights, http};
 
 const HEADER: &str = "dest,distance,year,month,day,sched_dep_time,dep_delay,arr_delay,carrier,flight,tailnum,origin\n";
 
@@ -70,6 +72,62 @@ fn a_small_file_ends_exact_although_the_coordinator_is_killed() {
     // 588 rows with a tail number; every tenth of all 600 is cancelled, every tenth diverted.
     assert_eq!((sum(1), sum(2)), (528, 60));
     assert_eq!((sum(3), sum(4)), (528 * 100, -3 * (528 - 60)));
+}
+
+/// The first program of the README: run twice, it finds its balance again.
+#[test]
+fn the_account_of_the_readme_remembers() {
+    let folder = TempDir::new().unwrap();
+    for balance in ["alice has 5", "alice has 10"] {
+        let output = example("account")
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{errors}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), balance);
+    }
+}
+
+/// `--serve` keeps the nodes up, each answering HTTP, until Ctrl-C; then all leave, status 0.
+#[cfg(unix)]
+#[test]
+fn serve_ends_in_order_with_ctrl_c() {
+    let folder = TempDir::new().unwrap();
+    let file = small_file(folder.path());
+    let mut child = flights()
+        .args(["--serve", "--kill", "NONE", "--nodes", "2", "--input"])
+        .arg(&file)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = |text: &str| {
+        let line = lines.find(|line| line.as_ref().unwrap().contains(text));
+        line.unwrap_or_else(|| panic!("it never said {text:?}"))
+            .unwrap()
+    };
+    let line = said("answers at http://");
+    let address = line
+        .split("http://")
+        .nth(1)
+        .unwrap()
+        .split('/')
+        .next()
+        .unwrap();
+    said("Ctrl-C ends this");
+    let (status, body) = http(address.parse().unwrap(), "GET", "/aircraft/N5", None).unwrap();
+    assert_eq!(status, 200, "{body}");
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    said("node-1 has left");
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
