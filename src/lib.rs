@@ -5,55 +5,21 @@
 //! that moves when nodes come, go or fail.
 //!
 //! ```no_run
-//! use otava::prelude::*;
-//!
-//! #[derive(Default)]
-//! struct Account(u64);
-//!
-//! #[derive(Deserialize, Serialize)]
-//! enum Command {
-//!     Deposit(u64, #[serde(with = "otava::wire")] ReplyTo<u64>),
-//! }
-//!
-//! impl RemoteMessage for Command {
-//!     const NAME: &'static str = "bank.Command";
-//! }
-//!
-//! impl EventSourced for Account {
-//!     type Command = Command;
-//!     type Event = u64;
-//!     type Snapshot = ();
-//!     const EVENT_TAG: &'static str = "bank.Deposited";
-//!     const EVENT_VERSION: u16 = 1;
-//!
-//!     fn handle(&self, Command::Deposit(amount, reply_to): Command) -> Effect<Self> {
-//!         Effect::persist(amount).reply_with(reply_to, |account: &Self| account.0)
-//!     }
-//!
-//!     fn apply(&mut self, amount: &u64) {
-//!         self.0 += amount;
-//!     }
-//! }
-//!
-//! impl PersistentEntity for Account {
-//!     const KIND: &'static str = "account";
-//!
-//!     fn create(_id: &str) -> Self {
-//!         Self::default()
-//!     }
-//! }
-//!
-//! #[tokio::main]
-//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let node = Node::builder("bank", "node-1").data("/tmp/bank").start().await?;
-//!     let accounts = node.entities::<Account>(EntityOptions::default())?;
-//!     node.join().await?;
-//!     let balance = accounts.entity("alice").ask(|r| Command::Deposit(5, r)).await?;
-//!     println!("durable: {balance}");
-//!     node.leave().await;
-//!     Ok(())
-//! }
+//! # use otava::prelude::*;
+//! # #[derive(Deserialize, Serialize)]
+//! # struct Deposit(u64, #[serde(with = "otava::wire")] ReplyTo<u64>);
+//! # impl RemoteMessage for Deposit { const NAME: &'static str = "bank.Deposit"; }
+//! # async fn run<Account: PersistentEntity<Command = Deposit>>() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = Node::builder("bank", "node-1").data("/var/lib/bank").start().await?;
+//! let accounts = node.entities::<Account>(EntityOptions::default())?;
+//! node.join().await?;
+//! let balance = accounts.entity("alice").ask(|reply_to| Deposit(5, reply_to)).await?;
+//! # Ok(())
+//! # }
 //! ```
+//!
+//! The whole program is `examples/account.rs`; everything at work, with processes that are killed, is
+//! `examples/flights/`.
 //!
 //! # The map
 //! | module or crate | decides or owns |

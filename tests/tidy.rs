@@ -541,6 +541,17 @@ fn the_map_names_every_source_folder() {
     ));
 }
 
+#[test]
+fn the_program_in_the_readme_is_the_example() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let example = fs::read_to_string(root().join("examples/account.rs")).unwrap();
+    let program = &example[example.find("use otava::prelude::*;").unwrap()..];
+    assert!(
+        readme.contains(program.trim_end()),
+        "README.md: its program is not examples/account.rs, which is tested"
+    );
+}
+
 // --- the rules themselves must be able to fail ---
 
 fn complaints_of(rule: impl Fn(&Source, &mut Complaints), path: &str, text: &str) -> usize {
