@@ -309,10 +309,8 @@ async fn story(seed: u64, with_client: bool) -> (Vec<String>, Vec<Vec<u64>>) {
         let pause = story.millis(100, 2_000);
         sleep(pause).await;
         let step = story.next();
-        story
-            .fleet
-            .world
-            .note(&format!("-- {step:?} of {:?}", story.numbers()));
+        let what = format!("-- {step:?} of {:?}", story.numbers());
+        story.fleet.world.note(&what);
         story.take(step).await;
         story.fleet.settled().await;
     }

@@ -119,6 +119,17 @@ impl World {
     }
 }
 
+/// A story that fails is told.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(log) = self.log.lock()
+        {
+            println!("{}", log.join("\n"));
+        }
+    }
+}
+
 /// Waits until `node` sees exactly `up` members up, all reachable and agreed on.
 pub(crate) async fn settled(node: &Node, up: usize) {
     let mut states = node.cluster().subscribe();

@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, watch};
 pub(crate) fn follow(cluster: &Cluster) -> watch::Receiver<View> {
     let mut members = Members {
         view: View::empty(cluster.me().clone()),
-        is_downed: false,
+        is_out: false,
         gone_order: VecDeque::new(),
     };
     let states = cluster.subscribe();
@@ -35,12 +35,14 @@ async fn run(
             biased;
             () = views.closed() => return,
             event = events.recv() => match event {
-                Ok(ClusterEvent::SelfDowned) => members.is_downed = true,
+                Ok(ClusterEvent::SelfDowned) => members.is_out = true,
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => continue,
                 Err(broadcast::error::RecvError::Closed) => ended = true,
             },
             changed = states.changed() => ended = changed.is_err(),
         }
+        // Who is no member, or no longer, has no right to host anything.
+        members.is_out |= ended;
         members.look(&states.borrow_and_update());
         views.send_if_modified(|view| {
             let changed = *view != members.view;
@@ -53,7 +55,7 @@ async fn run(
 /// What was seen last.
 struct Members {
     view: View,
-    is_downed: bool,
+    is_out: bool,
     /// Who is gone, in the order of their going.
     gone_order: VecDeque<NodeId>,
 }
@@ -83,7 +85,7 @@ impl Members {
         for node in gone {
             self.bury(node);
         }
-        if self.is_downed {
+        if self.is_out {
             self.view.gone.insert(self.view.me.clone());
         }
         let unreachable = state.unreachable.iter();

@@ -485,7 +485,8 @@ impl<D> Region<D> {
 
     /// Whether what has no home now will not get one while this region lives.
     fn is_hopeless(&self) -> bool {
-        self.is_out() || (self.differs && self.table.is_none())
+        let nobody_known = self.view.hosts.is_empty() && !self.view.gone.contains(&self.view.me);
+        (self.is_out() && !nobody_known) || (self.differs && self.table.is_none())
     }
 
     fn set(&mut self, shard: u32, epoch: Epoch, state: State) {
