@@ -246,10 +246,12 @@ impl Exports {
             .flatten()
     }
 
-    /// Closes the ports of questions that went to a run of a node which is gone.
-    pub(crate) fn close_ports_of(&self, addr: SocketAddr, incarnation: u64) {
+    /// Closes the ports of questions that went to a run of a node which is gone; of those to
+    /// whichever run is there, if it was the `present` one.
+    pub(crate) fn close_ports_of(&self, addr: SocketAddr, incarnation: u64, present: bool) {
         let of_it = |port: &Port| {
-            port.asked.addr == addr && port.asked.incarnation.is_none_or(|i| i == incarnation)
+            let asked = port.asked.incarnation;
+            port.asked.addr == addr && asked.map_or(present, |asked| asked == incarnation)
         };
         self.close_ports_where(of_it);
     }

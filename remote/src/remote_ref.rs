@@ -205,7 +205,7 @@ impl<M: RemoteMessage> RemoteTarget<M> for RemoteRef<M> {
 
     fn unwatch(&self, watcher: WatcherId) {
         if let Some(peer) = self.peer.get() {
-            peer.unwatch(&self.core, &self.target, watcher);
+            peer.unwatch(&self.core, &self.address, &self.target, watcher);
         }
     }
 

@@ -210,7 +210,10 @@ impl Driver {
     async fn serve(&mut self, mut link: Link) -> Option<Link> {
         let node = link.node.clone();
         self.pause = self.core.config.redial_min;
-        self.peer.connected(&self.core, &node);
+        if !self.peer.connected(&self.core, &node) {
+            link.connection.close("quarantined");
+            return None;
+        }
         self.core.emit(RemoteEvent::Connected(node.clone()));
         tracing::debug!(%node, "connected");
         let connection = link.connection.clone();

@@ -7,3 +7,4 @@ mod network;
 mod nodes;
 mod tls;
 mod virtual_net;
+mod watches;
