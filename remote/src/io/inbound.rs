@@ -12,6 +12,7 @@ use crate::wire::in_scope;
 use crate::wire_format::{ExportId, Frame, Target};
 use bytes::Bytes;
 use otava_actor::{ActorPath, DeadLetterReason};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Frames that are handled before other tasks have their turn.
@@ -65,7 +66,9 @@ impl Inbound {
                     return Err(LaneFault::Peer("a control message is too large".to_owned()));
                 }
                 match self.core.handler(Channel(channel)) {
-                    Some(handler) => handler(&self.node, payload),
+                    Some(handler) => {
+                        self.guarded(|| handler(&self.node, payload));
+                    }
                     None => {
                         self.count_undelivered(format_args!("nobody listens on channel {channel}"))
                     }
@@ -116,11 +119,14 @@ impl Inbound {
             return;
         };
         let from = Address::Exactly(self.node.clone());
-        let (delivered, _) = in_scope(&self.core, from, || exported.deliver(tag, payload));
+        let delivered = self.guarded(|| {
+            let (delivered, _) = in_scope(&self.core, from, || exported.deliver(tag, payload));
+            delivered
+        });
         match delivered {
-            Ok(()) => {}
-            Err(Undelivered::Refused) => self.core.counters.undelivered.add(1),
-            Err(error) => {
+            Some(Ok(())) | None => {}
+            Some(Err(Undelivered::Refused)) => self.core.counters.undelivered.add(1),
+            Some(Err(error)) => {
                 self.count_undelivered(format_args!("{}: {error}", exported.path()));
             }
         }
@@ -129,18 +135,36 @@ impl Inbound {
     fn answer(&self, port: ExportId, payload: Bytes) {
         let from = Address::Exactly(self.node.clone());
         let exports = &self.core.exports;
-        let (answered, _) = in_scope(&self.core, from, || {
-            exports.answer(self.node.addr, port, &payload)
+        let answered = self.guarded(|| {
+            let (answered, _) = in_scope(&self.core, from, || {
+                exports.answer(self.node.addr, port, &payload)
+            });
+            answered
         });
         match answered {
-            Ok(true) => {}
-            Ok(false) => {
+            Some(Ok(true)) | None => {}
+            Some(Ok(false)) => {
                 let path = ActorPath::new(format!("{}/(reply port)", self.core.id));
                 let letters = self.core.system.dead_letters();
                 letters.report(&path, DeadLetterReason::LateReply, "(not known)");
             }
-            Err(error) => self.count_undelivered(format_args!("an answer: {error}")),
+            Some(Err(error)) => self.count_undelivered(format_args!("an answer: {error}")),
         }
+    }
+
+    /// Calls code of the program: a handler, or what reads a message. If it panics, what it was
+    /// called for counts as not delivered, and the connection goes on: `None`.
+    fn guarded<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
+        // Whatever the call touched is the program's own, or consumed.
+        let panic = match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(result) => return Some(result),
+            Err(panic) => panic,
+        };
+        let words = panic.downcast_ref::<&str>().copied();
+        let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let words = words.unwrap_or("(no words)");
+        self.count_undelivered(format_args!("what should take it panicked: {words}"));
+        None
     }
 
     /// Counts what did not reach anybody; logs the first, and then ever fewer of them.

@@ -5,6 +5,7 @@ mod authority;
 mod cuts;
 mod network;
 mod nodes;
+mod references;
 mod tls;
 mod virtual_net;
 mod watches;
