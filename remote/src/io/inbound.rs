@@ -3,7 +3,8 @@
 use crate::config::RemoteConfig;
 use crate::core::Core;
 use crate::exports::Undelivered;
-use crate::io::lanes::{CONTROL_LANE, FrameReader, LaneFault};
+use crate::io::lanes::{CONTROL_LANE, FrameReader, LaneFault, is_lane};
+use crate::network::LaneReader;
 use crate::node_id::NodeId;
 use crate::peer::Peer;
 use crate::remote::Channel;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use otava_actor::{ActorPath, DeadLetterReason};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Frames that are handled before other tasks have their turn.
 const TURN_FRAMES: u32 = 64;
@@ -33,7 +35,34 @@ pub(crate) enum LaneEnd {
     Goodbye,
 }
 
+/// The numbers of the lanes that the peer has opened in one connection, a bit each.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OpenedLanes(Arc<AtomicU16>);
+
+impl OpenedLanes {
+    /// Notes a lane; `false` if it may not be opened, or was before.
+    fn note(&self, lane: u8) -> bool {
+        let bit = 1_u16.checked_shl(u32::from(lane)).unwrap_or(0);
+        let new = self.0.fetch_or(bit, Ordering::Relaxed) & bit == 0;
+        lane != CONTROL_LANE && is_lane(lane) && new
+    }
+}
+
 impl Inbound {
+    /// Reads which lane it is, then its frames.
+    pub(crate) async fn begin_lane(
+        self,
+        lane: Box<dyn LaneReader>,
+        opened: OpenedLanes,
+    ) -> Result<LaneEnd, LaneFault> {
+        let reader = FrameReader::begin(lane).await?;
+        let lane = reader.lane();
+        if !opened.note(lane) {
+            return Err(LaneFault::Peer(format!("lane {lane} may not be opened")));
+        }
+        self.read_lane(reader).await
+    }
+
     /// Handles the frames of a lane, in order, until it ends.
     pub(crate) async fn read_lane(self, mut reader: FrameReader) -> Result<LaneEnd, LaneFault> {
         reader.allow(self.core.config.frame_bytes_max);
@@ -81,10 +110,7 @@ impl Inbound {
             }
             Frame::Flushed { token } => self.peer.take_flushed(&self.core, token),
             Frame::SystemAck { seq } => self.peer.take_ack(self.core.system.now(), run, seq),
-            Frame::Goodbye => {
-                self.peer.left(&self.core, run);
-                return Ok(Some(LaneEnd::Goodbye));
-            }
+            Frame::Goodbye => return Ok(Some(LaneEnd::Goodbye)),
             other => return Err(unexpected(&other)),
         }
         Ok(None)

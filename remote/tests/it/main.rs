@@ -3,8 +3,11 @@
 
 mod authority;
 mod cuts;
+mod ends;
+mod hostile;
 mod network;
 mod nodes;
+mod random;
 mod references;
 mod tls;
 mod virtual_net;
