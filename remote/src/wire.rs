@@ -94,7 +94,7 @@ fn with_scope<T>(run: impl FnOnce(&mut Scope) -> Result<T, WireError>) -> Result
 /// Runs `run` inside a scope. Returns also the ports that were opened in it.
 ///
 /// Scopes nest: a message may be sent while another one is encoded. A panic in `run` leaves no scope
-/// behind.
+/// behind, and no port.
 pub(crate) fn in_scope<T>(
     core: &Arc<Core>,
     peer: Address,
@@ -103,7 +103,9 @@ pub(crate) fn in_scope<T>(
     struct Restore(Option<Scope>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            SCOPE.set(self.0.take());
+            if let Some(scope) = SCOPE.replace(self.0.take()) {
+                scope.core.close_ports(scope.peer.addr(), &scope.ports);
+            }
         }
     }
     let scope = Scope {
