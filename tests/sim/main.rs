@@ -5,7 +5,10 @@
     reason = "a failed test is meant to panic, and prints its seed"
 )]
 
+mod checks;
 mod counter;
 mod entities;
+mod fleet;
 mod membership;
+mod random;
 mod world;

@@ -1,7 +1,7 @@
 //! World: five nodes of one cluster in one process, on a network that can be cut, with one journal.
 
 use otava::{
-    ClusterConfig, ClusterEvent, Dissemination, Journal, MemoryJournal, Node, VirtualWorld,
+    ClusterConfig, ClusterEvent, Dissemination, Journal, MemoryJournal, Node, Time, VirtualWorld,
 };
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -28,10 +28,14 @@ pub(crate) fn addr(node: u16) -> SocketAddr {
 /// What happened, in order, with the virtual time and the node that saw it.
 pub(crate) type Log = Arc<Mutex<Vec<String>>>;
 
+/// The same for programs: when, seen by whom, what.
+pub(crate) type Events = Arc<Mutex<Vec<(Time, String, ClusterEvent)>>>;
+
 pub(crate) struct World {
     pub(crate) net: VirtualWorld,
     pub(crate) journal: Arc<MemoryJournal>,
     pub(crate) log: Log,
+    pub(crate) events: Events,
     seed: u64,
     seeds: Vec<SocketAddr>,
     started: u64,
@@ -45,6 +49,7 @@ impl World {
             net,
             journal: Arc::new(MemoryJournal::new()),
             log: Log::default(),
+            events: Events::default(),
             seed,
             seeds: (1..=seeds).map(addr).collect(),
             started: 0,
@@ -74,14 +79,20 @@ impl World {
     /// Writes down what `node` sees of the cluster.
     fn follow(&self, node: &Node) {
         let mut events = node.cluster().events();
-        let (log, name) = (self.log.clone(), node.id().name.clone());
+        let (log, all, name) = (
+            self.log.clone(),
+            self.events.clone(),
+            node.id().name.clone(),
+        );
         let system = node.system().clone();
         tokio::spawn(async move {
             while let Ok(event) = events.recv().await {
                 let last = event == ClusterEvent::SelfDowned;
-                log.lock()
-                    .unwrap()
-                    .push(format!("{} {name} {event:?}", system.now()));
+                let now = system.now();
+                let line = format!("{now} {name} {event:?}");
+                log.lock().unwrap().push(line);
+                let seen = (now, name.to_string(), event);
+                all.lock().unwrap().push(seen);
                 if last {
                     break;
                 }
