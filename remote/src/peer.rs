@@ -21,7 +21,7 @@ use crate::node_id::NodeId;
 use crate::outbox::Outbox;
 use crate::remote::RemoteEvent;
 use crate::remote_ref::Address;
-use crate::watches::{Watch, Watches};
+use crate::watches::{Watch, Watched, Watches};
 use crate::wire_format::{ExportId, Frame, SystemMessage, Target};
 use otava_actor::{ActorPath, Ended, Terminated, Time, Watcher, WatcherId, Watching};
 use std::collections::BTreeMap;
@@ -31,9 +31,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
 
 pub(crate) use crate::io::lanes::Incoming;
-
-/// Actors of this node that one peer may watch at once; one more breaks the protocol.
-const WATCHED_MAX: usize = 1_000_000;
 
 pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
@@ -62,8 +59,8 @@ struct Relation {
     inbound: SystemIn,
     /// What this node watches over there.
     watches: Watches,
-    /// What the peer watches here. `None`: just being registered.
-    watched: BTreeMap<u64, Option<Watching>>,
+    /// What the peer watches here.
+    watched: Watched,
     /// Ends that the peer is told of once it has read what was sent before them.
     ends: BTreeMap<u64, PendingEnd>,
     next_end: u64,
@@ -111,7 +108,7 @@ impl Peer {
                 out: SystemOut::new(config.system_resend, config.system_messages_max),
                 inbound: SystemIn::default(),
                 watches: Watches::default(),
-                watched: BTreeMap::new(),
+                watched: Watched::default(),
                 ends: BTreeMap::new(),
                 next_end: 0,
             }),
@@ -424,7 +421,7 @@ impl Peer {
                 true
             }
             SystemMessage::Unwatch { watch } => {
-                let watching = self.lock().watched.remove(&watch);
+                let watching = self.lock().watched.remove(watch);
                 drop(watching);
                 true
             }
@@ -440,10 +437,9 @@ impl Peer {
         };
         {
             let mut relation = self.lock();
-            if relation.watched.len() >= WATCHED_MAX {
+            let Ok(before) = relation.watched.begin(watch, target) else {
                 return false;
-            }
-            let before = relation.watched.insert(watch, None);
+            };
             drop(relation);
             // Unlocked: it takes a callback back.
             drop(before);
@@ -454,7 +450,7 @@ impl Peer {
             let (Some(peer), Some(core)) = (peer.upgrade(), for_callback.upgrade()) else {
                 return;
             };
-            let watching = peer.lock().watched.remove(&watch);
+            let watching = peer.lock().watched.remove(watch);
             if watching.is_some() {
                 peer.send_end(&core, watch, news.reason);
             }
@@ -463,14 +459,9 @@ impl Peer {
                 watching.detach();
             }
         }));
-        let mut relation = self.lock();
-        match relation.watched.get_mut(&watch) {
-            Some(place) => *place = Some(watching),
-            None => {
-                drop(relation);
-                drop(watching);
-            }
-        }
+        // Unlocked too, what is not kept.
+        let over = self.lock().watched.began(watch, watching);
+        drop(over);
         true
     }
 
@@ -586,8 +577,7 @@ impl Relation {
         let config = &core.config;
         self.out = SystemOut::new(config.system_resend, config.system_messages_max);
         self.inbound = SystemIn::default();
-        news.unwatched
-            .extend(std::mem::take(&mut self.watched).into_values());
+        news.unwatched.extend(self.watched.take_all());
         self.ends.clear();
     }
 

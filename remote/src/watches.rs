@@ -1,12 +1,12 @@
-//! Watches: what this node watches at one peer, by the number that the peer knows and by target.
+//! Watches: what this node watches at one peer, and what that peer watches here.
 
 use crate::node_id::NodeId;
 use crate::remote_ref::Address;
 use crate::wire_format::{ExportId, SystemMessage, Target};
-use otava_actor::{ActorPath, Ended, Terminated, Watcher, WatcherId};
+use otava_actor::{ActorPath, Ended, Terminated, Watcher, WatcherId, Watching};
 use std::collections::BTreeMap;
 
-/// All watches of one peer. The peer is told of each once, however many watchers it has.
+/// What this node watches at one peer, by the number that the peer knows and by target. The peer is told of each once, however many watchers it has.
 #[derive(Default)]
 pub(crate) struct Watches {
     by_number: BTreeMap<u64, Watch>,
@@ -127,5 +127,67 @@ impl Watch {
         let Self { path, uid, .. } = self;
         let watchers = self.watchers.into_iter();
         watchers.map(move |watcher| (watcher, Terminated::new(path.clone(), uid, reason)))
+    }
+}
+
+/// What a peer watches here, by its numbers.
+#[derive(Default)]
+pub(crate) struct Watched {
+    /// `None`: just being registered.
+    by_number: BTreeMap<u64, (Target, Option<Watching>)>,
+    of_target: BTreeMap<Target, usize>,
+}
+
+/// A peer watches more than it may.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct TooManyWatched;
+
+impl Watched {
+    /// Actors of this node that one peer may watch at once.
+    const MAX: usize = 1_000_000;
+    /// Watches of one actor that a peer may hold. It needs one for each way of addressing it; and
+    /// registering with an actor takes the longer the more watch it.
+    const OF_TARGET_MAX: usize = 16;
+
+    /// Makes room for a watch. Returns what had its number before, to be dropped unlocked.
+    pub(crate) fn begin(
+        &mut self,
+        number: u64,
+        target: &Target,
+    ) -> Result<Option<Watching>, TooManyWatched> {
+        let before = self.remove(number).flatten();
+        let of_target = self.of_target.get(target).copied().unwrap_or_default();
+        if self.by_number.len() >= Self::MAX || of_target >= Self::OF_TARGET_MAX {
+            return Err(TooManyWatched);
+        }
+        self.of_target.insert(target.clone(), of_target + 1);
+        self.by_number.insert(number, (target.clone(), None));
+        Ok(before)
+    }
+
+    /// Keeps the registration of a watch that was begun; returns it if the watch is over already.
+    pub(crate) fn began(&mut self, number: u64, watching: Watching) -> Option<Watching> {
+        match self.by_number.get_mut(&number) {
+            Some((_, place)) => place.replace(watching),
+            None => Some(watching),
+        }
+    }
+
+    /// Takes a watch out; `None` if there is none of this number.
+    pub(crate) fn remove(&mut self, number: u64) -> Option<Option<Watching>> {
+        let (target, watching) = self.by_number.remove(&number)?;
+        if let Some(count) = self.of_target.get_mut(&target) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_target.remove(&target);
+            }
+        }
+        Some(watching)
+    }
+
+    /// Takes all out.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Option<Watching>> + use<> {
+        let Self { by_number, .. } = std::mem::take(self);
+        by_number.into_values().map(|(_, watching)| watching)
     }
 }
