@@ -6,7 +6,7 @@ use bytes::Bytes;
 use otava_actor::testkit::TestProbe;
 use otava_actor::{ActorRef, Rng};
 use otava_remote::{
-    Connection, LaneReader, LaneWriter, Network as _, VirtualNetwork, VirtualWorld,
+    Connection, LaneReader, LaneWriter, Network as _, NodeId, VirtualNetwork, VirtualWorld,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -445,5 +445,31 @@ async fn half_open_handshakes_hold_up_nobody() {
     let left = timeout(SECOND, silent[0].0.closed()).await;
     assert!(left.is_ok());
     scene.world.heal_all();
+    scene.check("after").await;
+}
+
+/// X9: a question names nobody but its sender as the one who waits: else this node would call
+/// whomever a peer names.
+#[tokio::test(start_paused = true)]
+async fn an_answer_goes_to_nobody_but_the_asker() {
+    let scene = Scene::new(7);
+    scene.check("before").await;
+    let third = scene.world.network(addr(99), "third");
+    let raw = scene.welcomed().await;
+    let mut lane = lane(&raw.connection, 1).await;
+    let asker = NodeId::new("third", addr(99), 7);
+    let get = otava_remote::encode(&(1_u32, Some(asker), 5_u128, None::<Duration>)).unwrap();
+    let before = scene.undelivered();
+    write(&mut lane, &message(COUNTER, tag_of_command(), &get)).await;
+    assert!(timeout(SECOND, third.accept()).await.is_err());
+    assert_eq!(scene.undelivered(), before + 1);
+    // The same without a name is answered.
+    let get = otava_remote::encode(&(1_u32, None::<NodeId>, 5_u128, None::<Duration>)).unwrap();
+    write(&mut lane, &message(COUNTER, tag_of_command(), &get)).await;
+    let mut answers = raw.connection.accept_lane().await.unwrap();
+    let mut got = Vec::new();
+    while got.len() < 8 {
+        got.extend_from_slice(&answers.read(1_000).await.unwrap().unwrap());
+    }
     scene.check("after").await;
 }

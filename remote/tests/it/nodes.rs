@@ -66,8 +66,7 @@ impl Actor for Counter {
             Command::Stop => ctx.stop_self(),
             Command::Blob(bytes) => self.0 += bytes.len() as u64,
             Command::Wait(reply_to) => {
-                tokio::time::sleep(Duration::from_secs(3)).await;
-                let _ = reply_to.send(self.0);
+                ctx.timer_once("wait", Duration::from_secs(3), Command::Get(reply_to));
             }
         }
         Ok(())
