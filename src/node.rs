@@ -13,7 +13,7 @@
 use crate::entity::{EntityOptions, PersistentEntity, start_entities};
 use futures_util::future::{BoxFuture, join_all};
 use otava_actor::ActorSystem;
-use otava_cluster::{Cluster, ClusterConfig, ClusterState, JoinError};
+use otava_cluster::{Cluster, ClusterConfig, ClusterState, JoinError, LeaveError};
 use otava_persistence::{Journal, SqliteConfig, SqliteJournal};
 use otava_remote::{Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig};
 use otava_sharding::{Entities, HandOverError};
@@ -25,6 +25,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// A member of a cluster that hosts actors and sharded entities. A handle, cheap to clone.
+///
+/// A node lives until it has left ([`Node::leave`]), was put down, or its tokio runtime ends; it goes on
+/// when the last handle is dropped, as a task of tokio does.
 ///
 /// # Examples
 /// ```no_run
@@ -86,7 +89,7 @@ impl Node {
             cluster: cluster.to_owned(),
             name: name.to_owned(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            seeds: Vec::new(),
+            seeds: None,
             data: None,
             credentials: None,
             journal: None,
@@ -166,11 +169,8 @@ impl Node {
         let node = self.clone();
         self.inner.system.handle().spawn(async move {
             if node.begin_end() {
-                node.hand_over().await;
-                if let Err(error) = node.inner.cluster.finish_leave().await {
-                    tracing::warn!(%error, "left without the others' agreement");
-                }
-                node.end(Ended::Left).await;
+                let how = node.part().await;
+                node.end(how).await;
             }
         });
         self.ended().await
@@ -187,7 +187,8 @@ impl Node {
         known.ok().and_then(|how| *how).unwrap_or(Ended::Left)
     }
 
-    /// Waits until the node has ended; SIGTERM and Ctrl-C let it leave.
+    /// Waits until the node has ended; SIGTERM and Ctrl-C let it leave. Further signals change nothing:
+    /// leaving takes [`NodeBuilder::hand_over_within`] and some seconds at most.
     ///
     /// # Cancel safety
     /// Dropped, it no longer listens to signals.
@@ -202,6 +203,25 @@ impl Node {
     /// Whether the caller is the one to end the node.
     fn begin_end(&self) -> bool {
         !std::mem::replace(&mut *lock(&self.inner.ending), true)
+    }
+
+    /// Hands over and leaves the cluster, for as long as the cluster counts this node as a member.
+    async fn part(&self) -> Ended {
+        tokio::select! {
+            biased;
+            () = self.inner.cluster.downed() => {
+                let node = self.id();
+                tracing::error!(%node, "put down while it was leaving: it stops");
+                return Ended::Downed;
+            }
+            () = self.hand_over() => {}
+        }
+        match self.inner.cluster.finish_leave().await {
+            Ok(()) => return Ended::Left,
+            Err(LeaveError::Downed) => return Ended::Downed,
+            Err(error) => tracing::warn!(%error, "left without the others' agreement"),
+        }
+        Ended::Left
     }
 
     async fn hand_over(&self) {
@@ -279,7 +299,7 @@ pub struct NodeBuilder {
     cluster: String,
     name: String,
     listen: SocketAddr,
-    seeds: Vec<SocketAddr>,
+    seeds: Option<Vec<SocketAddr>>,
     data: Option<PathBuf>,
     credentials: Option<Credentials>,
     journal: Option<Arc<dyn Journal>>,
@@ -298,9 +318,9 @@ impl NodeBuilder {
     }
 
     /// The nodes to join through. The first of them forms the cluster if no other answers. Default:
-    /// none, so this node forms a cluster of its own.
+    /// those of [`NodeBuilder::cluster_config`]; without any this node forms a cluster of its own.
     pub fn seeds(mut self, seeds: impl IntoIterator<Item = SocketAddr>) -> Self {
-        self.seeds = seeds.into_iter().collect();
+        self.seeds = Some(seeds.into_iter().collect());
         self
     }
 
@@ -401,8 +421,18 @@ impl NodeBuilder {
             remote = remote.seeded(seed);
         }
         let remote = remote.start()?;
-        let config = self.cluster_config.with_seeds(self.seeds);
-        let cluster = Cluster::start(&remote, config)?;
+        let mut config = self.cluster_config;
+        if let Some(seeds) = self.seeds {
+            config = config.with_seeds(seeds);
+        }
+        let cluster = match Cluster::start(&remote, config) {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                // Or the address would stay in use.
+                remote.shutdown().await;
+                return Err(error.into());
+            }
+        };
         let node = Node {
             inner: Arc::new(Inner {
                 system,

@@ -23,6 +23,8 @@ pub enum ProtocolMessage {
         from: NodeId,
         /// Its term.
         term: u32,
+        /// How many shards it believes the kind has.
+        shards: u32,
     },
     /// Region to coordinator: what it has.
     Status(Box<Status>),

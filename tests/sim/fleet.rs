@@ -66,9 +66,9 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Starts the nodes 1 to `size`, waits until all shards have homes, and lets commands flow: some
     /// through each of the first three nodes, some from a client.
-    pub(crate) async fn start(seed: u64, size: u16) -> Self {
+    pub(crate) async fn start(seed: u64, size: u16, seeds: u16, with_client: bool) -> Self {
         let mut fleet = Self {
-            world: World::new(seed, 3),
+            world: World::new(seed, seeds),
             live: BTreeMap::new(),
             excused: BTreeSet::new(),
             load: Rc::default(),
@@ -90,8 +90,11 @@ impl Fleet {
             let sends = send(load, sender, None);
             fleet.senders.push(tokio::task::spawn_local(sends));
         }
+        if !with_client {
+            return fleet;
+        }
         let network = Arc::new(fleet.world.net.network(addr(99), "client"));
-        let client = Client::over("sim", "client", network, (1..=3).map(addr)).unwrap();
+        let client = Client::over("sim", "client", network, (1..=seeds).map(addr)).unwrap();
         let counters = client.entities::<Command>(Counter::KIND, SHARDS).unwrap();
         let way = move |n: u64| counters.entity(entity_of(n));
         let sends = send(fleet.load.clone(), 0, Some(Box::new(way)));

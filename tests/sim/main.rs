@@ -7,6 +7,7 @@
 
 mod checks;
 mod counter;
+mod endings;
 mod entities;
 mod fleet;
 mod membership;

@@ -58,10 +58,15 @@ impl World {
 
     /// Starts a node; it is no member yet.
     pub(crate) async fn start(&mut self, number: u16) -> Node {
+        self.start_with(number, ClusterConfig::default()).await
+    }
+
+    /// The same with settings of its own.
+    pub(crate) async fn start_with(&mut self, number: u16, config: ClusterConfig) -> Node {
         self.started += 1;
         let name = format!("node-{number}");
         let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(self.started);
-        let config = ClusterConfig::default().with_dissemination(Dissemination::Seeded(seed));
+        let config = config.with_dissemination(Dissemination::Seeded(seed));
         let journal: Arc<dyn Journal> = self.journal.clone();
         let node = Node::builder("sim", &name)
             .network(Arc::new(self.net.network(addr(number), &name)))

@@ -3,7 +3,7 @@
 use crate::logic::view::{Host, View};
 use otava_cluster::{Cluster, ClusterEvent, ClusterState, Status};
 use otava_remote::NodeId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
 
@@ -13,6 +13,7 @@ pub(crate) fn follow(cluster: &Cluster) -> watch::Receiver<View> {
     let mut members = Members {
         view: View::empty(cluster.me().clone()),
         is_downed: false,
+        gone_order: VecDeque::new(),
     };
     let states = cluster.subscribe();
     members.look(&states.borrow());
@@ -53,7 +54,12 @@ async fn run(
 struct Members {
     view: View,
     is_downed: bool,
+    /// Who is gone, in the order of their going.
+    gone_order: VecDeque<NodeId>,
 }
+
+/// How many that are gone are remembered. Tables that name one are replaced within seconds.
+const GONE_MAX: usize = 1_024;
 
 impl Members {
     fn look(&mut self, state: &ClusterState) {
@@ -73,16 +79,31 @@ impl Members {
         let down = state.members.values();
         let down = down.filter(|member| !member.status.is_live());
         let down = down.map(|member| member.id.clone());
-        let mut gone: BTreeSet<NodeId> = left.chain(down).collect();
-        if self.is_downed {
-            gone.insert(self.view.me.clone());
+        let gone: BTreeSet<NodeId> = left.chain(down).collect();
+        for node in gone {
+            self.bury(node);
         }
-        self.view.gone.append(&mut gone);
+        if self.is_downed {
+            self.view.gone.insert(self.view.me.clone());
+        }
         let unreachable = state.unreachable.iter();
         self.view.unreachable = unreachable
             .filter(|node| self.view.hosts.contains_key(node))
             .cloned()
             .collect();
         self.view.oldest = state.oldest().map(|member| member.id.clone());
+    }
+
+    /// Remembers who is gone, and forgets the oldest of too many.
+    fn bury(&mut self, node: NodeId) {
+        if !self.view.gone.insert(node.clone()) {
+            return;
+        }
+        self.gone_order.push_back(node);
+        if self.gone_order.len() > GONE_MAX
+            && let Some(oldest) = self.gone_order.pop_front()
+        {
+            self.view.gone.remove(&oldest);
+        }
     }
 }

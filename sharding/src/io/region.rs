@@ -224,7 +224,9 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
                 tracing::debug!(kind = %self.kind, shard = delivery.shard, ?reason, "dropped");
                 let reason = match reason {
                     DropReason::BufferFull => DeadLetterReason::RefusedFull,
-                    DropReason::TooManyHops => DeadLetterReason::Unreachable,
+                    DropReason::NobodyLeft | DropReason::TooManyHops => {
+                        DeadLetterReason::Unreachable
+                    }
                 };
                 self.dead_letter(ctx, &delivery.what.entity, reason);
             }

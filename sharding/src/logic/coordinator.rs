@@ -14,7 +14,7 @@ use crate::logic::view::View;
 use crate::wire::{ProtocolMessage, Status};
 use otava_actor::Time;
 use otava_remote::NodeId;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +71,8 @@ pub struct Coordinator {
     /// A claim of a term is on its way.
     claiming: bool,
     not_before: Time,
+    /// Regions that count other shards, which was said.
+    differing: BTreeSet<NodeId>,
     outputs: VecDeque<Output>,
 }
 
@@ -93,6 +95,7 @@ impl Coordinator {
             role: Role::Idle,
             claiming: false,
             not_before: Time::ZERO,
+            differing: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -100,6 +103,8 @@ impl Coordinator {
     /// The members have changed.
     pub fn change_view(&mut self, now: Time, view: View) {
         self.view = view;
+        self.differing
+            .retain(|node| self.view.hosts.contains_key(node));
         let oldest = self.view.oldest.as_ref() == Some(&self.view.me);
         match &mut self.role {
             _ if !oldest => self.role = Role::Idle,
@@ -129,9 +134,7 @@ impl Coordinator {
     /// A region says what it has.
     pub fn status(&mut self, now: Time, status: Status) {
         if status.shards != self.config.shards {
-            let (from, theirs) = (&status.from, status.shards);
-            tracing::warn!(%from, theirs, ours = self.config.shards, "the number of shards differs");
-            return;
+            return self.differs(now, status);
         }
         let Role::Reigning(reign) = &mut self.role else {
             return;
@@ -141,6 +144,26 @@ impl Coordinator {
             tracing::warn!(%from, term, "a later coordinator is at work elsewhere");
             self.role = Role::TakingOver;
             self.not_before = now + self.config.superseded_pause;
+        }
+        self.advance(now);
+    }
+
+    /// A region counts other shards, so that an entity is in another one there. It gets nothing. If
+    /// it has something, whoever gave it was right before: allocating the same entities again, by
+    /// other shards, would let two nodes write them.
+    fn differs(&mut self, now: Time, status: Status) {
+        let (from, theirs, ours) = (status.from, status.shards, self.config.shards);
+        let Role::Reigning(reign) = &mut self.role else {
+            return;
+        };
+        // So that it learns of the difference.
+        reign.send_gather(&from);
+        if reign.is_gathering() && !status.claims.is_empty() {
+            tracing::error!(%from, theirs, ours, "shards are hosted by another count: none is given");
+            self.role = Role::TakingOver;
+            self.not_before = now + self.config.superseded_pause;
+        } else if self.differing.insert(from.clone()) {
+            tracing::error!(%from, theirs, ours, "a node counts other shards: it is given none");
         }
         self.advance(now);
     }

@@ -131,6 +131,8 @@ pub enum Output<D> {
 pub enum DropReason {
     /// As much waits as may.
     BufferFull,
+    /// It would wait for a home that nobody is left to give it.
+    NobodyLeft,
     /// It was passed on too often.
     TooManyHops,
 }

@@ -78,6 +78,8 @@ pub struct Region<D> {
     barred: BTreeMap<u32, Epoch>,
     buffers: Buffers<Delivery<D>>,
     handing_over: bool,
+    /// The last coordinator that was heard of counts other shards.
+    differs: bool,
     number: u64,
     status: Pace,
     resend_at: Time,
@@ -99,6 +101,7 @@ impl<D> Region<D> {
             barred: BTreeMap::new(),
             buffers: Buffers::new(config.buffers),
             handing_over: false,
+            differs: false,
             number: 0,
             status: Pace::new(config.status_pause),
             resend_at: Time::ZERO,
@@ -219,6 +222,10 @@ impl<D> Region<D> {
             return self.outputs.push_back(Output::Drop { delivery, reason });
         }
         match self.route(delivery.shard) {
+            Route::Buffer if self.is_hopeless() => {
+                let reason = DropReason::NobodyLeft;
+                self.outputs.push_back(Output::Drop { delivery, reason });
+            }
             Route::Buffer => {
                 let shard = delivery.shard;
                 if let Err(delivery) = self.buffers.push(shard, delivery) {
@@ -287,8 +294,9 @@ impl<D> Region<D> {
                 self.barrier(barrier);
                 self.obey(Some(shard));
             }
-            ProtocolMessage::Gather { from, term } => {
-                if self.hear_of(term, from) {
+            ProtocolMessage::Gather { from, term, shards } => {
+                // Who counts other shards hears of what is here by the status that is said again.
+                if self.counts_as(shards, &from) && self.hear_of(term, from) {
                     self.status.want();
                 }
             }
@@ -296,6 +304,20 @@ impl<D> Region<D> {
             // For the coordinator beside this region.
             ProtocolMessage::Status(_) => {}
         }
+    }
+
+    /// Whether the coordinator `from` counts the same shards. If not, an entity would be in another
+    /// shard there, and two nodes could run it by two rights: nothing that it says is obeyed.
+    fn counts_as(&mut self, shards: u32, from: &NodeId) -> bool {
+        let (ours, differs) = (self.config.shards, shards != self.config.shards);
+        if differs && !self.differs {
+            tracing::error!(
+                %from, theirs = shards, ours,
+                "the coordinator counts other shards: this node gets none; configure the same number"
+            );
+        }
+        self.differs = differs;
+        !differs
     }
 
     /// Whether `term` is one to listen to.
@@ -313,12 +335,12 @@ impl<D> Region<D> {
     }
 
     fn learn(&mut self, now: Time, table: Arc<Table>) {
+        let shards = u32::try_from(table.entries.len()).unwrap_or(u32::MAX);
+        if !self.counts_as(shards, &table.from) {
+            return;
+        }
         if !table.is_sound(self.config.shards) {
-            tracing::warn!(
-                from = %table.from,
-                shards = table.entries.len(),
-                "a table of shards is not understood: is the number of shards the same everywhere?"
-            );
+            tracing::warn!(from = %table.from, "a table of shards names homes that are not in it");
             return;
         }
         if !self.hear_of(table.term, table.from.clone()) {
@@ -364,6 +386,14 @@ impl<D> Region<D> {
             self.stop_all(!self.view.gone.contains(&self.view.me));
         }
         self.flush();
+        if self.is_hopeless() {
+            for shard in self.buffers.shards() {
+                for delivery in self.buffers.take(shard) {
+                    let reason = DropReason::NobodyLeft;
+                    self.outputs.push_back(Output::Drop { delivery, reason });
+                }
+            }
+        }
         if self.status.take(now) {
             self.send_status();
         }
@@ -451,6 +481,11 @@ impl<D> Region<D> {
     /// who could take anything over.
     fn is_out(&self) -> bool {
         self.view.gone.contains(&self.view.me) || (self.handing_over && !self.view.has_up())
+    }
+
+    /// Whether what has no home now will not get one while this region lives.
+    fn is_hopeless(&self) -> bool {
+        self.is_out() || (self.differs && self.table.is_none())
     }
 
     fn set(&mut self, shard: u32, epoch: Epoch, state: State) {

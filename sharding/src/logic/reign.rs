@@ -147,6 +147,12 @@ impl Reign {
         self.term
     }
 
+    /// Whether nothing is allocated yet.
+    #[must_use]
+    pub fn is_gathering(&self) -> bool {
+        self.gathering.is_some()
+    }
+
     /// The next thing to say, and to whom.
     pub fn poll_output(&mut self) -> Option<(NodeId, ProtocolMessage)> {
         self.outputs.pop_front()
@@ -526,10 +532,11 @@ impl Reign {
 
     // --- what is said ---
 
-    fn send_gather(&mut self, node: &NodeId) {
+    pub(crate) fn send_gather(&mut self, node: &NodeId) {
         let message = ProtocolMessage::Gather {
             from: self.me.clone(),
             term: self.term,
+            shards: self.config.shards,
         };
         self.outputs.push_back((node.clone(), message));
     }

@@ -102,6 +102,7 @@ fn messages() -> Vec<(&'static str, RegionMessage<Cmd>)> {
     let gather = ProtocolMessage::Gather {
         from: node(1),
         term: 4,
+        shards: 16,
     };
     vec![
         ("deliver", RegionMessage(deliver)),
