@@ -321,7 +321,9 @@ fn sleeping_tests(source: &Source, complaints: &mut Complaints) {
         return;
     };
     let allowed = MAY_SLEEP.iter().any(|(path, _)| *path == source.path);
-    let virtual_time = source.text.contains("start_paused = true");
+    // Every simulation runs on virtual time; its files are parts of one program.
+    let virtual_time =
+        source.text.contains("start_paused = true") || source.path.starts_with("tests/sim/");
     if allowed || source.path == "tests/tidy.rs" {
         return;
     }

@@ -309,7 +309,7 @@ impl Core {
         }
     }
 
-    fn close_ports(&self, addr: SocketAddr, ports: &[ExportId]) {
+    pub(crate) fn close_ports(&self, addr: SocketAddr, ports: &[ExportId]) {
         for &port in ports {
             self.exports.close_port(addr, port);
         }

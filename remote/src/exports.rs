@@ -15,7 +15,7 @@ use otava_actor::{ActorPath, ActorRef, Rng, TellError, Terminated, Time, Watchin
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// How long a port outlives its deadline: the answer may be on its way.
 const PORT_GRACE: std::time::Duration = std::time::Duration::from_secs(1);
@@ -29,10 +29,18 @@ pub(crate) struct Exports {
 #[derive(Default)]
 struct Table {
     by_id: BTreeMap<ExportId, Arc<dyn Exported>>,
-    /// The id of an actor that was exported before, by the number of the actor.
-    by_uid: BTreeMap<u64, ExportId>,
+    /// The id of an actor that was exported before.
+    ids: BTreeMap<Identity, ExportId>,
     by_name: BTreeMap<Arc<str>, Arc<dyn Exported>>,
     ports: BTreeMap<ExportId, Port>,
+}
+
+/// What tells exported actors apart: number, path and type of message. References to actors of other
+/// nodes may share a number.
+type Identity = (u64, ActorPath, u64);
+
+fn identity_of<M: RemoteMessage>(actor: &ActorRef<M>) -> Identity {
+    (actor.uid(), actor.path().clone(), tag_of::<M>())
 }
 
 /// An exported actor, its message type forgotten.
@@ -123,14 +131,14 @@ impl Exports {
 
     /// The id under which `actor` is reached from other nodes, from now until it ends.
     pub(crate) fn export<M: RemoteMessage>(self: &Arc<Self>, actor: &ActorRef<M>) -> ExportId {
-        let uid = actor.uid();
+        let identity = identity_of(actor);
         let id = {
             let mut table = self.lock();
-            if let Some(&id) = table.by_uid.get(&uid) {
+            if let Some(&id) = table.ids.get(&identity) {
                 return id;
             }
             let id = self.draw();
-            table.by_uid.insert(uid, id);
+            table.ids.insert(identity.clone(), id);
             table.by_id.insert(id, Arc::new(LocalActor(actor.clone())));
             id
         };
@@ -142,7 +150,7 @@ impl Exports {
                     return;
                 };
                 let mut table = exports.lock();
-                table.by_uid.remove(&uid);
+                table.ids.remove(&identity);
                 let entry = table.by_id.remove(&id);
                 drop(table);
                 drop(entry);
@@ -158,24 +166,38 @@ impl Exports {
         actor: &ActorRef<M>,
     ) -> bool {
         let name: Arc<str> = name.into();
+        let entry: Arc<dyn Exported> = Arc::new(LocalActor(actor.clone()));
+        let published = Arc::downgrade(&entry);
         {
             let mut table = self.lock();
             if table.by_name.contains_key(&name) {
                 return false;
             }
-            table
-                .by_name
-                .insert(name.clone(), Arc::new(LocalActor(actor.clone())));
+            table.by_name.insert(name.clone(), entry);
         }
         let exports = Arc::downgrade(self);
         actor
             .on_terminated(move |_| {
                 if let Some(exports) = exports.upgrade() {
-                    exports.withdraw(&name);
+                    exports.withdraw_this(&name, &published);
                 }
             })
             .detach();
         true
+    }
+
+    /// Takes a name back, unless it was given to another actor meanwhile.
+    fn withdraw_this(&self, name: &str, published: &Weak<dyn Exported>) {
+        let mut table = self.lock();
+        let present = table.by_name.get(name);
+        let entry = match present.zip(published.upgrade()) {
+            Some((present, published)) if Arc::ptr_eq(present, &published) => {
+                table.by_name.remove(name)
+            }
+            _ => None,
+        };
+        drop(table);
+        drop(entry);
     }
 
     /// Takes a name back.
@@ -246,10 +268,12 @@ impl Exports {
             .flatten()
     }
 
-    /// Closes the ports of questions that went to a run of a node which is gone.
-    pub(crate) fn close_ports_of(&self, addr: SocketAddr, incarnation: u64) {
+    /// Closes the ports of questions that went to a run of a node which is gone; of those to
+    /// whichever run is there, if it was the `present` one.
+    pub(crate) fn close_ports_of(&self, addr: SocketAddr, incarnation: u64, present: bool) {
         let of_it = |port: &Port| {
-            port.asked.addr == addr && port.asked.incarnation.is_none_or(|i| i == incarnation)
+            let asked = port.asked.incarnation;
+            port.asked.addr == addr && asked.map_or(present, |asked| asked == incarnation)
         };
         self.close_ports_where(of_it);
     }

@@ -15,6 +15,7 @@
 //! | `exports` | what of this node others can reach: actors and reply ports |
 //! | `remote_ref` | an actor of another node, as it plugs into `ActorRef` |
 //! | `peer` | one association: queues, runs of the node, watches, system messages |
+//! | `watches` | what this node watches at one peer, and the peer here |
 //! | `outbox` | the frames that wait on one lane, bounded by bytes |
 //! | `wire_format` | the bytes of frames and payloads, and every limit on them |
 //! | `logic/` | handshake, runs, redelivery of system messages: pure |
@@ -42,6 +43,7 @@ mod peer;
 pub mod remote;
 mod remote_ref;
 mod stats;
+mod watches;
 pub mod wire;
 mod wire_format;
 

@@ -21,6 +21,7 @@ use crate::node_id::NodeId;
 use crate::outbox::Outbox;
 use crate::remote::RemoteEvent;
 use crate::remote_ref::Address;
+use crate::watches::{Watch, Watched, Watches};
 use crate::wire_format::{ExportId, Frame, SystemMessage, Target};
 use otava_actor::{ActorPath, Ended, Terminated, Time, Watcher, WatcherId, Watching};
 use std::collections::BTreeMap;
@@ -30,9 +31,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
 
 pub(crate) use crate::io::lanes::Incoming;
-
-/// Actors of this node that one peer may watch at once; one more breaks the protocol.
-const WATCHED_MAX: usize = 1_000_000;
 
 pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
@@ -59,11 +57,10 @@ struct Relation {
     kept: bool,
     out: SystemOut<SystemMessage>,
     inbound: SystemIn,
-    /// What this node watches over there, by the number that the peer knows.
-    watches: BTreeMap<u64, Watch>,
-    next_watch: u64,
-    /// What the peer watches here. `None`: just being registered.
-    watched: BTreeMap<u64, Option<Watching>>,
+    /// What this node watches over there.
+    watches: Watches,
+    /// What the peer watches here.
+    watched: Watched,
     /// Ends that the peer is told of once it has read what was sent before them.
     ends: BTreeMap<u64, PendingEnd>,
     next_end: u64,
@@ -76,20 +73,13 @@ struct PendingEnd {
     lanes_left: usize,
 }
 
-struct Watch {
-    address: Address,
-    target: Target,
-    path: ActorPath,
-    uid: u64,
-    watchers: Vec<Watcher>,
-}
-
 /// What is to be told once the relation is unlocked.
 #[derive(Default)]
 struct News {
     ended: Vec<(Watcher, Terminated)>,
-    /// Runs of the node that are over: nobody there will answer.
-    over: Vec<u64>,
+    /// Runs of the node that are over: nobody there will answer. With each, whether it was the
+    /// present one.
+    over: Vec<(u64, bool)>,
     /// Dropped unlocked too: dropping takes callbacks back.
     unwatched: Vec<Option<Watching>>,
 }
@@ -117,9 +107,8 @@ impl Peer {
                 kept: false,
                 out: SystemOut::new(config.system_resend, config.system_messages_max),
                 inbound: SystemIn::default(),
-                watches: BTreeMap::new(),
-                next_watch: 0,
-                watched: BTreeMap::new(),
+                watches: Watches::default(),
+                watched: Watched::default(),
                 ends: BTreeMap::new(),
                 next_end: 0,
             }),
@@ -204,12 +193,16 @@ impl Peer {
         }
     }
 
-    /// A connection with `node` was agreed on. What was not acknowledged is queued again.
-    pub(crate) fn connected(&self, core: &Core, node: &NodeId) {
+    /// A connection with `node` was agreed on. What was not acknowledged is queued again. `false` if
+    /// this node broke with that run meanwhile.
+    pub(crate) fn connected(&self, core: &Core, node: &NodeId) -> bool {
         let now = core.system.now();
         let mut news = News::default();
-        let resend = {
+        {
             let mut relation = self.lock();
+            if relation.runs.is_over(node.incarnation) {
+                return false;
+            }
             let before = relation.runs.present();
             relation.met(now, node, &mut news);
             relation.connected = true;
@@ -218,12 +211,18 @@ impl Peer {
             if before != Some(node.incarnation) {
                 relation.start_anew(core, now, &mut news);
             }
-            relation.out.all(now)
-        };
-        for (seq, message) in resend {
-            self.push_system(core, node.incarnation, seq, message);
+            self.resend(core, &mut relation, now);
         }
         news.tell(core, self.addr);
+        true
+    }
+
+    /// Queues again what was not acknowledged.
+    fn resend(&self, core: &Core, relation: &mut Relation, now: Time) {
+        let run = relation.runs.present().unwrap_or_default();
+        for (seq, message) in relation.out.all(now) {
+            self.push_system(core, run, seq, message);
+        }
     }
 
     /// The connection is gone.
@@ -246,8 +245,9 @@ impl Peer {
         let mut news = News::default();
         {
             let mut relation = self.lock();
+            let present = relation.runs.present() == Some(run);
             relation.runs.ended(run);
-            relation.lose(run, &mut news);
+            relation.lose(core, run, present, &mut news);
         }
         news.tell(core, self.addr);
     }
@@ -257,10 +257,12 @@ impl Peer {
         let mut news = News::default();
         {
             let mut relation = self.lock();
-            if !relation.runs.quarantine(node.incarnation) {
+            let run = node.incarnation;
+            let present = relation.runs.present() == Some(run);
+            if !relation.runs.quarantine(run) {
                 return;
             }
-            relation.lose(node.incarnation, &mut news);
+            relation.lose(core, run, present, &mut news);
         }
         tracing::warn!(%node, reason, "quarantined: nothing is exchanged with it any more");
         self.kick.notify_one();
@@ -281,26 +283,33 @@ impl Peer {
 
     /// Sends again what was not acknowledged, and gives up a node that is silent for too long.
     pub(crate) fn tick(&self, core: &Core, now: Time) {
-        let mut news = News::default();
-        let mut resend = Vec::new();
-        let mut lost = None;
-        let run = {
+        {
             let mut relation = self.lock();
-            if relation.give_up_at(&core.config) <= now {
-                lost = relation.node.clone();
-                relation.lose_all(&mut news);
-                relation.apart_since = now;
-            } else if relation.connected && relation.out.resend_at() <= now {
-                resend = relation.out.all(now);
+            if relation.give_up_at(&core.config) > now {
+                if relation.connected && relation.out.resend_at() <= now {
+                    self.resend(core, &mut relation, now);
+                }
+                return;
             }
-            relation.runs.present()
-        };
-        for (seq, message) in resend {
-            self.push_system(core, run.unwrap_or_default(), seq, message);
         }
+        self.give_up(core, "it acknowledged nothing for too long");
+    }
+
+    /// Whoever watches an actor of the node learns that it is lost; the node itself, if one was
+    /// met, is broken with.
+    fn give_up(&self, core: &Core, why: &str) {
+        let mut news = News::default();
+        let lost = {
+            let mut relation = self.lock();
+            let present = relation.runs.present();
+            relation.lose_all(core, &mut news);
+            let node = relation.node.as_ref();
+            node.filter(|node| present == Some(node.incarnation))
+                .cloned()
+        };
         news.tell(core, self.addr);
         if let Some(node) = lost {
-            self.quarantine(core, &node, "it acknowledged nothing for too long");
+            self.quarantine(core, &node, why);
         }
     }
 
@@ -314,79 +323,65 @@ impl Peer {
         uid: u64,
         watcher: Watcher,
     ) {
-        let mut relation = self.lock();
-        if address
-            .incarnation()
-            .is_some_and(|run| relation.runs.is_over(run))
-        {
-            drop(relation);
-            return watcher.notify(Terminated::new(path.clone(), uid, Ended::NodeLost));
-        }
-        let same = |watch: &&mut Watch| watch.target == *target && watch.address == *address;
-        if let Some(watch) = relation.watches.values_mut().find(same) {
-            if watch
-                .watchers
-                .iter()
-                .all(|known| known.id() != watcher.id())
-            {
-                watch.watchers.push(watcher);
+        let now = core.system.now();
+        let said = {
+            let mut relation = self.lock();
+            let run = address.incarnation();
+            if run.is_some_and(|run| relation.runs.is_over(run)) {
+                drop(relation);
+                return watcher.notify(Terminated::new(path.clone(), uid, Ended::NodeLost));
             }
-            return;
-        }
-        relation.next_watch += 1;
-        let number = relation.next_watch;
-        let watch = Watch {
-            address: address.clone(),
-            target: target.clone(),
-            path: path.clone(),
-            uid,
-            watchers: vec![watcher],
+            if relation.watches.is_empty() && !relation.connected {
+                // The time in which nobody wanted anything of the node does not count.
+                relation.apart_since = now;
+            }
+            let number = relation.watches.add(address, target, path, uid, watcher);
+            let present = relation.runs.present();
+            let watch = number.and_then(|number| Some((number, relation.watches.get(number)?)));
+            let Some(message) = watch.map(|(number, watch)| watch.message(number, present)) else {
+                return;
+            };
+            self.say(core, &mut relation, now, message)
         };
-        let message = SystemMessage::Watch {
-            watch: number,
-            target: target.clone(),
-        };
-        relation.watches.insert(number, watch);
-        drop(relation);
-        self.send_system(core, message);
+        self.said(core, said);
     }
 
     /// Takes a registration back.
-    pub(crate) fn unwatch(&self, core: &Core, target: &Target, id: WatcherId) {
-        let mut relation = self.lock();
-        let mut unwatched = None;
-        for (&number, watch) in &mut relation.watches {
-            if watch.target == *target {
-                watch.watchers.retain(|watcher| watcher.id() != id);
-                if watch.watchers.is_empty() {
-                    unwatched = Some(number);
-                }
-            }
-        }
-        if let Some(number) = unwatched {
-            relation.watches.remove(&number);
-            drop(relation);
-            self.send_system(core, SystemMessage::Unwatch { watch: number });
+    pub(crate) fn unwatch(&self, core: &Core, address: &Address, target: &Target, id: WatcherId) {
+        let taken = self.lock().watches.take_back(address, target, id);
+        if let Some((watch, _)) = taken {
+            self.send_system(core, SystemMessage::Unwatch { watch });
         }
     }
 
     /// Sends a system message: once, in order, as long as both runs live.
     fn send_system(&self, core: &Core, message: SystemMessage) {
         let now = core.system.now();
-        let (pushed, run, node) = {
-            let mut relation = self.lock();
-            let pushed = relation.out.push(now, message.clone());
-            let run = relation.runs.present().filter(|_| relation.connected);
-            (pushed, run, relation.node.clone())
-        };
-        match (pushed, run) {
-            (Ok(seq), Some(run)) => self.push_system(core, run, seq, message),
-            (Ok(_), None) => self.wake_if_apart(),
-            (Err(Overflow), _) => {
-                if let Some(node) = node {
-                    self.quarantine(core, &node, "too many system messages wait for it");
-                }
-            }
+        let said = self.say(core, &mut self.lock(), now, message);
+        self.said(core, said);
+    }
+
+    /// Numbers a system message and queues it, under one lock, so that the frames are in the order
+    /// of their numbers.
+    fn say(
+        &self,
+        core: &Core,
+        relation: &mut Relation,
+        now: Time,
+        message: SystemMessage,
+    ) -> Result<(), Overflow> {
+        let seq = relation.out.push(now, message.clone())?;
+        match relation.runs.present().filter(|_| relation.connected) {
+            Some(run) => self.push_system(core, run, seq, message),
+            None => self.wake_if_apart(),
+        }
+        Ok(())
+    }
+
+    /// To be called unlocked with what [`Peer::say`] returned.
+    fn said(&self, core: &Core, said: Result<(), Overflow>) {
+        if let Err(Overflow) = said {
+            self.give_up(core, "too many system messages wait for it");
         }
     }
 
@@ -410,23 +405,23 @@ impl Peer {
             }
             (relation.inbound.take(seq), relation.inbound.taken())
         };
-        let handled = !new || self.handle_system(core, message);
+        let handled = !new || self.handle_system(core, run, message);
         let ack = Frame::SystemAck { seq: taken };
         core.push_frame(self, &self.control, Some(run), &ack);
         handled
     }
 
-    fn handle_system(self: &Arc<Self>, core: &Arc<Core>, message: SystemMessage) -> bool {
+    fn handle_system(self: &Arc<Self>, core: &Arc<Core>, run: u64, message: SystemMessage) -> bool {
         match message {
             SystemMessage::Terminated { watch, reason } => {
-                let watch = self.lock().watches.remove(&watch);
-                if let Some(watch) = watch {
-                    watch.tell(reason.into());
-                }
+                let mut news = News::default();
+                self.lock()
+                    .terminated(core, run, watch, reason.into(), &mut news);
+                news.tell(core, self.addr);
                 true
             }
             SystemMessage::Unwatch { watch } => {
-                let watching = self.lock().watched.remove(&watch);
+                let watching = self.lock().watched.remove(watch);
                 drop(watching);
                 true
             }
@@ -442,10 +437,12 @@ impl Peer {
         };
         {
             let mut relation = self.lock();
-            if relation.watched.len() >= WATCHED_MAX {
+            let Ok(before) = relation.watched.begin(watch, target) else {
                 return false;
-            }
-            relation.watched.insert(watch, None);
+            };
+            drop(relation);
+            // Unlocked: it takes a callback back.
+            drop(before);
         }
         let (peer, for_callback) = (Arc::downgrade(self), Arc::downgrade(core));
         // Unlocked: an actor that has ended calls back at once.
@@ -453,7 +450,7 @@ impl Peer {
             let (Some(peer), Some(core)) = (peer.upgrade(), for_callback.upgrade()) else {
                 return;
             };
-            let watching = peer.lock().watched.remove(&watch);
+            let watching = peer.lock().watched.remove(watch);
             if watching.is_some() {
                 peer.send_end(&core, watch, news.reason);
             }
@@ -462,14 +459,9 @@ impl Peer {
                 watching.detach();
             }
         }));
-        let mut relation = self.lock();
-        match relation.watched.get_mut(&watch) {
-            Some(place) => *place = Some(watching),
-            None => {
-                drop(relation);
-                drop(watching);
-            }
-        }
+        // Unlocked too, what is not kept.
+        let over = self.lock().watched.began(watch, watching);
+        drop(over);
         true
     }
 
@@ -530,7 +522,7 @@ impl Peer {
     /// The layer is closed: whoever watches an actor over there learns that it is lost.
     pub(crate) fn close(&self, core: &Core) {
         let mut news = News::default();
-        self.lock().lose_all(&mut news);
+        self.lock().lose_all(core, &mut news);
         news.tell(core, self.addr);
         for outbox in self.outboxes() {
             outbox.close();
@@ -547,16 +539,17 @@ impl Relation {
     /// `node` is there: the run before it is over, and so is every other that somebody watched.
     fn met(&mut self, now: Time, node: &NodeId, news: &mut News) {
         if let Some(before) = self.runs.met(node.incarnation) {
-            self.lose(before, news);
+            self.lose_watches(before, true, news);
         }
         let runs = self
             .watches
-            .values()
-            .filter_map(|watch| watch.address.incarnation());
+            .iter()
+            .filter_map(|(_, watch)| watch.address.incarnation());
         let others: Vec<u64> = runs.filter(|&run| run != node.incarnation).collect();
         for run in others {
-            self.runs.ended(run);
-            self.lose(run, news);
+            if self.runs.ended(run) {
+                self.lose_watches(run, false, news);
+            }
         }
         self.node = Some(node.clone());
         self.apart_since = now;
@@ -564,46 +557,69 @@ impl Relation {
 
     /// The other run knows nothing of what was said to the one before.
     fn start_anew(&mut self, core: &Core, now: Time, news: &mut News) {
-        let config = &core.config;
-        self.out = SystemOut::new(config.system_resend, config.system_messages_max);
-        self.inbound = SystemIn::default();
-        news.unwatched
-            .extend(std::mem::take(&mut self.watched).into_values());
-        self.ends.clear();
-        for (&number, watch) in &self.watches {
-            let message = SystemMessage::Watch {
-                watch: number,
-                target: watch.target.clone(),
-            };
-            // There are no more watches than fitted before.
-            let _ = self.out.push(now, message);
-        }
-    }
-
-    /// A run of the node is over: its actors are lost.
-    fn lose(&mut self, run: u64, news: &mut News) {
-        let of_run = |watch: &Watch| watch.address.incarnation().is_none_or(|of| of == run);
-        let ended: Vec<u64> = self
-            .watches
-            .iter()
-            .filter(|(_, watch)| of_run(watch))
-            .map(|(&number, _)| number)
+        self.forget(core, news);
+        let run = self.runs.present();
+        let messages = self.watches.iter();
+        let messages: Vec<_> = messages
+            .map(|(number, watch)| (number, watch.message(number, run)))
             .collect();
-        for number in ended {
-            if let Some(watch) = self.watches.remove(&number) {
+        for (number, message) in messages {
+            if self.out.push(now, message).is_err()
+                && let Some(watch) = self.watches.take(number)
+            {
                 news.lost(watch);
             }
         }
-        news.over.push(run);
     }
 
-    fn lose_all(&mut self, news: &mut News) {
-        for watch in std::mem::take(&mut self.watches).into_values() {
+    /// Forgets what was said in either direction, and what the peer watches here.
+    fn forget(&mut self, core: &Core, news: &mut News) {
+        let config = &core.config;
+        self.out = SystemOut::new(config.system_resend, config.system_messages_max);
+        self.inbound = SystemIn::default();
+        news.unwatched.extend(self.watched.take_all());
+        self.ends.clear();
+    }
+
+    /// `run` of the peer says that what this node watches under a number has ended.
+    fn terminated(&mut self, core: &Core, run: u64, number: u64, reason: Ended, news: &mut News) {
+        let Some(watch) = self.watches.take(number) else {
+            return;
+        };
+        match watch.address.incarnation().filter(|&of| of != run) {
+            // The present run has answered for another one: that one is over.
+            Some(other) => {
+                news.lost(watch);
+                self.runs.ended(other);
+                self.lose(core, other, false, news);
+            }
+            None => news.ended.extend(watch.news(reason)),
+        }
+    }
+
+    /// A run of the node is over: its actors are lost. What is watched at whichever node is there
+    /// is lost with the run that was `present`. With that run, all that was said is forgotten.
+    fn lose(&mut self, core: &Core, run: u64, present: bool, news: &mut News) {
+        self.lose_watches(run, present, news);
+        if present {
+            self.forget(core, news);
+        }
+    }
+
+    fn lose_watches(&mut self, run: u64, present: bool, news: &mut News) {
+        let of_run = |watch: &Watch| watch.address.incarnation().map_or(present, |of| of == run);
+        for watch in self.watches.take_where(of_run) {
             news.lost(watch);
         }
-        news.over.extend(self.runs.present());
-        news.unwatched
-            .extend(std::mem::take(&mut self.watched).into_values());
+        news.over.push((run, present));
+    }
+
+    fn lose_all(&mut self, core: &Core, news: &mut News) {
+        for watch in self.watches.take_where(|_| true) {
+            news.lost(watch);
+        }
+        news.over.extend(self.runs.present().map(|run| (run, true)));
+        self.forget(core, news);
     }
 
     /// When the node counts as lost, if it says nothing until then.
@@ -617,28 +633,17 @@ impl Relation {
     }
 }
 
-impl Watch {
-    fn tell(self, reason: Ended) {
-        for watcher in self.watchers {
-            watcher.notify(Terminated::new(self.path.clone(), self.uid, reason));
-        }
-    }
-}
-
 impl News {
     fn lost(&mut self, watch: Watch) {
-        for watcher in watch.watchers {
-            let news = Terminated::new(watch.path.clone(), watch.uid, Ended::NodeLost);
-            self.ended.push((watcher, news));
-        }
+        self.ended.extend(watch.news(Ended::NodeLost));
     }
 
     fn tell(self, core: &Core, addr: SocketAddr) {
         for (watcher, news) in self.ended {
             watcher.notify(news);
         }
-        for run in self.over {
-            core.exports.close_ports_of(addr, run);
+        for (run, present) in self.over {
+            core.exports.close_ports_of(addr, run, present);
         }
         drop(self.unwatched);
     }

@@ -227,7 +227,6 @@ impl Remote {
     /// # Cancel safety
     /// Dropped, the layer closes nevertheless, but nobody waits for it.
     pub async fn shutdown(&self) {
-        self.core.advance(Phase::Flushing);
         let drivers = {
             let mut drivers = self
                 .tasks
@@ -236,17 +235,29 @@ impl Remote {
                 .unwrap_or_else(PoisonError::into_inner);
             drivers.take()
         };
-        if let Some(drivers) = drivers {
-            // An error means that a driver panicked; there is nothing left to flush then.
-            let _ = drivers.await;
+        match drivers {
+            Some(drivers) => {
+                let handle = self.core.system.handle();
+                // An error means that the runtime ends too.
+                let _ = handle.spawn(end(self.core.clone(), drivers)).await;
+            }
+            // Somebody else ends it already.
+            None => self.core.reached(Phase::Closed).await,
         }
-        for peer in self.core.close_peers() {
-            peer.close(&self.core);
-        }
-        self.core.network.close().await;
-        self.core.forget_handlers();
-        self.core.advance(Phase::Closed);
     }
+}
+
+/// Ends the layer.
+async fn end(core: Arc<Core>, drivers: JoinHandle<()>) {
+    core.advance(Phase::Flushing);
+    // An error means that a driver panicked; there is nothing left to flush then.
+    let _ = drivers.await;
+    for peer in core.close_peers() {
+        peer.close(&core);
+    }
+    core.network.close().await;
+    core.forget_handlers();
+    core.advance(Phase::Closed);
 }
 
 impl fmt::Debug for Remote {

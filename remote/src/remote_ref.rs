@@ -189,6 +189,16 @@ impl<M: RemoteMessage> RemoteTarget<M> for RemoteRef<M> {
     }
 
     fn watch(&self, watcher: Watcher) {
+        if self.is_here()
+            && let Some(actor) = self.core.exports.find(&self.target)
+        {
+            let (path, uid) = (self.path.clone(), self.uid);
+            // The watcher itself forgets what it took back.
+            let told = move |news: Terminated| {
+                watcher.notify(Terminated::new(path, uid, news.reason));
+            };
+            return actor.on_terminated(Box::new(told)).detach();
+        }
         let Some(peer) = self.peer() else {
             let news = Terminated::new(self.path.clone(), self.uid, Ended::NodeLost);
             return watcher.notify(news);
@@ -205,7 +215,7 @@ impl<M: RemoteMessage> RemoteTarget<M> for RemoteRef<M> {
 
     fn unwatch(&self, watcher: WatcherId) {
         if let Some(peer) = self.peer.get() {
-            peer.unwatch(&self.core, &self.target, watcher);
+            peer.unwatch(&self.core, &self.address, &self.target, watcher);
         }
     }
 

@@ -29,6 +29,7 @@ pub(crate) struct Counters {
     pub(crate) frames_sent: Counter,
     pub(crate) peer_faults: Counter,
     pub(crate) refused: Counter,
+    pub(crate) refused_calls: Counter,
     pub(crate) undelivered: Counter,
     pub(crate) writes: Counter,
 }
@@ -51,6 +52,8 @@ pub struct RemoteStats {
     pub peer_faults: u64,
     /// Frames that were not queued, because a lane was full or closed.
     pub refused: u64,
+    /// Connections that other nodes made and this one refused in the handshake.
+    pub refused_calls: u64,
     /// Messages that arrived and did not reach an actor: none of that name or id, another type, or a
     /// full mailbox.
     pub undelivered: u64,
@@ -68,6 +71,7 @@ impl Counters {
             open_ports: open_ports as u64,
             peer_faults: self.peer_faults.get(),
             refused: self.refused.get(),
+            refused_calls: self.refused_calls.get(),
             undelivered: self.undelivered.get(),
             writes: self.writes.get(),
         }

@@ -59,6 +59,8 @@ pub trait Portable: Sized {
 #[doc(hidden)]
 #[non_exhaustive]
 pub enum WireError {
+    #[error("a question names another node than its sender as the one who waits")]
+    AskerElsewhere,
     #[error("a reference was sent as one to a `{expected}`, but its actor takes something else")]
     OtherType { expected: &'static str },
     #[error("references can only be written and read inside messages between nodes")]
@@ -94,7 +96,7 @@ fn with_scope<T>(run: impl FnOnce(&mut Scope) -> Result<T, WireError>) -> Result
 /// Runs `run` inside a scope. Returns also the ports that were opened in it.
 ///
 /// Scopes nest: a message may be sent while another one is encoded. A panic in `run` leaves no scope
-/// behind.
+/// behind, and no port.
 pub(crate) fn in_scope<T>(
     core: &Arc<Core>,
     peer: Address,
@@ -103,7 +105,9 @@ pub(crate) fn in_scope<T>(
     struct Restore(Option<Scope>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            SCOPE.set(self.0.take());
+            if let Some(scope) = SCOPE.replace(self.0.take()) {
+                scope.core.close_ports(scope.peer.addr(), &scope.ports);
+            }
         }
     }
     let scope = Scope {
@@ -197,7 +201,8 @@ impl<M: RemoteMessage> Portable for ActorRef<M> {
 #[derive(Deserialize, Serialize)]
 #[doc(hidden)]
 pub struct PortForm {
-    /// Who waits there; `None`: whoever sent the message.
+    /// Who waits there. Always `None`: whoever sent the message. Nobody else's answer would be taken,
+    /// and a peer must not make this node call whomever it names.
     node: Option<NodeId>,
     port: u128,
     /// How long the asker still waits.
@@ -233,9 +238,10 @@ impl<R: Serialize + DeserializeOwned + Send + 'static> Portable for ReplyTo<R> {
     }
 
     fn from_wire(form: PortForm, scope: &mut Scope) -> Result<Self, WireError> {
-        let asker = form
-            .node
-            .map_or_else(|| scope.peer.clone(), Address::Exactly);
+        if form.node.is_some() {
+            return Err(WireError::AskerElsewhere);
+        }
+        let asker = scope.peer.clone();
         let deadline = form.within.map(|within| scope.core.system.now() + within);
         let line = AnswerLine {
             core: scope.core.clone(),

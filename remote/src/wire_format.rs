@@ -13,7 +13,7 @@
 //! for good.
 //!
 //! **Invariant:** bytes from the network never panic, never make a node recurse deeper than
-//! [`DEPTH_MAX`], and never make it do or hold more than their own number explains: a length is
+//! [`payload::DEPTH_MAX`], and never make it do or hold more than their own number explains: a length is
 //! checked against a limit, and against the bytes that are there, before room is made for it.
 
 mod body;

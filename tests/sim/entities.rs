@@ -28,6 +28,21 @@ async fn start(world: &mut World, number: u16) -> Member {
     Member { node, counters }
 }
 
+/// Starts the nodes 1 to `count`, and waits until they are up and every shard has a home.
+async fn started(world: &mut World, count: u16) -> Vec<Member> {
+    let mut members = Vec::new();
+    for number in 1..=count {
+        members.push(start(world, number).await);
+    }
+    for member in &members {
+        member.node.join().await.unwrap();
+    }
+    for member in &members {
+        member.counters.all_hosted().await;
+    }
+    members
+}
+
 /// Sends numbers to all entities through one node, each again until it is acknowledged.
 fn send_through(member: &Member, from: u64, count: u64) -> JoinHandle<()> {
     let counters = member.counters.clone();
@@ -84,17 +99,7 @@ async fn a_killed_coordinator_loses_nothing() {
 
 async fn killed_coordinator(seed: u64) {
     let mut world = World::new(seed, 3);
-    let mut members = Vec::new();
-    for number in 1..=3 {
-        let member = start(&mut world, number).await;
-        members.push(member);
-    }
-    for member in &members {
-        member.node.join().await.unwrap();
-    }
-    for member in &members {
-        member.counters.all_hosted().await;
-    }
+    let members = started(&mut world, 3).await;
     let oldest = members[0].node.state().oldest().unwrap().id.clone();
     assert_eq!(members[0].counters.coordinator(), Some(oldest.clone()));
     let senders = [
@@ -128,17 +133,7 @@ async fn a_split_with_writes_on_both_sides_loses_nothing() {
 
 async fn split_with_writes(seed: u64) {
     let mut world = World::new(seed, 3);
-    let mut members = Vec::new();
-    for number in 1..=5 {
-        let member = start(&mut world, number).await;
-        members.push(member);
-    }
-    for member in &members {
-        member.node.join().await.unwrap();
-    }
-    for member in &members {
-        member.counters.all_hosted().await;
-    }
+    let mut members = started(&mut world, 5).await;
     let acknowledged = Rc::new(std::cell::Cell::new(0_u64));
     let on_minority = {
         let (counters, acknowledged) = (members[4].counters.clone(), acknowledged.clone());
@@ -199,11 +194,8 @@ async fn planned_moves_lose_nothing() {
 
 async fn planned_moves(seed: u64) {
     let mut world = World::new(seed, 2);
-    let (a, b) = (start(&mut world, 1).await, start(&mut world, 2).await);
-    a.node.join().await.unwrap();
-    b.node.join().await.unwrap();
-    a.counters.all_hosted().await;
-    b.counters.all_hosted().await;
+    let mut members = started(&mut world, 2).await.into_iter();
+    let (a, b) = (members.next().unwrap(), members.next().unwrap());
     // Each asks once only, and waits for the answer: nothing is sent again.
     let senders = [0, 2_000].map(|from| {
         let counters = b.counters.clone();

@@ -1,10 +1,14 @@
 //! Acceptor: takes in connections, reads who is there, and hands them to the peer's driver.
 
 use crate::core::Core;
-use crate::io::lanes::{CONTROL_LANE, FrameReader, Incoming, LaneFault, open};
+use crate::io::lanes::{
+    CONTROL_LANE, FrameReader, Incoming, LaneFault, introduction_of, introduction_of_us, open,
+};
+use crate::logic::handshake::{Known, Verdict, judge};
 use crate::network::Connection;
 use crate::wire_format::{Frame, RefuseReason};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// Connections whose introduction is being waited for. While there are so many, further ones wait
@@ -35,9 +39,21 @@ async fn introduce(core: Arc<Core>, connection: Arc<dyn Connection>) {
     let fault = match tokio::time::timeout(within, read_hello(&connection)).await {
         Ok(Ok(incoming)) => {
             let node = incoming.hello.node.clone();
+            // Before anything is remembered of it: who it says it is must be true.
+            let verdict = judge_stranger(&core, &incoming);
+            if verdict != Verdict::Accept {
+                if core.counters.refused_calls.add_and_log() {
+                    tracing::warn!(%node, ?verdict, "refused");
+                }
+                let (reason, detail) = reason_of(verdict);
+                return refuse(&connection, reason, detail, within).await;
+            }
             let Some(peer) = core.peer(node.addr) else {
-                tracing::warn!(%node, "refused: it is this node's own address, or there are too many peers");
-                return refuse(&connection, RefuseReason::ShuttingDown, "not taken").await;
+                if core.counters.refused_calls.add_and_log() {
+                    tracing::warn!(%node, "refused: this node's own address, or too many peers");
+                }
+                let reason = RefuseReason::ShuttingDown;
+                return refuse(&connection, reason, "not taken", within).await;
             };
             if peer.incoming.try_send(incoming).is_err() {
                 // Several calls of one peer wait already; it will call again.
@@ -52,6 +68,16 @@ async fn introduce(core: Arc<Core>, connection: Arc<dyn Connection>) {
         tracing::warn!(%from, fault, "a connection was given up before its handshake");
     }
     connection.close("no handshake");
+}
+
+/// Judges a caller by what it brings along, whatever is known of it.
+fn judge_stranger(core: &Core, incoming: &Incoming) -> Verdict {
+    let caller = introduction_of(&incoming.hello);
+    let known = Known {
+        name_proven: incoming.connection.proves_name(&caller.node.name),
+        ..Known::default()
+    };
+    judge(&introduction_of_us(core), &caller, known)
 }
 
 async fn read_hello(connection: &Arc<dyn Connection>) -> Result<Incoming, LaneFault> {
@@ -71,14 +97,46 @@ async fn read_hello(connection: &Arc<dyn Connection>) -> Result<Incoming, LaneFa
     }
 }
 
-/// Tells a caller why it is refused, then closes the connection.
-pub(crate) async fn refuse(connection: &Arc<dyn Connection>, reason: RefuseReason, detail: &str) {
+/// Tells a caller why it is refused, then closes the connection; waits no longer than `within` for
+/// the caller to hear it.
+pub(crate) async fn refuse(
+    connection: &Arc<dyn Connection>,
+    reason: RefuseReason,
+    detail: &str,
+    within: Duration,
+) {
     let frame = Frame::Refuse {
         reason,
         detail: detail.to_owned(),
     };
-    if let Ok(mut writer) = open(connection, CONTROL_LANE, Some(&frame)).await {
-        writer.finish().await;
-    }
+    let told = async {
+        if let Ok(mut writer) = open(connection, CONTROL_LANE, Some(&frame)).await {
+            writer.finish().await;
+        }
+    };
+    // Whoever does not listen need not be told.
+    let _ = tokio::time::timeout(within, told).await;
     connection.close(detail);
+}
+
+/// How a verdict is told to the peer.
+pub(crate) fn reason_of(verdict: Verdict) -> (RefuseReason, &'static str) {
+    let reason = match verdict {
+        Verdict::Accept | Verdict::Duplicate => RefuseReason::Duplicate,
+        Verdict::AddressHeld | Verdict::NameNotProven => RefuseReason::NameNotProven,
+        Verdict::ClusterDiffers => RefuseReason::ClusterNameDiffers,
+        Verdict::Quarantined => RefuseReason::Quarantined,
+        Verdict::RunOver => RefuseReason::StaleIncarnation,
+        Verdict::VersionDiffers => RefuseReason::VersionUnsupported,
+    };
+    let detail = match verdict {
+        Verdict::Accept | Verdict::Duplicate => "this node's own call goes on",
+        Verdict::AddressHeld => "another node is connected under this address",
+        Verdict::ClusterDiffers => "the two nodes belong to different clusters",
+        Verdict::NameNotProven => "the certificate is for another name",
+        Verdict::Quarantined => "this run of the node is quarantined: start it anew",
+        Verdict::RunOver => "a newer run of the node was met at its address",
+        Verdict::VersionDiffers => "no common version of the protocol",
+    };
+    (reason, detail)
 }

@@ -11,15 +11,16 @@
 //! A peer that calls although it is connected has lost the old connection: the new one takes its
 //! place. What the old one carried and the peer had not read is lost, in one piece a lane.
 
+use crate::config::RemoteConfig;
 use crate::core::{Core, NewPeer};
-use crate::io::acceptor::refuse;
-use crate::io::inbound::{Inbound, LaneEnd};
+use crate::io::acceptor::{reason_of, refuse};
+use crate::io::inbound::{Inbound, LaneEnd, OpenedLanes};
 use crate::io::lanes::{
     CONTROL_LANE, FrameReader, Incoming, LaneFault, Link, hello, introduction_of,
-    introduction_of_us, is_lane, open, write_lane,
+    introduction_of_us, open, write_lane,
 };
 use crate::logic::handshake::{Verdict, judge, judge_caller};
-use crate::network::ConnectError;
+use crate::network::{ConnectError, Connection, LaneError, LaneReader};
 use crate::node_id::NodeId;
 use crate::peer::Peer;
 use crate::remote::RemoteEvent;
@@ -29,7 +30,7 @@ use otava_actor::Time;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 /// Starts a driver for each new peer; ends when the layer is closed and all drivers have ended.
 pub(crate) async fn run_drivers(core: Arc<Core>, mut new: mpsc::UnboundedReceiver<NewPeer>) {
@@ -48,14 +49,32 @@ pub(crate) async fn run_drivers(core: Arc<Core>, mut new: mpsc::UnboundedReceive
     while drivers.join_next().await.is_some() {}
 }
 
+/// Callers of one peer that are being welcomed or refused at once. One more is sent away without a
+/// word; it calls again.
+const ADMISSIONS_MAX: usize = 8;
+/// How long what has arrived on a connection is read on when the connection has ended.
+const DRAIN_WITHIN: Duration = Duration::from_secs(1);
+
 struct Driver {
     core: Arc<Core>,
     peer: Arc<Peer>,
     incoming: mpsc::Receiver<Incoming>,
+    /// Callers that are being welcomed, and such that are being refused, each in its own time.
+    welcomes: JoinSet<Option<Link>>,
+    refusals: JoinSet<()>,
     /// The pause before the next call.
     pause: Duration,
     /// No call before this time.
     call_from: Time,
+}
+
+/// How a connection ended.
+enum ServeEnd {
+    /// From without, or in order: what has arrived is still read.
+    Ended(String),
+    /// By this node, for a reason: nothing more is read.
+    Broken(String),
+    Replaced(Link),
 }
 
 /// Why a call led to nothing.
@@ -83,6 +102,8 @@ impl Driver {
             core,
             peer,
             incoming,
+            welcomes: JoinSet::new(),
+            refusals: JoinSet::new(),
             pause,
             call_from: Time::ZERO,
         }
@@ -110,12 +131,14 @@ impl Driver {
     async fn connect(&mut self) -> Option<Link> {
         let mut call: Option<BoxFuture<'static, Result<Link, CallError>>> = None;
         loop {
-            let may_call = call.is_none() && self.core.system.now() >= self.call_from;
+            let may_call = call.is_none()
+                && self.welcomes.is_empty()
+                && self.core.system.now() >= self.call_from;
             if may_call && self.peer.wants_connection() {
                 call = Some(Box::pin(make_call(self.core.clone(), self.peer.clone())));
             }
             let calling = call.is_some();
-            let woken_at = if calling || may_call {
+            let woken_at = if calling || may_call || !self.welcomes.is_empty() {
                 Time::MAX
             } else {
                 self.call_from
@@ -124,8 +147,9 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = self.core.ending() => return None,
-                Some(incoming) = self.incoming.recv() => {
-                    if let Some(link) = self.admit(incoming, calling).await {
+                Some(incoming) = self.incoming.recv() => self.admit(incoming, calling),
+                Some(welcomed) = self.welcomes.join_next() => {
+                    if let Ok(Some(link)) = welcomed {
                         return Some(link);
                     }
                 }
@@ -137,7 +161,7 @@ impl Driver {
                         None => {}
                     }
                 }
-                () = self.peer.wake.notified(), if !calling => {}
+                () = self.peer.wake.notified(), if may_call => {}
                 () = self.core.system.sleep_until(woken_at) => {}
                 () = self.core.system.sleep_until(tick_at) => {
                     self.peer.tick(&self.core, self.core.system.now());
@@ -170,39 +194,50 @@ impl Driver {
         self.pause = (self.pause * 2).min(self.core.config.redial_max);
     }
 
-    /// Judges a peer that called, and welcomes or refuses it.
-    async fn admit(&self, incoming: Incoming, calling: bool) -> Option<Link> {
+    /// Judges a peer that called, and begins to welcome or refuse it. The peer may take its time for
+    /// that, or never read: nothing else waits for it.
+    fn admit(&mut self, incoming: Incoming, calling: bool) {
         let Incoming {
             connection,
             hello: theirs,
             reader,
         } = incoming;
+        while self.refusals.try_join_next().is_some() {}
+        if self.refusals.len() + self.welcomes.len() >= ADMISSIONS_MAX {
+            connection.close("busy");
+            return;
+        }
         let caller = introduction_of(&theirs);
         let proven = connection.proves_name(&caller.node.name);
         let known = self.peer.known(&caller, proven, calling);
         let verdict = judge_caller(&introduction_of_us(&self.core), &caller, known);
         let node = caller.node;
+        let within = self.core.config.handshake_within;
         if verdict != Verdict::Accept {
-            if verdict != Verdict::Duplicate {
+            if verdict != Verdict::Duplicate && self.core.counters.refused_calls.add_and_log() {
                 tracing::warn!(%node, ?verdict, "refused");
             }
             let (reason, detail) = reason_of(verdict);
-            refuse(&connection, reason, &detail).await;
-            return None;
+            let refusal = async move { refuse(&connection, reason, detail, within).await };
+            self.refusals.spawn(refusal);
+            return;
         }
         let welcome = Frame::Welcome(hello(&self.core));
-        match open(&connection, CONTROL_LANE, Some(&welcome)).await {
-            Ok(writer) => Some(Link {
+        self.welcomes.spawn(async move {
+            let opened = open(&connection, CONTROL_LANE, Some(&welcome));
+            let opened = tokio::time::timeout(within, opened).await;
+            let Ok(Ok(writer)) = opened else {
+                tracing::debug!(%node, "it went away before it was welcomed");
+                connection.close("it takes no welcome");
+                return None;
+            };
+            Some(Link {
                 connection,
                 node,
                 reader,
                 writer: Some(writer),
-            }),
-            Err(error) => {
-                tracing::debug!(%node, %error, "it went away before it was welcomed");
-                None
-            }
-        }
+            })
+        });
     }
 
     /// Carries frames until the connection ends. Returns the connection that took its place, if one
@@ -210,60 +245,91 @@ impl Driver {
     async fn serve(&mut self, mut link: Link) -> Option<Link> {
         let node = link.node.clone();
         self.pause = self.core.config.redial_min;
-        self.peer.connected(&self.core, &node);
+        if !self.peer.connected(&self.core, &node) {
+            link.connection.close("quarantined");
+            return None;
+        }
         self.core.emit(RemoteEvent::Connected(node.clone()));
         tracing::debug!(%node, "connected");
         let connection = link.connection.clone();
         let mut writers = self.start_writers(&mut link);
-        let mut readers = self.start_readers(link);
-        let mut next = None;
-        let reason = loop {
-            let tick_at = self.peer.next_tick(&self.core.config);
-            tokio::select! {
-                biased;
-                () = self.core.ending() => {
-                    self.flush(&mut writers).await;
-                    break "goodbye".to_owned();
-                }
-                () = self.peer.kick.notified() => {
-                    if self.peer.is_gone(node.incarnation) {
-                        break "quarantined".to_owned();
-                    }
-                }
-                Some(incoming) = self.incoming.recv() => {
-                    if let Some(link) = self.admit(incoming, false).await {
-                        next = Some(link);
-                        break "replaced by a newer connection".to_owned();
-                    }
-                }
-                Some(ended) = readers.join_next() => match ended {
-                    Ok(Ok(LaneEnd::Finished)) => {}
-                    Ok(Ok(LaneEnd::Goodbye)) => break "the peer said goodbye".to_owned(),
-                    Ok(Err(fault)) => break self.faulted(&node, &fault),
-                    Err(error) => break error.to_string(),
-                },
-                Some(ended) = writers.join_next() => match ended {
-                    Ok(Ok(())) => {}
-                    Ok(Err(fault)) => break self.faulted(&node, &fault),
-                    Err(error) => break error.to_string(),
-                },
-                reason = connection.closed() => break reason,
-                () = self.core.system.sleep_until(tick_at) => {
-                    self.peer.tick(&self.core, self.core.system.now());
-                }
+        let mut readers = Readers::start(&self.core, &self.peer, link);
+        let end = self.carry(&connection, &mut readers, &mut writers).await;
+        let (reason, next) = match end {
+            ServeEnd::Ended(reason) => {
+                // Whoever leaves lanes unfinished beyond that has nothing more to say.
+                let drained = readers.drain(&connection);
+                let _ = tokio::time::timeout(DRAIN_WITHIN, drained).await;
+                (reason, None)
             }
+            ServeEnd::Broken(reason) => (reason, None),
+            ServeEnd::Replaced(link) => ("replaced by a newer connection".to_owned(), Some(link)),
         };
         tracing::debug!(%node, reason, "disconnected");
         connection.close(&reason);
-        readers.shutdown().await;
+        readers.tasks.shutdown().await;
         writers.shutdown().await;
+        if readers.goodbye {
+            self.peer.left(&self.core, node.incarnation);
+        }
         self.peer.disconnected(&self.core);
         self.core.emit(RemoteEvent::Disconnected(node));
         next
     }
 
+    async fn carry(
+        &mut self,
+        connection: &Arc<dyn Connection>,
+        readers: &mut Readers,
+        writers: &mut JoinSet<Result<(), LaneFault>>,
+    ) -> ServeEnd {
+        let node = readers.inbound.node.clone();
+        loop {
+            let tick_at = self.peer.next_tick(&self.core.config);
+            let result = tokio::select! {
+                biased;
+                () = self.core.ending() => {
+                    self.flush(writers).await;
+                    return ServeEnd::Broken("goodbye".to_owned());
+                }
+                () = self.peer.kick.notified() => {
+                    if self.peer.is_gone(node.incarnation) {
+                        return ServeEnd::Broken("quarantined".to_owned());
+                    }
+                    Ok(())
+                }
+                Some(incoming) = self.incoming.recv() => {
+                    self.admit(incoming, false);
+                    Ok(())
+                }
+                Some(welcomed) = self.welcomes.join_next() => match welcomed {
+                    Ok(Some(link)) => return ServeEnd::Replaced(link),
+                    _ => Ok(()),
+                },
+                Some(ended) = readers.tasks.join_next() => readers.ended(ended),
+                lane = connection.accept_lane() => readers.accept(lane),
+                Some(ended) = writers.join_next() => {
+                    ended.unwrap_or_else(|error| Err(LaneFault::Peer(error.to_string())))
+                }
+                reason = connection.closed() => return ServeEnd::Ended(reason),
+                () = self.core.system.sleep_until(tick_at) => {
+                    self.peer.tick(&self.core, self.core.system.now());
+                    Ok(())
+                }
+            };
+            match result {
+                Ok(()) if readers.goodbye => {
+                    return ServeEnd::Ended("the peer said goodbye".to_owned());
+                }
+                Ok(()) => {}
+                Err(LaneFault::Lane(error)) => return ServeEnd::Ended(error.reason),
+                Err(fault) => return ServeEnd::Broken(self.faulted(&node, &fault)),
+            }
+        }
+    }
+
     fn faulted(&self, node: &NodeId, fault: &LaneFault) -> String {
-        if matches!(fault, LaneFault::Peer(_)) && self.core.counters.peer_faults.add_and_log() {
+        if self.core.counters.peer_faults.add_and_log() {
             tracing::warn!(%node, %fault, "the connection is closed");
         }
         fault.to_string()
@@ -291,19 +357,6 @@ impl Driver {
         writers
     }
 
-    fn start_readers(&self, link: Link) -> JoinSet<Result<LaneEnd, LaneFault>> {
-        let mut readers = JoinSet::new();
-        let inbound = Inbound {
-            core: self.core.clone(),
-            peer: self.peer.clone(),
-            node: link.node,
-        };
-        readers.spawn(inbound.clone().read_lane(link.reader));
-        let connection = link.connection;
-        readers.spawn(async move { accept_lanes(&inbound, &connection).await });
-        readers
-    }
-
     /// Sends what is queued, then goodbye, but waits no longer than configured.
     async fn flush(&self, writers: &mut JoinSet<Result<(), LaneFault>>) {
         for outbox in &self.peer.lanes {
@@ -324,29 +377,70 @@ impl Driver {
     }
 }
 
-/// Takes in the lanes that the peer opens and reads each of them.
-async fn accept_lanes(
-    inbound: &Inbound,
-    connection: &Arc<dyn crate::network::Connection>,
-) -> Result<LaneEnd, LaneFault> {
-    let mut lanes = JoinSet::new();
-    let mut seen = [false; 256];
-    loop {
-        tokio::select! {
-            biased;
-            Some(ended) = lanes.join_next() => match ended {
-                Ok(Ok(LaneEnd::Finished)) => {}
-                Ok(other) => return other,
-                Err(error) => return Err(LaneFault::Peer(error.to_string())),
-            },
-            lane = connection.accept_lane() => {
-                let reader = FrameReader::begin(lane?).await?;
-                let lane = reader.lane();
-                let again = std::mem::replace(&mut seen[usize::from(lane)], true);
-                if lane == CONTROL_LANE || !is_lane(lane) || again {
-                    return Err(LaneFault::Peer(format!("lane {lane} may not be opened")));
+/// The reading side of a connection: one task a lane.
+///
+/// **Invariant:** all of them have ended before another connection takes the place of this one, so
+/// that what arrives keeps its order.
+struct Readers {
+    inbound: Inbound,
+    tasks: JoinSet<Result<LaneEnd, LaneFault>>,
+    opened: OpenedLanes,
+    accepted: u8,
+    /// The peer has said that it leaves.
+    goodbye: bool,
+}
+
+impl Readers {
+    fn start(core: &Arc<Core>, peer: &Arc<Peer>, link: Link) -> Self {
+        let inbound = Inbound {
+            core: core.clone(),
+            peer: peer.clone(),
+            node: link.node,
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(inbound.clone().read_lane(link.reader));
+        Self {
+            inbound,
+            tasks,
+            opened: OpenedLanes::default(),
+            accepted: 1,
+            goodbye: false,
+        }
+    }
+
+    /// Takes in a lane that the peer opened. No number comes twice, so there are never more of them
+    /// than there are numbers.
+    fn accept(&mut self, lane: Result<Box<dyn LaneReader>, LaneError>) -> Result<(), LaneFault> {
+        let lane = lane?;
+        if self.accepted >= RemoteConfig::LANES_MAX {
+            return Err(LaneFault::Peer("it opens too many lanes".to_owned()));
+        }
+        self.accepted += 1;
+        let (inbound, opened) = (self.inbound.clone(), self.opened.clone());
+        self.tasks.spawn(inbound.begin_lane(lane, opened));
+        Ok(())
+    }
+
+    fn ended(
+        &mut self,
+        ended: Result<Result<LaneEnd, LaneFault>, JoinError>,
+    ) -> Result<(), LaneFault> {
+        let end = ended.unwrap_or_else(|error| Err(LaneFault::Peer(error.to_string())))?;
+        self.goodbye |= end == LaneEnd::Goodbye;
+        Ok(())
+    }
+
+    /// Reads on until nothing can come any more.
+    async fn drain(&mut self, connection: &Arc<dyn Connection>) {
+        let mut accepts = true;
+        while accepts || !self.tasks.is_empty() {
+            tokio::select! {
+                biased;
+                Some(ended) = self.tasks.join_next() => {
+                    // What is wrong with a lane does not matter any more.
+                    let _ = self.ended(ended);
                 }
-                lanes.spawn(inbound.clone().read_lane(reader));
+                lane = connection.accept_lane(), if accepts => accepts = self.accept(lane).is_ok(),
             }
         }
     }
@@ -394,26 +488,4 @@ async fn make_call(core: Arc<Core>, peer: Arc<Peer>) -> Result<Link, CallError> 
         reader,
         writer: Some(writer),
     })
-}
-
-/// How a verdict is told to the peer.
-fn reason_of(verdict: Verdict) -> (RefuseReason, String) {
-    let reason = match verdict {
-        Verdict::Accept | Verdict::Duplicate => RefuseReason::Duplicate,
-        Verdict::AddressHeld | Verdict::NameNotProven => RefuseReason::NameNotProven,
-        Verdict::ClusterDiffers => RefuseReason::ClusterNameDiffers,
-        Verdict::Quarantined => RefuseReason::Quarantined,
-        Verdict::RunOver => RefuseReason::StaleIncarnation,
-        Verdict::VersionDiffers => RefuseReason::VersionUnsupported,
-    };
-    let detail = match verdict {
-        Verdict::Accept | Verdict::Duplicate => "this node's own call goes on",
-        Verdict::AddressHeld => "another node is connected under this address",
-        Verdict::ClusterDiffers => "the two nodes belong to different clusters",
-        Verdict::NameNotProven => "the certificate is for another name",
-        Verdict::Quarantined => "this run of the node is quarantined: start it anew",
-        Verdict::RunOver => "a newer run of the node was met at its address",
-        Verdict::VersionDiffers => "no common version of the protocol",
-    };
-    (reason, detail.to_owned())
 }

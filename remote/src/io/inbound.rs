@@ -3,7 +3,8 @@
 use crate::config::RemoteConfig;
 use crate::core::Core;
 use crate::exports::Undelivered;
-use crate::io::lanes::{CONTROL_LANE, FrameReader, LaneFault};
+use crate::io::lanes::{CONTROL_LANE, FrameReader, LaneFault, is_lane};
+use crate::network::LaneReader;
 use crate::node_id::NodeId;
 use crate::peer::Peer;
 use crate::remote::Channel;
@@ -12,7 +13,9 @@ use crate::wire::in_scope;
 use crate::wire_format::{ExportId, Frame, Target};
 use bytes::Bytes;
 use otava_actor::{ActorPath, DeadLetterReason};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Frames that are handled before other tasks have their turn.
 const TURN_FRAMES: u32 = 64;
@@ -32,7 +35,34 @@ pub(crate) enum LaneEnd {
     Goodbye,
 }
 
+/// The numbers of the lanes that the peer has opened in one connection, a bit each.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OpenedLanes(Arc<AtomicU16>);
+
+impl OpenedLanes {
+    /// Notes a lane; `false` if it may not be opened, or was before.
+    fn note(&self, lane: u8) -> bool {
+        let bit = 1_u16.checked_shl(u32::from(lane)).unwrap_or(0);
+        let new = self.0.fetch_or(bit, Ordering::Relaxed) & bit == 0;
+        lane != CONTROL_LANE && is_lane(lane) && new
+    }
+}
+
 impl Inbound {
+    /// Reads which lane it is, then its frames.
+    pub(crate) async fn begin_lane(
+        self,
+        lane: Box<dyn LaneReader>,
+        opened: OpenedLanes,
+    ) -> Result<LaneEnd, LaneFault> {
+        let reader = FrameReader::begin(lane).await?;
+        let lane = reader.lane();
+        if !opened.note(lane) {
+            return Err(LaneFault::Peer(format!("lane {lane} may not be opened")));
+        }
+        self.read_lane(reader).await
+    }
+
     /// Handles the frames of a lane, in order, until it ends.
     pub(crate) async fn read_lane(self, mut reader: FrameReader) -> Result<LaneEnd, LaneFault> {
         reader.allow(self.core.config.frame_bytes_max);
@@ -65,7 +95,9 @@ impl Inbound {
                     return Err(LaneFault::Peer("a control message is too large".to_owned()));
                 }
                 match self.core.handler(Channel(channel)) {
-                    Some(handler) => handler(&self.node, payload),
+                    Some(handler) => {
+                        self.guarded(|| handler(&self.node, payload));
+                    }
                     None => {
                         self.count_undelivered(format_args!("nobody listens on channel {channel}"))
                     }
@@ -78,10 +110,7 @@ impl Inbound {
             }
             Frame::Flushed { token } => self.peer.take_flushed(&self.core, token),
             Frame::SystemAck { seq } => self.peer.take_ack(self.core.system.now(), run, seq),
-            Frame::Goodbye => {
-                self.peer.left(&self.core, run);
-                return Ok(Some(LaneEnd::Goodbye));
-            }
+            Frame::Goodbye => return Ok(Some(LaneEnd::Goodbye)),
             other => return Err(unexpected(&other)),
         }
         Ok(None)
@@ -116,11 +145,14 @@ impl Inbound {
             return;
         };
         let from = Address::Exactly(self.node.clone());
-        let (delivered, _) = in_scope(&self.core, from, || exported.deliver(tag, payload));
+        let delivered = self.guarded(|| {
+            let (delivered, _) = in_scope(&self.core, from, || exported.deliver(tag, payload));
+            delivered
+        });
         match delivered {
-            Ok(()) => {}
-            Err(Undelivered::Refused) => self.core.counters.undelivered.add(1),
-            Err(error) => {
+            Some(Ok(())) | None => {}
+            Some(Err(Undelivered::Refused)) => self.core.counters.undelivered.add(1),
+            Some(Err(error)) => {
                 self.count_undelivered(format_args!("{}: {error}", exported.path()));
             }
         }
@@ -129,18 +161,36 @@ impl Inbound {
     fn answer(&self, port: ExportId, payload: Bytes) {
         let from = Address::Exactly(self.node.clone());
         let exports = &self.core.exports;
-        let (answered, _) = in_scope(&self.core, from, || {
-            exports.answer(self.node.addr, port, &payload)
+        let answered = self.guarded(|| {
+            let (answered, _) = in_scope(&self.core, from, || {
+                exports.answer(self.node.addr, port, &payload)
+            });
+            answered
         });
         match answered {
-            Ok(true) => {}
-            Ok(false) => {
+            Some(Ok(true)) | None => {}
+            Some(Ok(false)) => {
                 let path = ActorPath::new(format!("{}/(reply port)", self.core.id));
                 let letters = self.core.system.dead_letters();
                 letters.report(&path, DeadLetterReason::LateReply, "(not known)");
             }
-            Err(error) => self.count_undelivered(format_args!("an answer: {error}")),
+            Some(Err(error)) => self.count_undelivered(format_args!("an answer: {error}")),
         }
+    }
+
+    /// Calls code of the program: a handler, or what reads a message. If it panics, what it was
+    /// called for counts as not delivered, and the connection goes on: `None`.
+    fn guarded<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
+        // Whatever the call touched is the program's own, or consumed.
+        let panic = match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(result) => return Some(result),
+            Err(panic) => panic,
+        };
+        let words = panic.downcast_ref::<&str>().copied();
+        let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let words = words.unwrap_or("(no words)");
+        self.count_undelivered(format_args!("what should take it panicked: {words}"));
+        None
     }
 
     /// Counts what did not reach anybody; logs the first, and then ever fewer of them.

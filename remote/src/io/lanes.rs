@@ -154,12 +154,11 @@ pub(crate) async fn write_lane(
     last: Option<Frame>,
 ) -> Result<(), LaneFault> {
     while let Some(batch) = outbox.take().await {
-        let frames = batch.frames.len() as u64;
-        let bytes = keep_for(core, peer, node.incarnation, batch);
+        let (bytes, frames) = keep_for(core, peer, node.incarnation, batch);
         if bytes.is_empty() {
             continue;
         }
-        core.counters.frames_sent.add(frames);
+        core.counters.frames_sent.add(frames as u64);
         core.counters.bytes_sent.add(bytes.len() as u64);
         core.counters.writes.add(1);
         writer.write(bytes).await?;
@@ -173,23 +172,25 @@ pub(crate) async fn write_lane(
     Ok(())
 }
 
-/// Takes out what is meant for another run of the node than the one that is connected.
-fn keep_for(core: &Core, peer: &Peer, run: u64, batch: Batch) -> Bytes {
+/// Takes out what is meant for another run of the node than the one that is connected. Returns what
+/// is left, and how many frames that are.
+fn keep_for(core: &Core, peer: &Peer, run: u64, batch: Batch) -> (Bytes, usize) {
     let fits = |incarnation: Option<u64>| incarnation.is_none_or(|of| of == run);
     if batch.frames.iter().all(|frame| fits(frame.incarnation)) {
-        return batch.bytes;
+        return (batch.bytes, batch.frames.len());
     }
     let mut kept = BytesMut::with_capacity(batch.bytes.len());
-    let mut rest = batch.bytes;
+    let (mut rest, mut frames) = (batch.bytes, 0);
     for frame in batch.frames {
         let bytes = rest.split_to(frame.len);
         if fits(frame.incarnation) {
             kept.extend_from_slice(&bytes);
+            frames += 1;
         } else {
             core.give_up(peer, [frame]);
         }
     }
-    kept.freeze()
+    (kept.freeze(), frames)
 }
 
 /// How this node introduces itself.

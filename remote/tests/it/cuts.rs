@@ -8,29 +8,34 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(10);
-const GIVE_UP: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const GIVE_UP: Duration = Duration::from_secs(20);
 
-struct Node {
-    system: ActorSystem,
-    remote: Remote,
+pub(crate) struct Node {
+    pub(crate) system: ActorSystem,
+    pub(crate) remote: Remote,
 }
 
 impl Node {
-    fn start(world: &VirtualWorld, name: &str, port: u16) -> Self {
+    pub(crate) fn start(world: &VirtualWorld, name: &str, port: u16) -> Self {
+        Self::start_run(world, name, port, u64::from(port))
+    }
+
+    /// Starts a run of its own; what still runs at the address crashes.
+    pub(crate) fn start_run(world: &VirtualWorld, name: &str, port: u16, seed: u64) -> Self {
         let mut config = RemoteConfig::default();
         config.system_give_up = GIVE_UP;
         let system = ActorSystem::new(name);
         let network = Arc::new(world.network(addr(port), name));
         let remote = Remote::builder(&system, "test", name, network)
             .config(config)
-            .seeded(u64::from(port))
+            .seeded(seed)
             .start()
             .unwrap();
         Self { system, remote }
     }
 
-    fn counter(&self) -> ActorRef<Command> {
+    pub(crate) fn counter(&self) -> ActorRef<Command> {
         let counter = self
             .system
             .spawn_anonymous(Props::once(Counter(0)))
@@ -39,16 +44,16 @@ impl Node {
         counter
     }
 
-    fn sees(&self, other: &Self) -> ActorRef<Command> {
+    pub(crate) fn sees(&self, other: &Self) -> ActorRef<Command> {
         self.remote.resolve(other.remote.id(), "counter")
     }
 }
 
-fn addr(port: u16) -> SocketAddr {
+pub(crate) fn addr(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], port))
 }
 
-fn pair(world: &VirtualWorld) -> (Node, Node) {
+pub(crate) fn pair(world: &VirtualWorld) -> (Node, Node) {
     (Node::start(world, "a", 1), Node::start(world, "b", 2))
 }
 
@@ -129,16 +134,8 @@ async fn a_killed_node_that_comes_back_is_another_one() {
     probe.watch(&old);
     assert_eq!(old.ask(Command::Get).within(SOON).await, Ok(0));
     world.crash(addr(2));
-    let b = {
-        drop(b);
-        let system = ActorSystem::new("b");
-        let network = Arc::new(world.network(addr(2), "b"));
-        let remote = Remote::builder(&system, "test", "b", network)
-            .seeded(99)
-            .start()
-            .unwrap();
-        Node { system, remote }
-    };
+    drop(b);
+    let b = Node::start_run(&world, "b", 2, 99);
     let _counter = b.counter();
     let anyone = a.remote.resolve_at::<Command>(addr(2), "counter");
     let from = tokio::time::Instant::now();

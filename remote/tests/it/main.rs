@@ -3,7 +3,12 @@
 
 mod authority;
 mod cuts;
+mod ends;
+mod hostile;
 mod network;
 mod nodes;
+mod random;
+mod references;
 mod tls;
 mod virtual_net;
+mod watches;

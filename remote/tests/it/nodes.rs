@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Me(#[serde(with = "otava_remote::wire")] ReplyTo<Reference>),
     Stop,
     Blob(Vec<u8>),
+    /// Ask that is answered after three seconds.
+    Wait(#[serde(with = "otava_remote::wire")] ReplyTo<u64>),
 }
 
 #[derive(Deserialize, Serialize)]
@@ -63,6 +65,9 @@ impl Actor for Counter {
             Command::Me(reply_to) => drop(reply_to.send(Reference(ctx.me().clone()))),
             Command::Stop => ctx.stop_self(),
             Command::Blob(bytes) => self.0 += bytes.len() as u64,
+            Command::Wait(reply_to) => {
+                ctx.timer_once("wait", Duration::from_secs(3), Command::Get(reply_to));
+            }
         }
         Ok(())
     }
