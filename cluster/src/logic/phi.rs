@@ -60,10 +60,16 @@ impl Detector {
         detector
     }
 
-    /// A heartbeat came. An interval that ended a suspicion says nothing of the ordinary ones.
+    /// A heartbeat came. An interval that ended a suspicion says nothing of the ordinary ones. One
+    /// that was tolerated as a pause counts as the longest ordinary one: if it counted in full it
+    /// would be forgiven twice, by the pause and by a deviation that delays the next suspicion by
+    /// seconds. Then one node finds the two halves of a picture so far apart in time that it
+    /// decides on the first.
     pub fn heartbeat(&mut self, now: Time) {
         if now <= self.deadline() {
-            self.history.add(now.saturating_since(self.last));
+            let ordinary = self.allowance.saturating_sub(self.pause());
+            let interval = now.saturating_since(self.last);
+            self.history.add(interval.min(ordinary));
             self.allow();
         }
         self.last = self.last.max(now);
@@ -92,6 +98,10 @@ impl Detector {
         } else {
             exponent.exp().ln_1p() / std::f64::consts::LN_10
         }
+    }
+
+    fn pause(&self) -> Duration {
+        Duration::try_from_secs_f64(self.pause).unwrap_or(Duration::MAX)
     }
 
     fn allow(&mut self) {
@@ -190,6 +200,20 @@ mod tests {
             detector.heartbeat(at(millis));
         }
         detector
+    }
+
+    /// C3: a short cut does not delay the next suspicion by more than a heartbeat.
+    #[test]
+    fn a_tolerated_pause_is_not_tolerated_twice() {
+        for beats in [1_000, 5_000, 50_000] {
+            let mut detector = after_regular_heartbeats(beats);
+            let before = detector.deadline().saturating_since(at(beats));
+            let end = beats + 3_400;
+            detector.heartbeat(at(end));
+            let after = detector.deadline().saturating_since(at(end));
+            let most = before + Duration::from_secs(1);
+            assert!(after <= most, "{beats}: {before:?}, then {after:?}");
+        }
     }
 
     /// C3: found unreachable within 5 seconds.
