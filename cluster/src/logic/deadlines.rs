@@ -107,7 +107,10 @@ impl Membership {
     pub(crate) fn next_timeout(&self) -> Time {
         match &self.phase {
             Phase::Ended(_) => Time::MAX,
-            Phase::Knocking(knocking) => knocking.timeout(),
+            Phase::Knocking(knocking) => match self.turning_back {
+                Some((until, _)) => until,
+                None => knocking.timeout(),
+            },
             Phase::Member => {
                 let (decide, give_up) = self.decision_times();
                 let tombstone = self.removed.values().min();

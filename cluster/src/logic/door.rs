@@ -83,6 +83,7 @@ pub struct Knocking {
     seeds: Vec<SocketAddr>,
     retry: Duration,
     next: Time,
+    asked: bool,
     /// When this node forms a cluster by itself; `None` if that is not its part.
     forms: Option<Time>,
 }
@@ -114,6 +115,7 @@ impl Knocking {
             seeds: others,
             retry,
             next: now,
+            asked: false,
             forms: first.then(|| now + wait),
         }
     }
@@ -124,7 +126,14 @@ impl Knocking {
             return Vec::new();
         }
         self.next = now + self.retry;
+        self.asked = !self.seeds.is_empty();
         self.seeds.clone()
+    }
+
+    /// Whether somebody was asked, who may answer yet.
+    #[must_use]
+    pub fn has_asked(&self) -> bool {
+        self.asked
     }
 
     /// Whether it is time to form a cluster.

@@ -13,6 +13,12 @@ impl Membership {
         let Phase::Knocking(knocking) = &mut self.phase else {
             return;
         };
+        if let Some((until, _)) = self.turning_back {
+            if now >= until {
+                self.end_with(End::Left);
+            }
+            return;
+        }
         if knocking.forms(now) {
             let mut view = View::new();
             view.add(&self.me, Entry::joining(self.config.started));
@@ -69,6 +75,9 @@ impl Membership {
                     let view = std::mem::take(&mut statement.view);
                     self.heed(&statement);
                     self.enter(now, statement.cluster, view);
+                    if let Some((_, status)) = self.turning_back.take() {
+                        self.move_myself(now, status);
+                    }
                 }
             }
         }

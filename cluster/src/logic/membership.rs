@@ -223,6 +223,9 @@ pub struct Membership {
     /// Who waits for the answer that it is in.
     pub(crate) accepted: Vec<NodeId>,
     pub(crate) wished_to_leave: bool,
+    /// This node left while it asked to be let in: until when an answer that is on its way is
+    /// awaited, and what it makes itself then. Or a member would remain that nobody is.
+    pub(crate) turning_back: Option<(Time, Status)>,
     pub(crate) next_beat: Time,
     pub(crate) next_knock: Time,
     pub(crate) knocks: usize,
@@ -271,6 +274,7 @@ impl Membership {
             told: Told::default(),
             accepted: Vec::new(),
             wished_to_leave: false,
+            turning_back: None,
             next_beat: now,
             next_knock: now,
             knocks: 0,
@@ -287,8 +291,8 @@ impl Membership {
         match input {
             Input::Message(from, message) => self.message(now, from, message),
             Input::Statement(statement) => self.statement(statement),
-            Input::Leave => self.move_myself(Status::Leaving),
-            Input::FinishLeave => self.move_myself(Status::Exiting),
+            Input::Leave => self.move_myself(now, Status::Leaving),
+            Input::FinishLeave => self.move_myself(now, Status::Exiting),
             Input::Down(node) => {
                 if self.is_member() && self.view.is_live(&node) {
                     self.put_down(&BTreeSet::from([node]));
@@ -508,12 +512,18 @@ impl Membership {
         }
     }
 
-    fn move_myself(&mut self, status: Status) {
+    pub(crate) fn move_myself(&mut self, now: Time, status: Status) {
         if self.is_member() {
             self.wished_to_leave = true;
             self.unsettled |= self.view.advance(&self.me, status);
-        } else if matches!(self.phase, Phase::Knocking(_)) {
-            self.end_with(End::Left);
+        } else if let Phase::Knocking(knocking) = &self.phase {
+            if !knocking.has_asked() {
+                return self.end_with(End::Left);
+            }
+            let (until, _) = self
+                .turning_back
+                .unwrap_or((now + self.config.join_retry, status));
+            self.turning_back = Some((until, status));
         }
     }
 

@@ -73,6 +73,20 @@ fn told(world: &World, observer: u16, is: impl Fn(&ClusterEvent) -> bool) -> Opt
     found.map(|(at, _)| *at)
 }
 
+/// C2: a node that leaves while its request to be let in is on its way leaves nobody behind.
+#[test]
+fn a_node_that_turns_back_at_the_door_leaves_no_ghost() {
+    for millis in 0..8 {
+        let mut world = World::new(7);
+        play(&mut world, "start 1 2 3; wait 8; start 4");
+        world.run(Duration::from_millis(millis), |_| {});
+        play(&mut world, "leave 4; finish 4; wait 9");
+        assert_eq!(alarms(&world), 0, "{}", world.log.join("\n"));
+        assert_eq!(checkers::in_the_end(&world), Ok(()));
+        assert_eq!(world.members().count(), 3);
+    }
+}
+
 /// C1: all at once, seeds included; the first seed last; the first seed anew.
 #[test]
 fn one_cluster_however_it_starts() {
