@@ -9,6 +9,7 @@ mod checks;
 mod counter;
 mod endings;
 mod entities;
+mod fencing;
 mod fleet;
 mod membership;
 mod random;
