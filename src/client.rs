@@ -13,7 +13,8 @@ use std::sync::Arc;
 /// the same types as a member, but no vote: when it ends, or cannot be reached, the cluster does not
 /// care.
 ///
-/// Its commands go to the regions of the nodes that it was given as contacts, which pass them on.
+/// From the nodes that it was given as contacts it learns where the shards are, and sends straight
+/// there; what it does not know yet the contacts pass on.
 #[derive(Clone)]
 pub struct Client {
     system: ActorSystem,
