@@ -46,7 +46,7 @@ pub(crate) fn drop_guarded<T>(value: T) {
 }
 
 /// The text of a panic's payload. The payload itself may be any value, also one whose drop panics.
-pub(crate) fn describe_panic(payload: Box<dyn Any + Send>) -> String {
+pub fn describe_panic(payload: Box<dyn Any + Send>) -> String {
     let text = if let Some(text) = payload.downcast_ref::<&'static str>() {
         (*text).to_owned()
     } else if let Some(text) = payload.downcast_ref::<String>() {

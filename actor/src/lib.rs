@@ -75,6 +75,8 @@ pub use ask::{Ask, Asking, Reply, ReplyTo};
 pub use context::Context;
 pub use dead_letters::{DeadLetter, DeadLetterEvent, DeadLetterReason, DeadLetters};
 pub use error::{AskError, SpawnError, TellError, Unsendable};
+#[doc(hidden)]
+pub use failure::describe_panic;
 pub use path::ActorPath;
 pub use props::{Props, Supervision};
 pub use rng::Rng;

@@ -182,13 +182,10 @@ impl Inbound {
     /// called for counts as not delivered, and the connection goes on: `None`.
     fn guarded<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
         // Whatever the call touched is the program's own, or consumed.
-        let panic = match catch_unwind(AssertUnwindSafe(call)) {
+        let words = match catch_unwind(AssertUnwindSafe(call)) {
             Ok(result) => return Some(result),
-            Err(panic) => panic,
+            Err(panic) => otava_actor::describe_panic(panic),
         };
-        let words = panic.downcast_ref::<&str>().copied();
-        let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        let words = words.unwrap_or("(no words)");
         self.count_undelivered(format_args!("what should take it panicked: {words}"));
         None
     }
