@@ -29,6 +29,10 @@ use std::task::{Context, Poll};
 pub struct ActorRef<M>(Arc<Target<M>>);
 
 /// What a reference points to.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "local actors are many and shall be one allocation; references to remote ones are few"
+)]
 pub(crate) enum Target<M> {
     Local(Cell<M>),
     Remote(Arc<dyn RemoteTarget<M>>),

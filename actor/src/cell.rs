@@ -2,9 +2,10 @@
 //!
 //! # Parts
 //! A cell is shared by everyone who holds a reference to the actor. Its `body` is the actor's life
-//! ([`crate::life`]): one future that owns the instance and the context, takes messages, and ends
-//! when the actor ends. A handler's future is a part of it, polled in place: no message and no
-//! handler is ever boxed. The body is polled by whichever scheduler task gets the cell.
+//! ([`crate::life`]), which owns the instance and the context. While the actor has something to do,
+//! the body is one future that takes messages; a handler's future is a part of it, polled in place:
+//! no message and no handler is ever boxed. Between two activations the body is the bare life, a
+//! few words. It is polled by whichever scheduler task gets the cell.
 //!
 //! # Who may run it
 //! `run` is the only thing that decides it:
@@ -52,7 +53,28 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake as TaskWake, Waker};
 
-pub(crate) type Body = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// An actor between two activations.
+pub(crate) trait Dormant: Send {
+    fn wake(self: Box<Self>) -> Active;
+}
+
+/// An actor at work: a future that is polled in place and kept only while a handler is pending.
+pub(crate) type Active = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// How an activation ended.
+pub(crate) enum Outcome {
+    Ended,
+    Idle(Box<dyn Dormant>),
+    TurnOver(Box<dyn Dormant>),
+}
+
+/// The actor itself, in whichever form it is.
+enum Body {
+    Active(Active),
+    Dormant(Box<dyn Dormant>),
+    /// Not yet there, or no more.
+    None,
+}
 
 pub(crate) struct Cell<M> {
     pub(crate) path: ActorPath,
@@ -65,7 +87,7 @@ pub(crate) struct Cell<M> {
     /// Messages that may still be handled in this turn. Only the running task touches it.
     turn: AtomicU32,
     family: Mutex<Family>,
-    body: Mutex<Option<Body>>,
+    body: Mutex<Body>,
     /// Ended from outside: the body is dropped as soon as it lets go of its thread.
     abandoned: AtomicBool,
 }
@@ -151,16 +173,16 @@ impl<M: Send + 'static> Cell<M> {
             run: AtomicU8::new(IDLE),
             turn: AtomicU32::new(0),
             family: Mutex::default(),
-            body: Mutex::new(None),
+            body: Mutex::new(Body::None),
             abandoned: AtomicBool::new(false),
         }
     }
 
-    pub(crate) fn set_body(&self, body: Body) {
-        *lock(&self.body) = Some(body);
+    pub(crate) fn set_body(&self, life: Box<dyn Dormant>) {
+        *lock(&self.body) = Body::Dormant(life);
         // The system may have ended since the actor was added to its family.
         if self.abandoned.load(SeqCst) {
-            let body = lock(&self.body).take();
+            let body = std::mem::replace(&mut *lock(&self.body), Body::None);
             drop_guarded(body);
         }
     }
@@ -253,34 +275,49 @@ impl<M: Send + 'static> Runnable for Target<M> {
         let Some(cell) = self.local() else { return 1 };
         cell.run.store(RUNNING, Release);
         cell.turn.store(BATCH as u32, Relaxed);
-        let waker = Waker::from(self.clone());
-        let mut body = lock(&cell.body);
-        if let Some(future) = body.as_mut() {
-            let polled = guarded_call(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
-            let ended = match polled {
-                Ok(Poll::Pending) if !cell.abandoned.load(Acquire) => None,
-                Ok(Poll::Pending) => Some(None),
-                Ok(Poll::Ready(())) => Some(None),
-                Err(failure) => Some(Some(failure)),
-            };
-            if let Some(failure) = ended {
-                let body = body.take();
-                if let Some(failure) = failure {
-                    // Every call of user code is guarded on its own: this is a bug of ours.
-                    tracing::error!(actor = %cell.path, %failure, "the actor's own life failed");
-                    cell.discard(cell.mailbox.close());
-                    cell.end(Ended::Failed);
-                }
-                drop_guarded(body);
-            }
-        }
-        drop(body);
+        let turn_over = cell.activate(&Waker::from(self.clone()));
         let units = BATCH as u32 - cell.turn.load(Relaxed);
-        let before = cell.transit(|run| Some(if run == NOTIFIED { QUEUED } else { IDLE }));
-        if before == Some(NOTIFIED) {
+        let before = cell.transit(|run| {
+            let again = turn_over || run == NOTIFIED;
+            Some(if again { QUEUED } else { IDLE })
+        });
+        if turn_over || before == Some(NOTIFIED) {
             cell.core.scheduler().schedule_last(self.clone());
         }
         units.max(1)
+    }
+}
+
+impl<M: Send + 'static> Cell<M> {
+    /// Polls the actor once; `true` if it has more to do and only its turn is over.
+    fn activate(&self, waker: &Waker) -> bool {
+        let mut place = lock(&self.body);
+        let mut active = match std::mem::replace(&mut *place, Body::None) {
+            Body::Active(active) => active,
+            Body::Dormant(life) => life.wake(),
+            Body::None => return false,
+        };
+        let polled = guarded_call(|| active.as_mut().poll(&mut Context::from_waker(waker)));
+        let (body, turn_over) = match polled {
+            Ok(Poll::Pending) => (Body::Active(active), false),
+            Ok(Poll::Ready(Outcome::Idle(life))) => (Body::Dormant(life), false),
+            Ok(Poll::Ready(Outcome::TurnOver(life))) => (Body::Dormant(life), true),
+            Ok(Poll::Ready(Outcome::Ended)) => (Body::None, false),
+            Err(failure) => {
+                // Every call of user code is guarded on its own: this is a bug of ours.
+                tracing::error!(actor = %self.path, %failure, "the actor's own life failed");
+                self.discard(self.mailbox.close());
+                self.end(Ended::Failed);
+                drop_guarded(active);
+                (Body::None, false)
+            }
+        };
+        if self.abandoned.load(Acquire) {
+            drop_guarded(body);
+            return false;
+        }
+        *place = body;
+        turn_over
     }
 }
 
@@ -358,8 +395,11 @@ impl<M: Send + 'static> Node for Target<M> {
         }
         // While another thread is inside a handler that does not return, the body stays with it.
         cell.abandoned.store(true, SeqCst);
-        let body = cell.body.try_lock().ok().and_then(|mut body| body.take());
-        drop_guarded(body);
+        let body = cell
+            .body
+            .try_lock()
+            .map(|mut body| std::mem::replace(&mut *body, Body::None));
+        drop_guarded(body.ok());
         cell.end(Ended::Stopped);
     }
 }

@@ -31,18 +31,23 @@ pub struct Context<A: Actor> {
     /// Behind a lock that is never locked, only for the compiler: a context may be shared by
     /// reference over an await although messages need not be `Sync`.
     inner: Mutex<Inner<A::Msg>>,
-    watched: Option<Box<Watched>>,
-    /// For probes: news about actors that were not watched through this context counts too.
-    pub(crate) takes_all_news: bool,
 }
 
 struct Inner<M> {
     /// What was taken from the mailbox and not handled yet.
     batch: VecDeque<Entry<M>>,
-    timers: Option<Box<Timers<M>>>,
-    pipes: Option<Box<JoinSet<()>>>,
+    /// What only some actors have: a million idle ones shall not pay for it.
+    extras: Option<Box<Extras<M>>>,
+}
+
+struct Extras<M> {
+    timers: Timers<M>,
     /// The last step was a timer's: messages come next.
     timer_was_last: bool,
+    pipes: JoinSet<()>,
+    watched: Watched,
+    /// For probes: news about actors that were not watched through this context counts too.
+    takes_all_news: bool,
 }
 
 /// The actors that this one watches, by registration and by target.
@@ -56,6 +61,10 @@ struct Watched {
 pub(crate) enum Step<M> {
     Message(M),
     Terminated(Terminated),
+    /// Nothing: the next message, news or timer wakes the actor.
+    Idle,
+    /// Others should have their turn.
+    TurnOver,
     Stop,
     /// The function of a repeated timer panicked.
     Failed(Failure),
@@ -65,15 +74,11 @@ impl<A: Actor> Context<A> {
     pub(crate) fn new(me: ActorRef<A::Msg>) -> Self {
         let inner = Inner {
             batch: VecDeque::new(),
-            timers: None,
-            pipes: None,
-            timer_was_last: false,
+            extras: None,
         };
         Self {
             me,
             inner: Mutex::new(inner),
-            watched: None,
-            takes_all_news: false,
         }
     }
 
@@ -155,12 +160,12 @@ impl<A: Actor> Context<A> {
     /// everything that it sent to this actor; soon, if it has ended already. Watching twice is
     /// watching once. An actor that watches itself hears nothing: it is gone by then.
     pub fn watch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
-        let watched = self.watched.get_or_insert_default();
+        let number = self.cell().core.next_number();
         let key = (actor.uid(), actor.path().clone());
+        let watched = &mut self.extras().watched;
         if watched.by_target.contains_key(&key) {
             return;
         }
-        let number = self.me.target().cell().core.next_number();
         watched.by_number.insert(number, key.clone());
         watched.by_target.insert(key, (number, actor.watchable()));
         actor
@@ -172,11 +177,11 @@ impl<A: Actor> Context<A> {
     /// news was already on its way.
     pub fn unwatch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
         let key = (actor.uid(), actor.path().clone());
-        let Some(watched) = self.watched.as_mut() else {
+        let Some(extras) = self.inner().extras.as_mut() else {
             return;
         };
-        if let Some((number, target)) = watched.by_target.remove(&key) {
-            watched.by_number.remove(&number);
+        if let Some((number, target)) = extras.watched.by_target.remove(&key) {
+            extras.watched.by_number.remove(&number);
             target.remove_watcher(Watcher::new(number, self.me.target().clone()).id());
         }
     }
@@ -184,7 +189,7 @@ impl<A: Actor> Context<A> {
     /// Sends `message` to this actor after `after`. A timer of the same key is replaced: nothing
     /// comes from it any more, even if it was due.
     pub fn timer_once(&mut self, key: impl Into<TimerKey>, after: Duration, message: A::Msg) {
-        self.timers().once(key.into(), after, message);
+        self.extras().timers.once(key.into(), after, message);
     }
 
     /// Sends a message made by `make` to this actor every `every`, for the first time after `every`.
@@ -200,21 +205,16 @@ impl<A: Actor> Context<A> {
         make: impl FnMut() -> A::Msg + Send + 'static,
     ) {
         assert!(!every.is_zero(), "a timer needs an interval above zero");
-        self.timers().every(key.into(), every, Box::new(make));
+        self.extras()
+            .timers
+            .every(key.into(), every, Box::new(make));
     }
 
     /// Removes the timer of this key; `false` if there is none. Nothing comes from it any more, even
     /// if it was due.
     pub fn cancel_timer(&mut self, key: impl Into<TimerKey>) -> bool {
-        let inner = self.inner();
-        let Some(timers) = inner.timers.as_mut() else {
-            return false;
-        };
-        let found = timers.cancel(&key.into());
-        if timers.is_empty() {
-            inner.timers = None;
-        }
-        found
+        let extras = self.inner().extras.as_mut();
+        extras.is_some_and(|extras| extras.timers.cancel(&key.into()))
     }
 
     /// Runs `future` beside this actor and sends it the result, as `map` puts it. The message needs
@@ -229,7 +229,7 @@ impl<A: Actor> Context<A> {
     {
         let me = self.me.clone();
         let handle = self.cell().core.handle.clone();
-        let pipes = self.inner().pipes.get_or_insert_default();
+        let pipes = &mut self.extras().pipes;
         // Those that are done are forgotten here, so the set stays as small as what runs.
         while pipes.try_join_next().is_some() {}
         let task = async move {
@@ -257,67 +257,68 @@ impl<A: Actor> Context<A> {
         self.inner.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn timers(&mut self) -> &mut Timers<A::Msg> {
-        self.inner()
-            .timers
-            .get_or_insert_with(|| Box::new(Timers::new()))
+    fn extras(&mut self) -> &mut Extras<A::Msg> {
+        self.inner().extras.get_or_insert_with(|| {
+            Box::new(Extras {
+                timers: Timers::new(),
+                timer_was_last: false,
+                pipes: JoinSet::new(),
+                watched: Watched::default(),
+                takes_all_news: false,
+            })
+        })
     }
 }
 
 /// What the actor's life (`life.rs`) uses.
 impl<A: Actor> Context<A> {
-    /// What to do next; waits until there is something.
-    pub(crate) async fn next(&mut self) -> Step<A::Msg> {
-        poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    fn poll_next(&mut self, cx: &mut task::Context<'_>) -> Poll<Step<A::Msg>> {
-        let Self {
-            me,
-            inner,
-            watched,
-            takes_all_news,
-        } = self;
+    /// What to do next.
+    pub(crate) fn next(&mut self) -> Step<A::Msg> {
+        let Self { me, inner } = self;
         let inner = inner.get_mut().unwrap_or_else(PoisonError::into_inner);
         let cell = me.target().cell();
         loop {
             if cell.mailbox.stop_requested() {
-                return Poll::Ready(Step::Stop);
+                return Step::Stop;
             }
             if !cell.spend_turn() {
-                me.target().notify();
-                return Poll::Pending;
+                return Step::TurnOver;
             }
             match inner.batch.pop_front() {
                 Some(Entry::Counted(message)) => {
                     cell.mailbox.begin();
-                    return Poll::Ready(Step::Message(message));
+                    return Step::Message(message);
                 }
-                Some(Entry::Free(message)) => return Poll::Ready(Step::Message(message)),
+                Some(Entry::Free(message)) => return Step::Message(message),
                 Some(Entry::Ended(news)) => {
                     let (number, news) = *news;
-                    let known = watched
-                        .as_mut()
-                        .is_some_and(|watched| watched.ended(number));
-                    if known || *takes_all_news {
-                        return Poll::Ready(Step::Terminated(news));
+                    let extras = inner.extras.as_mut();
+                    if extras
+                        .is_some_and(|extras| extras.watched.ended(number) || extras.takes_all_news)
+                    {
+                        return Step::Terminated(news);
                     }
                     continue;
                 }
                 None => {}
             }
             if let Some(step) = inner.due_timer() {
-                return Poll::Ready(step);
+                return step;
             }
             match cell.mailbox.take(&mut inner.batch) {
                 Taken::Batch => {}
-                Taken::Stop => return Poll::Ready(Step::Stop),
-                Taken::Idle => match inner.timers.as_mut().map(|timers| timers.poll_due(cx)) {
-                    Some(Poll::Ready(())) => {}
-                    _ => return Poll::Pending,
-                },
+                Taken::Stop => return Step::Stop,
+                Taken::Idle => return Step::Idle,
             }
         }
+    }
+
+    /// Sees to it that the earliest timer wakes this actor; `false` if it is due already.
+    pub(crate) fn arm_timers(&mut self, cx: &mut task::Context<'_>) -> bool {
+        self.inner()
+            .extras
+            .as_mut()
+            .is_none_or(|extras| extras.timers.poll_due(cx).is_pending())
     }
 
     /// Takes everything from the old instance that a new one must not see.
@@ -334,8 +335,13 @@ impl<A: Actor> Context<A> {
         let batch = std::mem::take(&mut self.inner().batch);
         self.cell().discard(batch.into_iter().chain(left));
         self.forget_timers_and_watches();
-        self.inner().pipes = None;
+        self.inner().extras = None;
         self.stop_children().await;
+    }
+
+    /// For probes.
+    pub(crate) fn take_all_news(&mut self) {
+        self.extras().takes_all_news = true;
     }
 
     async fn stop_children(&self) {
@@ -352,10 +358,12 @@ impl<A: Actor> Context<A> {
     }
 
     fn forget_timers_and_watches(&mut self) {
-        drop_guarded(self.inner().timers.take());
-        let Some(watched) = self.watched.take() else {
+        let Some(extras) = self.inner().extras.as_mut() else {
             return;
         };
+        extras.timer_was_last = false;
+        drop_guarded(std::mem::replace(&mut extras.timers, Timers::new()));
+        let watched = std::mem::take(&mut extras.watched);
         for (number, target) in watched.by_target.into_values() {
             target.remove_watcher(Watcher::new(number, self.me.target().clone()).id());
         }
@@ -365,15 +373,12 @@ impl<A: Actor> Context<A> {
 impl<M> Inner<M> {
     /// A timer that is due, unless the last step was one and messages have not had their turn.
     fn due_timer(&mut self) -> Option<Step<M>> {
-        if std::mem::take(&mut self.timer_was_last) {
+        let extras = self.extras.as_mut()?;
+        if std::mem::take(&mut extras.timer_was_last) {
             return None;
         }
-        let timers = self.timers.as_mut()?;
-        let due = timers.pop_due()?;
-        if timers.is_empty() {
-            self.timers = None;
-        }
-        self.timer_was_last = true;
+        let due = extras.timers.pop_due()?;
+        extras.timer_was_last = true;
         Some(due.map_or_else(Step::Failed, Step::Message))
     }
 }

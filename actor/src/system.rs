@@ -6,7 +6,7 @@ use crate::cell::{Cell, Children, Node, Refused, adopt_into, bury_from};
 use crate::context::Context;
 use crate::dead_letters::DeadLetters;
 use crate::error::SpawnError;
-use crate::life::live;
+use crate::life::Life;
 use crate::mailbox::Phase;
 use crate::path::{ActorPath, is_valid_name};
 use crate::props::Props;
@@ -369,8 +369,8 @@ impl Core {
         })?;
         let mut ctx = Context::new(me.clone());
         prepare(&mut ctx);
-        let body = Box::pin(live(ctx, props.make, props.supervision));
-        me.target().cell().set_body(body);
+        let life = Life::new(ctx, props.make, props.supervision);
+        me.target().cell().set_body(Box::new(life));
         tracing::debug!(actor = %path, uid, "an actor starts");
         me.target().notify();
         Ok(me)
