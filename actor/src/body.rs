@@ -14,13 +14,18 @@ use std::task::{Context, Poll};
 
 /// An actor between two activations.
 pub(crate) trait Dormant: Send {
+    /// The next activation.
     fn wake(self: Box<Self>) -> Active;
+    /// The same, where more than messages is to be looked at.
+    fn wake_for_other(self: Box<Self>) -> Active;
 }
 
 /// How an activation ended, and how many messages it handled.
 pub(crate) enum Outcome {
     Ended,
     Idle(Box<dyn Dormant>, u32),
+    /// There is more to be looked at than messages.
+    Other(Box<dyn Dormant>),
     TurnOver(Box<dyn Dormant>),
 }
 
@@ -46,6 +51,7 @@ impl Place {
 
     /// # Safety
     /// The caller holds the token of this actor.
+    #[inline]
     pub(crate) unsafe fn take(&self) -> Body {
         // SAFETY: nobody else is here, as the caller promises; no reference leaves this line.
         unsafe { std::mem::replace(&mut *self.0.get(), Body::None) }
@@ -53,6 +59,7 @@ impl Place {
 
     /// # Safety
     /// The caller holds the token of this actor, and took the body out before.
+    #[inline]
     pub(crate) unsafe fn put(&self, body: Body) {
         // SAFETY: as above. What is overwritten is `None`, so nothing is dropped.
         unsafe { *self.0.get() = body }

@@ -319,7 +319,13 @@ impl<M: Send + 'static> Target<M> {
             Body::None => return (Body::None, false),
         };
         let waker = waker_ref(self);
-        match guarded_call(|| active.poll(&mut Context::from_waker(&waker))) {
+        let mut cx = Context::from_waker(&waker);
+        let mut polled = guarded_call(|| active.poll(&mut cx));
+        if let Ok(Poll::Ready(Outcome::Other(life))) = polled {
+            active = life.wake_for_other();
+            polled = guarded_call(|| active.poll(&mut cx));
+        }
+        match polled {
             Ok(Poll::Pending) => {
                 *units += 1;
                 (Body::Active(active), false)
@@ -328,7 +334,7 @@ impl<M: Send + 'static> Target<M> {
                 *units += handled.max(1);
                 (Body::Dormant(life), false)
             }
-            Ok(Poll::Ready(Outcome::TurnOver(life))) => {
+            Ok(Poll::Ready(Outcome::Other(life) | Outcome::TurnOver(life))) => {
                 *units += BATCH;
                 (Body::Dormant(life), true)
             }

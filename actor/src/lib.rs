@@ -45,6 +45,7 @@
 //! | [`props`] | recipes and supervision strategies |
 //! | [`rng`] | the seeded generator |
 //! | `scheduler` | which runnable actor runs next, and where |
+//! | `serving` | the short way of a message to its handler |
 //! | [`system`] | the root of the tree, its clock, its end |
 //! | [`testkit`] | probes |
 //! | [`time`] | the clock type |
@@ -68,6 +69,7 @@ mod pool;
 pub mod props;
 pub mod rng;
 mod scheduler;
+mod serving;
 mod sync;
 pub mod system;
 pub mod testkit;

@@ -35,7 +35,7 @@ use crate::sync::{AtomicU8, lock};
 use crate::watch::Terminated;
 use line::Line;
 pub(crate) use order::{Order, Rank};
-pub(crate) use queue::{Consumer, Wake};
+pub(crate) use queue::{Consumer, Look, Wake};
 use queue::{Popped, Queue, Refusal};
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -335,6 +335,24 @@ impl<M, T> Mailbox<M, T> {
             len = order.map_or(0, |order| order.len());
         }
         usize::try_from(len).unwrap_or(usize::MAX)
+    }
+
+    /// What comes next, at a glance.
+    #[inline]
+    pub(crate) fn look(&self, consumer: &Consumer) -> Look {
+        if self.signals.load(Relaxed) != 0 {
+            return Look::Other;
+        }
+        self.queue.look(consumer)
+    }
+
+    /// The message that [`Mailbox::look`] has seen.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    pub(crate) fn take_seen(&self, consumer: &mut Consumer) -> M {
+        self.queue.pop_seen(consumer)
     }
 
     /// The next thing to do.
