@@ -76,10 +76,27 @@ unsafe impl Send for Active {}
 impl Active {
     #[inline]
     pub(crate) fn new<F: Future<Output = Outcome> + Send + 'static>(future: F) -> Self {
+        let place = Self::allocate::<F>();
+        // SAFETY: the memory is of this layout, and what lies there is a future from now on.
+        unsafe {
+            place.write(future);
+            Self::from_raw(place)
+        }
+    }
+
+    /// Memory for a future that is put together in its place, because moving it would cost.
+    #[inline]
+    pub(crate) fn allocate<F>() -> NonNull<F> {
         const { assert!(size_of::<F>() > 0, "it holds at least a life") };
-        let place = pool::allocate(Layout::new::<F>()).cast::<F>();
-        // SAFETY: the memory is ours and of this layout.
-        unsafe { place.write(future) };
+        pool::allocate(Layout::new::<F>()).cast::<F>()
+    }
+
+    /// # Safety
+    /// `place` came from [`Active::allocate`], and a whole future was written there.
+    #[inline]
+    pub(crate) unsafe fn from_raw<F: Future<Output = Outcome> + Send + 'static>(
+        place: NonNull<F>,
+    ) -> Self {
         Self(place)
     }
 

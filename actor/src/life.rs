@@ -25,7 +25,7 @@ use crate::body::{Active, Dormant, Outcome};
 use crate::context::{Context, Step};
 use crate::failure::{Failure, drop_guarded, guarded, guarded_call};
 use crate::props::{Make, Supervision};
-use crate::serving::serving;
+use crate::serving::serve;
 use crate::time::Time;
 use crate::watch::Ended;
 use std::collections::VecDeque;
@@ -129,7 +129,7 @@ impl<A: Actor> Life<A> {
 impl<A: Actor> Dormant for Life<A> {
     fn wake(self: Box<Self>) -> Active {
         match self.actor {
-            Some(_) if !self.ctx.has_failed() => Active::new(serving(self)),
+            Some(_) if !self.ctx.has_failed() => serve(self),
             _ => Active::new(self.live()),
         }
     }

@@ -11,11 +11,12 @@
 )]
 
 use crate::actor::Actor;
-use crate::body::Outcome;
+use crate::body::{Active, Dormant, Outcome};
 use crate::context::{Context, Next};
 use crate::failure::{Failure, describe_panic, drop_guarded};
 use crate::life::Life;
 use std::future::Future;
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
@@ -23,29 +24,47 @@ use std::task::{self, Poll};
 
 /// `start` makes the future of a handler; its borrows are said to be `'static`, which this type sees
 /// to: see the safety notes below.
-pub(crate) struct Serving<A: Actor, H, S> {
-    /// Borrows from `life`. Pinned here; dropped before `life` is given away.
-    handler: Option<H>,
+struct Serving<A: Actor, H, S> {
+    /// Whether `handler` is there.
+    busy: bool,
     /// Owned. A pointer and not a `Box`, since a `Box` may not be moved while its content is
     /// borrowed. `None` once it was given away.
     life: Option<NonNull<Life<A>>>,
     start: S,
+    /// Borrows from `life`. Pinned here; dropped before `life` is given away.
+    handler: MaybeUninit<H>,
 }
 
 // SAFETY: it owns a `Life`, which is `Send`, and a handler's future, which is `Send`.
 unsafe impl<A: Actor, H: Send, S: Send> Send for Serving<A, H, S> {}
 
 /// An activation of `life`, which has an instance.
-pub(crate) fn serving<A: Actor>(
-    life: Box<Life<A>>,
-) -> impl Future<Output = Outcome> + Send + 'static {
-    Serving {
-        handler: None,
-        life: Some(NonNull::from(Box::leak(life))),
-        start: |actor: &'static mut A, ctx: &'static mut Context<A>| {
+#[inline]
+pub(crate) fn serve<A: Actor>(life: Box<Life<A>>) -> Active {
+    begin(
+        life,
+        |actor: &'static mut A, ctx: &'static mut Context<A>| {
             let message = ctx.take_message();
             actor.handle(message, ctx)
         },
+    )
+}
+
+#[inline]
+fn begin<A, H, S>(life: Box<Life<A>>, start: S) -> Active
+where
+    A: Actor,
+    H: Future<Output = Result<(), A::Err>> + Send + 'static,
+    S: Fn(&'static mut A, &'static mut Context<A>) -> H + Send + 'static,
+{
+    let place = Active::allocate::<Serving<A, H, S>>();
+    let serving = place.as_ptr();
+    // SAFETY: the memory is ours. All fields are written but `handler`, which may be uninitialised.
+    unsafe {
+        (&raw mut (*serving).busy).write(false);
+        (&raw mut (*serving).life).write(Some(NonNull::from(Box::leak(life))));
+        (&raw mut (*serving).start).write(start);
+        Active::from_raw(place)
     }
 }
 
@@ -64,12 +83,12 @@ where
         let Some(mut life) = this.life else {
             return Poll::Ready(Outcome::Ended);
         };
-        if this.handler.is_none() {
+        if !this.busy {
             // SAFETY: the life is ours and no handler borrows from it.
             unsafe { life.as_mut() }.ctx.begin_turn();
         }
         loop {
-            if this.handler.is_none() {
+            if !this.busy {
                 // SAFETY: the life is ours and no handler borrows from it. The borrows end with this
                 // block, except those that go into the handler.
                 let Life { ctx, actor, .. } = unsafe { life.as_mut() };
@@ -83,7 +102,10 @@ where
                             start(actor, ctx)
                         }));
                         match started {
-                            Ok(handler) => this.handler = Some(handler),
+                            Ok(handler) => {
+                                this.handler.write(handler);
+                                this.busy = true;
+                            }
                             Err(panic) => {
                                 return this.fail(Failure::Panic(describe_panic(panic)));
                             }
@@ -98,27 +120,30 @@ where
                     }
                 }
             }
-            if let Some(handler) = &mut this.handler {
-                // SAFETY: it stays where it is until it is dropped there.
-                let handler = unsafe { Pin::new_unchecked(handler) };
-                match catch_unwind(AssertUnwindSafe(|| handler.poll(cx))) {
-                    Ok(Poll::Pending) => return Poll::Pending,
-                    Ok(Poll::Ready(Ok(()))) => this.drop_handler(),
-                    Ok(Poll::Ready(Err(error))) => return this.fail(Failure::of(error)),
-                    Err(panic) => return this.fail(Failure::Panic(describe_panic(panic))),
-                }
+            // SAFETY: `busy` says that it is there; it stays where it is until it is dropped there.
+            let handler = unsafe { Pin::new_unchecked(this.handler.assume_init_mut()) };
+            match catch_unwind(AssertUnwindSafe(|| handler.poll(cx))) {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(Ok(()))) => this.drop_handler(),
+                Ok(Poll::Ready(Err(error))) => return this.fail(Failure::of(error)),
+                Err(panic) => return this.fail(Failure::Panic(describe_panic(panic))),
             }
         }
     }
 }
 
 impl<A: Actor, H, S> Serving<A, H, S> {
-    /// Drops the handler in its place. A future that is done seldom has something left to drop.
+    /// Drops the handler in its place, if there is one.
     #[inline]
     fn drop_handler(&mut self) {
-        if !std::mem::needs_drop::<H>() {
-            self.handler = None;
-        } else if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.handler = None)) {
+        if !std::mem::take(&mut self.busy) || !std::mem::needs_drop::<H>() {
+            return;
+        }
+        // SAFETY: it was there, and is not any more by what `busy` says.
+        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe {
+            self.handler.assume_init_drop();
+        }));
+        if let Err(panic) = dropped {
             let panic = describe_panic(panic);
             tracing::warn!(panic, "dropping what a handler left failed");
         }
@@ -136,11 +161,8 @@ impl<A: Actor, H, S> Serving<A, H, S> {
 
     /// The life goes back to its cell.
     #[inline]
-    fn give_back(
-        &mut self,
-        outcome: impl FnOnce(Box<dyn crate::body::Dormant>) -> Outcome,
-    ) -> Poll<Outcome> {
-        debug_assert!(self.handler.is_none(), "a handler borrows from the life");
+    fn give_back(&mut self, outcome: impl FnOnce(Box<dyn Dormant>) -> Outcome) -> Poll<Outcome> {
+        debug_assert!(!self.busy, "a handler borrows from the life");
         Poll::Ready(match self.life.take() {
             // SAFETY: it came from a box, is given away once, and no handler borrows from it.
             Some(life) => outcome(unsafe { Box::from_raw(life.as_ptr()) }),

@@ -366,10 +366,6 @@ impl<M, T> Queue<M, T> {
         self.tail.load(Relaxed) & DIVERTED != 0
     }
 
-    pub(crate) fn capacity(&self) -> u64 {
-        self.capacity
-    }
-
     /// Takes the token if it lies here.
     pub(crate) fn take_token(&self) -> bool {
         let Wake(taken) = self.change(|word| (word & !(PARKED | IDLE), word & PARKED != 0));
