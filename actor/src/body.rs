@@ -20,10 +20,11 @@ pub(crate) trait Dormant: Send {
     fn wake_for_other(self: Box<Self>) -> Active;
 }
 
-/// How an activation ended, and how many messages it handled.
+/// How an activation ended.
 pub(crate) enum Outcome {
     Ended,
-    Idle(Box<dyn Dormant>, u32),
+    /// There is nothing to do.
+    Idle(Box<dyn Dormant>),
     /// There is more to be looked at than messages.
     Other(Box<dyn Dormant>),
     TurnOver(Box<dyn Dormant>),

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{self, Poll};
 use std::time::Duration;
@@ -289,9 +290,10 @@ impl<A: Actor> Context<A> {
         self.turn = BATCH;
     }
 
-    /// How many messages were handled in this turn.
-    pub(crate) fn handled(&self) -> u32 {
-        BATCH - self.turn
+    /// Says how many messages were handled in this turn.
+    #[inline]
+    pub(crate) fn end_turn(&self) {
+        self.cell().handled.store(BATCH - self.turn, Relaxed);
     }
 
     /// What comes next, if it is a message or nothing, as almost always.

@@ -59,8 +59,8 @@ impl<A: Actor> Life<A> {
         let reason = loop {
             let failure = match self.serve().await {
                 Ok(Served::Idle) => {
-                    let handled = self.ctx.handled();
-                    return Outcome::Idle(self, handled);
+                    self.ctx.end_turn();
+                    return Outcome::Idle(self);
                 }
                 Ok(Served::TurnOver) => return Outcome::TurnOver(self),
                 Ok(Served::Stop) => break Ended::Stopped,

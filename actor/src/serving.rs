@@ -92,8 +92,7 @@ where
                 // SAFETY: the life is ours and no handler borrows from it. The borrows end with this
                 // block, except those that go into the handler.
                 let Life { ctx, actor, .. } = unsafe { life.as_mut() };
-                let (next, handled) = (ctx.look(), ctx.handled());
-                match (next, actor) {
+                match (ctx.look(), actor) {
                     (Next::Message, Some(actor)) => {
                         let start = &this.start;
                         let started = catch_unwind(AssertUnwindSafe(move || {
@@ -112,7 +111,8 @@ where
                         }
                     }
                     (Next::Nothing, _) => {
-                        return this.give_back(|life| Outcome::Idle(life, handled));
+                        ctx.end_turn();
+                        return this.give_back(Outcome::Idle);
                     }
                     (Next::TurnOver, _) => return this.give_back(Outcome::TurnOver),
                     (Next::Other, _) | (Next::Message, None) => {
