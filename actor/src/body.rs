@@ -8,8 +8,10 @@ use crate::pool;
 use std::alloc::Layout;
 use std::cell::UnsafeCell;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 /// An actor between two activations.
@@ -38,32 +40,75 @@ pub(crate) enum Body {
     None,
 }
 
-/// Where the body lies.
-pub(crate) struct Place(UnsafeCell<Body>);
+/// Where the body lies. What it is stands elsewhere ([`Place::take`]): a word less for an idle actor.
+pub(crate) struct Place(UnsafeCell<Raw>);
+
+union Raw {
+    active: ManuallyDrop<Active>,
+    dormant: ManuallyDrop<Box<dyn Dormant>>,
+    none: (),
+}
+
+/// Which field of [`Raw`] is there. Only the holder of the token touches it.
+pub(crate) struct Form(AtomicU8);
+
+const NONE: u8 = 0;
+const ACTIVE: u8 = 1;
+const DORMANT: u8 = 2;
+
+impl Form {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU8::new(NONE))
+    }
+}
 
 // SAFETY: the methods that touch the body ask for the token, of which there is one; it passes from
 // thread to thread through the queue's word (acquire and release), and the body is `Send`.
 unsafe impl Sync for Place {}
+// SAFETY: it owns a body, which is `Send`.
+unsafe impl Send for Place {}
 
 impl Place {
     pub(crate) const fn new() -> Self {
-        Self(UnsafeCell::new(Body::None))
+        Self(UnsafeCell::new(Raw { none: () }))
     }
 
     /// # Safety
-    /// The caller holds the token of this actor.
+    /// The caller holds the token of this actor, and `form` is always the same for this place.
     #[inline]
-    pub(crate) unsafe fn take(&self) -> Body {
-        // SAFETY: nobody else is here, as the caller promises; no reference leaves this line.
-        unsafe { std::mem::replace(&mut *self.0.get(), Body::None) }
+    pub(crate) unsafe fn take(&self, form: &Form) -> Body {
+        let raw = self.0.get();
+        let kind = form.0.load(Relaxed);
+        form.0.store(NONE, Relaxed);
+        // SAFETY: nobody else is here, as the caller promises, and the form says which field was
+        // written; it is read once, since the form is `NONE` now.
+        unsafe {
+            match kind {
+                ACTIVE => Body::Active(ManuallyDrop::take(&mut (*raw).active)),
+                DORMANT => Body::Dormant(ManuallyDrop::take(&mut (*raw).dormant)),
+                _ => Body::None,
+            }
+        }
     }
 
     /// # Safety
-    /// The caller holds the token of this actor, and took the body out before.
+    /// As for [`Place::take`], and the caller took out what was here before.
     #[inline]
-    pub(crate) unsafe fn put(&self, body: Body) {
-        // SAFETY: as above. What is overwritten is `None`, so nothing is dropped.
-        unsafe { *self.0.get() = body }
+    pub(crate) unsafe fn put(&self, form: &Form, body: Body) {
+        let (raw, kind) = match body {
+            Body::Active(active) => {
+                let active = ManuallyDrop::new(active);
+                (Raw { active }, ACTIVE)
+            }
+            Body::Dormant(dormant) => {
+                let dormant = ManuallyDrop::new(dormant);
+                (Raw { dormant }, DORMANT)
+            }
+            Body::None => (Raw { none: () }, NONE),
+        };
+        // SAFETY: as above.
+        unsafe { self.0.get().write(raw) };
+        form.0.store(kind, Relaxed);
     }
 }
 

@@ -39,33 +39,32 @@
 )]
 
 use crate::actor_ref::Target;
-use crate::body::{Body, Dormant, Outcome, Place};
+use crate::body::{Body, Dormant, Form, Outcome, Place};
 use crate::dead_letters::DeadLetterReason;
 use crate::failure::{describe_panic, drop_guarded};
 use crate::family::{Children, Refused};
 use crate::mailbox::{BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Wake};
 use crate::path::ActorPath;
 use crate::scheduler::Runnable;
-use crate::sync::lock;
 use crate::system::Core;
 use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher, WatcherId};
 use futures_util::task::{ArcWake, waker_ref};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicU8, AtomicU32};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 pub(crate) struct Cell<M> {
-    pub(crate) mailbox: Mailbox<M, Identity>,
-    kin: Mutex<Option<Box<Kin>>>,
+    pub(crate) mailbox: Mailbox<M, Identity, Kin>,
     body: Place,
+    form: Form,
     /// Changed under the lock of `kin`.
     fate: AtomicU8,
     /// Where it stands in its family.
     place: AtomicU32,
-    /// Messages handled in the last turn. For the holder of the token.
-    pub(crate) handled: AtomicU32,
+    /// Messages that may still be handled in this turn. For the holder of the token.
+    pub(crate) turn: AtomicU8,
 }
 
 /// What does not change, and why it lies where it lies: see [`Mailbox`].
@@ -85,7 +84,7 @@ struct Named {
 
 /// The relations of a cell.
 #[derive(Default)]
-struct Kin {
+pub(crate) struct Kin {
     children: Children,
     watchers: Vec<Watcher>,
 }
@@ -153,17 +152,17 @@ impl Identity {
 impl<M> Cell<M> {
     pub(crate) fn new(
         identity: Identity,
-        capacity: u64,
+        capacity: u32,
         order: Option<Box<Order<M>>>,
     ) -> (Self, Consumer) {
         let (mailbox, consumer) = Mailbox::new(capacity, order, identity);
         let cell = Self {
             mailbox,
-            kin: Mutex::new(None),
             body: Place::new(),
+            form: Form::new(),
             fate: AtomicU8::new(0),
             place: AtomicU32::new(0),
-            handled: AtomicU32::new(0),
+            turn: AtomicU8::new(0),
         };
         (cell, consumer)
     }
@@ -182,18 +181,16 @@ impl<M> Cell<M> {
 
     /// Whether all children have ended. If not, the actor is notified when the last of them does.
     pub(crate) fn is_childless(&self) -> bool {
-        lock(&self.kin)
-            .as_ref()
-            .is_none_or(|kin| kin.children.is_empty())
+        self.mailbox
+            .kin(|kin| kin.is_none_or(|kin| kin.children.is_empty()))
     }
 
     /// Accepts no child any more, or again.
     pub(crate) fn close_family(&self, closed: bool) {
-        let _kin = lock(&self.kin);
-        match closed {
+        self.mailbox.kin(|_| match closed {
             true => self.fate.fetch_or(CLOSED, AcqRel),
             false => self.fate.fetch_and(!CLOSED, AcqRel),
-        };
+        });
     }
 
     fn ended(&self) -> Option<Ended> {
@@ -225,7 +222,7 @@ impl<M: Send + 'static> Target<M> {
     pub(crate) fn start(self: &Arc<Self>, life: Box<dyn Dormant>) {
         let cell = self.cell();
         // SAFETY: the token is with the one who made the cell until it is scheduled here.
-        unsafe { cell.body.put(Body::Dormant(life)) };
+        unsafe { cell.body.put(&cell.form, Body::Dormant(life)) };
         self.wake_if(Wake(true));
     }
 
@@ -246,16 +243,16 @@ impl<M: Send + 'static> Target<M> {
     /// The end of the actor: whoever watches is told, the parent forgets it. Once.
     pub(crate) fn end(&self, reason: Ended) {
         let cell = self.cell();
-        let kin = {
-            let mut kin = lock(&cell.kin);
+        let kin = cell.mailbox.kin(|kin| {
             if cell.ended().is_some() {
-                return;
+                return None;
             }
             let failed = if reason == Ended::Failed { FAILED } else { 0 };
             cell.fate.fetch_or(CLOSED | ENDED | failed, AcqRel);
-            kin.take()
-        };
-        for watcher in kin.into_iter().flat_map(|kin| kin.watchers) {
+            Some(kin.map(std::mem::take).unwrap_or_default())
+        });
+        let Some(kin) = kin else { return };
+        for watcher in kin.watchers {
             watcher.notify(Terminated::new(cell.path().clone(), cell.uid(), reason));
         }
         match &cell.mailbox.owner().parent {
@@ -271,7 +268,7 @@ impl<M: Send + 'static> Runnable for Target<M> {
         let mut units = 0;
         loop {
             // SAFETY: a job in a run queue is the token; `self` is it now.
-            let body = unsafe { cell.body.take() };
+            let body = unsafe { cell.body.take(&cell.form) };
             let (body, more) = self.activate(body, &mut units);
             let idle = matches!(body, Body::Dormant(_)) && !more;
             let ended = matches!(body, Body::None);
@@ -281,7 +278,7 @@ impl<M: Send + 'static> Runnable for Target<M> {
                 return units;
             }
             // SAFETY: the token is still here; it is put down after this, below.
-            unsafe { cell.body.put(body) };
+            unsafe { cell.body.put(&cell.form, body) };
             if ended {
                 return units;
             }
@@ -297,7 +294,7 @@ impl<M: Send + 'static> Runnable for Target<M> {
             if parked {
                 return units;
             }
-            if !idle || units >= BATCH {
+            if !idle || units >= u32::from(BATCH) {
                 cell.core().scheduler().schedule_last(self.clone());
                 return units;
             }
@@ -306,7 +303,7 @@ impl<M: Send + 'static> Runnable for Target<M> {
 
     fn discard(self: Arc<Self>) {
         // SAFETY: a job in a run queue is the token; `self` is it now. It is not put down again.
-        let body = unsafe { self.cell().body.take() };
+        let body = unsafe { self.cell().body.take(&self.cell().form) };
         self.cell().mailbox.abandon();
         drop_guarded(body);
         self.end(Ended::Stopped);
@@ -335,11 +332,12 @@ impl<M: Send + 'static> Target<M> {
                 (Body::Active(active), false)
             }
             Ok(Poll::Ready(Outcome::Idle(life))) => {
-                *units += self.cell().handled.load(Relaxed).max(1);
+                let handled = BATCH.saturating_sub(self.cell().turn.load(Relaxed));
+                *units += u32::from(handled.max(1));
                 (Body::Dormant(life), false)
             }
             Ok(Poll::Ready(Outcome::Other(life) | Outcome::TurnOver(life))) => {
-                *units += BATCH;
+                *units += u32::from(BATCH);
                 (Body::Dormant(life), true)
             }
             Ok(Poll::Ready(Outcome::Ended)) => {
@@ -398,32 +396,31 @@ impl<M: Send + 'static> Node for Target<M> {
     }
 
     fn children(&self) -> Vec<Arc<dyn Node>> {
-        lock(&self.cell().kin)
-            .as_ref()
-            .map_or_else(Vec::new, |kin| kin.children.all())
+        self.cell()
+            .mailbox
+            .kin(|kin| kin.map_or_else(Vec::new, |kin| kin.children.all()))
     }
 
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused> {
         let cell = self.cell();
-        let mut kin = lock(&cell.kin);
-        if cell.fate.load(Acquire) & CLOSED != 0 {
-            return Err(Refused::Stopping);
-        }
-        kin.get_or_insert_default().children.adopt(child)
+        cell.mailbox.kin_or_new(|kin| {
+            if cell.fate.load(Acquire) & CLOSED != 0 {
+                return Err(Refused::Stopping);
+            }
+            kin.children.adopt(child)
+        })
     }
 
     fn bury(self: Arc<Self>, child: &dyn Node) {
         let cell = self.cell();
-        let (child, wait_is_over) = {
-            let mut kin = lock(&cell.kin);
-            let Some(kin) = kin.as_mut() else { return };
+        let (child, wait_is_over) = cell.mailbox.kin_or_new(|kin| {
             let child = kin.children.bury(child);
             let childless = kin.children.is_empty();
             if childless {
                 kin.children = Children::default();
             }
             (child, childless && cell.fate.load(Acquire) & CLOSED != 0)
-        };
+        });
         drop(child);
         if wait_is_over {
             self.notify();
@@ -438,7 +435,7 @@ impl<M: Send + 'static> Node for Target<M> {
         }
         if cell.mailbox.abandon() {
             // SAFETY: the token was just taken, and is not put down again.
-            drop_guarded(unsafe { cell.body.take() });
+            drop_guarded(unsafe { cell.body.take(&cell.form) });
         }
         self.end(Ended::Stopped);
     }
@@ -459,20 +456,19 @@ impl<M: Send + 'static> Watchable for Target<M> {
             Self::Local(cell) => cell,
             Self::Remote(remote) => return remote.watch(watcher),
         };
-        let ended = {
-            let mut kin = lock(&cell.kin);
-            let ended = cell.ended();
-            if ended.is_none() {
-                let watchers = &mut kin.get_or_insert_default().watchers;
-                let id = watcher.id();
-                if watchers.iter().all(|known| known.id() != id) {
-                    watchers.push(watcher);
-                }
-                return;
+        let refused = cell.mailbox.kin_or_new(|kin| {
+            if let Some(reason) = cell.ended() {
+                return Some((watcher, reason));
             }
-            ended
+            let id = watcher.id();
+            if kin.watchers.iter().all(|known| known.id() != id) {
+                kin.watchers.push(watcher);
+            }
+            None
+        });
+        let Some((watcher, reason)) = refused else {
+            return;
         };
-        let reason = ended.unwrap_or(Ended::Unknown);
         watcher.notify(Terminated::new(cell.path().clone(), cell.uid(), reason));
     }
 
@@ -481,14 +477,35 @@ impl<M: Send + 'static> Watchable for Target<M> {
             Self::Local(cell) => cell,
             Self::Remote(remote) => return remote.unwatch(id),
         };
-        let watcher = {
-            let mut kin = lock(&cell.kin);
-            let watchers = kin.as_mut().map(|kin| &mut kin.watchers);
-            watchers.and_then(|watchers| {
-                let place = watchers.iter().position(|known| known.id() == id)?;
-                Some(watchers.remove(place))
-            })
-        };
+        let watcher = cell.mailbox.kin(|kin| {
+            let watchers = &mut kin?.watchers;
+            let place = watchers.iter().position(|known| known.id() == id)?;
+            Some(watchers.remove(place))
+        });
         drop(watcher);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::life::Life;
+
+    struct Small;
+
+    impl crate::Actor for Small {
+        type Msg = u64;
+        type Err = std::convert::Infallible;
+
+        async fn handle(&mut self, _: u64, _: &mut crate::Context<Self>) -> Result<(), Self::Err> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_idle_actor_is_small() {
+        let (cell, life) = (size_of::<Target<u64>>(), size_of::<Life<Small>>());
+        assert!(cell <= 136, "a cell has {cell} bytes");
+        assert!(life <= 96, "a life has {life} bytes beside its actor");
     }
 }

@@ -9,6 +9,7 @@ use crate::failure::{Failure, describe_panic, drop_guarded};
 use crate::mailbox::{BATCH, Consumer, Free, Left, Look, Phase, Taken};
 use crate::path::ActorPath;
 use crate::props::Props;
+use crate::sync::lock;
 use crate::system::ActorSystem;
 use crate::time::Time;
 use crate::timers::{TimerKey, Timers};
@@ -32,10 +33,8 @@ pub struct Context<A: Actor> {
     me: ActorRef<A::Msg>,
     /// Behind a lock that is never locked, only for the compiler: a context may be shared by
     /// reference over an await although messages need not be `Sync`.
-    extras: Mutex<Option<Box<Extras<A::Msg>>>>,
+    extras: Option<Box<Mutex<Extras<A::Msg>>>>,
     consumer: Consumer,
-    /// Messages that may still be handled in this turn.
-    turn: u32,
 }
 
 /// What only some actors have: a million idle ones shall not pay for it.
@@ -85,9 +84,8 @@ impl<A: Actor> Context<A> {
     pub(crate) fn new(me: ActorRef<A::Msg>, consumer: Consumer) -> Self {
         Self {
             me,
-            extras: Mutex::new(None),
+            extras: None,
             consumer,
-            turn: 0,
         }
     }
 
@@ -186,7 +184,7 @@ impl<A: Actor> Context<A> {
     /// news was already on its way.
     pub fn unwatch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
         let key = (actor.uid(), actor.path().clone());
-        let Some(extras) = self.rare().as_mut() else {
+        let Some(extras) = self.rare() else {
             return;
         };
         if let Some((number, target)) = extras.watched.by_target.remove(&key) {
@@ -222,7 +220,7 @@ impl<A: Actor> Context<A> {
     /// Removes the timer of this key; `false` if there is none. Nothing comes from it any more, even
     /// if it was due.
     pub fn cancel_timer(&mut self, key: impl Into<TimerKey>) -> bool {
-        let extras = self.rare().as_mut();
+        let extras = self.rare();
         extras.is_some_and(|extras| extras.timers.cancel(&key.into()))
     }
 
@@ -263,53 +261,50 @@ impl<A: Actor> Context<A> {
         self.me.target().cell()
     }
 
-    fn rare(&mut self) -> &mut Option<Box<Extras<A::Msg>>> {
-        self.extras
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn rare(&mut self) -> Option<&mut Extras<A::Msg>> {
+        self.extras.as_mut().map(|extras| unlocked(extras))
     }
 
     fn extras(&mut self) -> &mut Extras<A::Msg> {
-        self.rare().get_or_insert_with(|| {
-            Box::new(Extras {
+        unlocked(self.extras.get_or_insert_with(|| {
+            Box::new(Mutex::new(Extras {
                 timers: Timers::new(),
                 timer_was_last: false,
                 pipes: JoinSet::new(),
                 watched: Watched::default(),
                 takes_all_news: false,
                 failure: None,
-            })
-        })
+            }))
+        }))
     }
+}
+
+/// The lock is never locked.
+fn unlocked<M>(extras: &mut Mutex<Extras<M>>) -> &mut Extras<M> {
+    extras.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the actor's life (`life.rs`) uses.
 impl<A: Actor> Context<A> {
     /// A turn begins.
-    pub(crate) fn begin_turn(&mut self) {
-        self.turn = BATCH;
-    }
-
-    /// Says how many messages were handled in this turn.
     #[inline]
-    pub(crate) fn end_turn(&self) {
-        self.cell().handled.store(BATCH - self.turn, Relaxed);
+    pub(crate) fn begin_turn(&mut self) {
+        self.cell().turn.store(BATCH, Relaxed);
     }
 
     /// What comes next, if it is a message or nothing, as almost always.
     #[inline]
     pub(crate) fn look(&mut self) -> Next {
-        let extras = self
-            .extras
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        if extras.as_ref().is_some_and(|extras| !extras.are_quiet()) {
+        if let Some(extras) = &mut self.extras
+            && !unlocked(extras).are_quiet()
+        {
             return Next::Other;
         }
-        if self.turn == 0 {
+        let cell = self.me.target().cell();
+        if cell.turn.load(Relaxed) == 0 {
             return Next::TurnOver;
         }
-        match self.me.target().cell().mailbox.look(&self.consumer) {
+        match cell.mailbox.look(&self.consumer) {
             Look::Message => Next::Message,
             Look::Expires(at) if !self.has_expired(at) => Next::Message,
             Look::Nothing => Next::Nothing,
@@ -323,9 +318,9 @@ impl<A: Actor> Context<A> {
     /// If there is none.
     #[inline]
     pub(crate) fn take_message(&mut self) -> A::Msg {
-        self.turn -= 1;
-        let mailbox = &self.me.target().cell().mailbox;
-        mailbox.take_seen(&mut self.consumer)
+        let cell = self.me.target().cell();
+        cell.turn.store(cell.turn.load(Relaxed) - 1, Relaxed);
+        cell.mailbox.take_seen(&mut self.consumer)
     }
 
     /// The next step is this failure.
@@ -334,26 +329,19 @@ impl<A: Actor> Context<A> {
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        let extras = self.extras.try_lock();
-        extras.is_ok_and(|extras| {
-            extras
-                .as_ref()
-                .is_some_and(|extras| extras.failure.is_some())
-        })
+        let extras = self.extras.as_ref().map(|extras| lock(extras));
+        extras.is_some_and(|extras| extras.failure.is_some())
     }
 
     /// What to do next.
     pub(crate) fn next(&mut self) -> Step<A::Msg> {
         loop {
-            let extras = self
-                .extras
-                .get_mut()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut extras = self.extras.as_mut().map(|extras| unlocked(extras));
             if let Some(failure) = extras.as_mut().and_then(|extras| extras.failure.take()) {
                 return Step::Failed(failure);
             }
             let cell = self.me.target().cell();
-            let Some(left) = self.turn.checked_sub(1) else {
+            let Some(left) = cell.turn.load(Relaxed).checked_sub(1) else {
                 // Timers come between two turns, so that a flood of messages does not stop them.
                 let due = extras.as_mut().and_then(|extras| extras.due_timer());
                 return match due {
@@ -363,7 +351,7 @@ impl<A: Actor> Context<A> {
             };
             match cell.mailbox.take(&mut self.consumer) {
                 Taken::Message(message, expires) => {
-                    self.turn = left;
+                    cell.turn.store(left, Relaxed);
                     if expires == 0 || !self.has_expired(expires) {
                         return Step::Message(message);
                     }
@@ -371,11 +359,11 @@ impl<A: Actor> Context<A> {
                     drop_guarded(message);
                 }
                 Taken::Free(Free::Message(message)) => {
-                    self.turn = left;
+                    cell.turn.store(left, Relaxed);
                     return Step::Message(message);
                 }
                 Taken::Free(Free::Ended(news)) => {
-                    self.turn = left;
+                    cell.turn.store(left, Relaxed);
                     let (number, news) = *news;
                     let extras = extras.as_mut();
                     if extras
@@ -387,7 +375,7 @@ impl<A: Actor> Context<A> {
                 Taken::Soon => return Step::TurnOver,
                 Taken::Stop => return Step::Stop,
                 Taken::Nothing => {
-                    self.turn = left;
+                    cell.turn.store(left, Relaxed);
                     let due = extras.as_mut().and_then(|extras| extras.due_timer());
                     return due.unwrap_or(Step::Idle);
                 }
@@ -404,7 +392,6 @@ impl<A: Actor> Context<A> {
     /// Sees to it that the earliest timer wakes this actor; `false` if it is due already.
     pub(crate) fn arm_timers(&mut self, cx: &mut task::Context<'_>) -> bool {
         self.rare()
-            .as_mut()
             .is_none_or(|extras| extras.timers.poll_due(cx).is_pending())
     }
 
@@ -419,7 +406,7 @@ impl<A: Actor> Context<A> {
     pub(crate) async fn wind_up(&mut self) {
         self.discard_left();
         self.forget_timers_and_watches();
-        *self.rare() = None;
+        self.extras = None;
         self.stop_children().await;
     }
 
@@ -448,7 +435,7 @@ impl<A: Actor> Context<A> {
     }
 
     fn forget_timers_and_watches(&mut self) {
-        let Some(extras) = self.rare().as_mut() else {
+        let Some(extras) = self.rare() else {
             return;
         };
         extras.timer_was_last = false;

@@ -59,7 +59,6 @@ impl<A: Actor> Life<A> {
         let reason = loop {
             let failure = match self.serve().await {
                 Ok(Served::Idle) => {
-                    self.ctx.end_turn();
                     return Outcome::Idle(self);
                 }
                 Ok(Served::TurnOver) => return Outcome::TurnOver(self),

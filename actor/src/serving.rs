@@ -111,7 +111,6 @@ where
                         }
                     }
                     (Next::Nothing, _) => {
-                        ctx.end_turn();
                         return this.give_back(Outcome::Idle);
                     }
                     (Next::TurnOver, _) => return this.give_back(Outcome::TurnOver),

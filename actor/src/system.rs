@@ -366,7 +366,8 @@ impl Core {
         if !props.can_be_supervised() {
             return Err(SpawnError::NoFactory { path: shown() });
         }
-        let capacity = props.capacity.unwrap_or(self.capacity).get() as u64;
+        let capacity = props.capacity.unwrap_or(self.capacity).get();
+        let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
         let identity = Identity::new(self.clone(), uid, parent.clone(), path.clone());
         let (cell, consumer) = Cell::new(identity, capacity, None);
         let me = ActorRef::from_target(Arc::new(Target::Local(cell)));

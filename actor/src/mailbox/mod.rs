@@ -31,7 +31,7 @@ mod queue;
 use crate::error::TellError;
 use crate::failure::guarded_call;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
-use crate::sync::{AtomicU8, lock};
+use crate::sync::lock;
 use crate::watch::Terminated;
 use line::Line;
 pub(crate) use order::{Order, Rank};
@@ -42,7 +42,7 @@ use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
 /// How many messages an actor handles before others get their turn.
-pub(crate) const BATCH: u32 = 64;
+pub(crate) const BATCH: u8 = 64;
 
 /// Bits of the system lane.
 pub(crate) struct Signals;
@@ -91,39 +91,41 @@ pub(crate) enum Taken<M> {
 /// A message that was left when its actor ended.
 pub(crate) struct Left<M>(pub(crate) M);
 
-/// `middle` is what the owner wants to have between the words of producers and those of the
-/// consumer, so that these do not share a cache line.
-pub(crate) struct Mailbox<M, T> {
-    queue: Queue<M, Middle<M, T>>,
-    signals: AtomicU8,
+/// `T` is what the owner wants to have between the words of producers and those of the consumer, so
+/// that these do not share a cache line; `K` is what it has only at times, kept under the same lock
+/// as what the mailbox has only at times.
+pub(crate) struct Mailbox<M, T, K> {
+    queue: Queue<M, Middle<M, T, K>>,
 }
 
-struct Middle<M, T> {
+struct Middle<M, T, K> {
     owner: T,
-    rest: Mutex<Option<Box<Rest<M>>>>,
+    rest: Mutex<Option<Box<Rest<M, K>>>>,
 }
 
 /// What only some mailboxes have, or only at times.
-struct Rest<M> {
+struct Rest<M, K> {
     /// Behind which index of the queue each entry stands.
     side: VecDeque<(u64, Free<M>)>,
     line: Line,
     order: Option<Box<Order<M>>>,
+    kin: K,
 }
 
-impl<M> Rest<M> {
-    const fn new(order: Option<Box<Order<M>>>) -> Self {
+impl<M, K: Default> Rest<M, K> {
+    fn new(order: Option<Box<Order<M>>>) -> Self {
         Self {
             side: VecDeque::new(),
             line: Line::new(),
             order,
+            kin: K::default(),
         }
     }
 }
 
-impl<M, T> Mailbox<M, T> {
+impl<M, T, K: Default> Mailbox<M, T, K> {
     /// A mailbox for at most `capacity` messages whose token is with the caller.
-    pub(crate) fn new(capacity: u64, order: Option<Box<Order<M>>>, owner: T) -> (Self, Consumer) {
+    pub(crate) fn new(capacity: u32, order: Option<Box<Order<M>>>, owner: T) -> (Self, Consumer) {
         let diverted = order.is_some();
         let rest = diverted.then(|| Box::new(Rest::new(order)));
         let middle = Middle {
@@ -131,15 +133,22 @@ impl<M, T> Mailbox<M, T> {
             rest: Mutex::new(rest),
         };
         let (queue, consumer) = Queue::new(capacity, diverted, middle);
-        let mailbox = Self {
-            queue,
-            signals: AtomicU8::new(0),
-        };
-        (mailbox, consumer)
+        (Self { queue }, consumer)
     }
 
     pub(crate) fn owner(&self) -> &T {
         &self.queue.middle.owner
+    }
+
+    /// What the owner keeps under the same lock, if there is some. `body` is short and calls nobody.
+    pub(crate) fn kin<R>(&self, body: impl FnOnce(Option<&mut K>) -> R) -> R {
+        let mut rest = lock(&self.queue.middle.rest);
+        body(rest.as_mut().map(|rest| &mut rest.kin))
+    }
+
+    pub(crate) fn kin_or_new<R>(&self, body: impl FnOnce(&mut K) -> R) -> R {
+        let mut rest = lock(&self.queue.middle.rest);
+        body(&mut rest.get_or_insert_with(|| Box::new(Rest::new(None))).kin)
     }
 
     /// Queues `message`. A mailbox that drops the oldest for it gives that back.
@@ -182,7 +191,7 @@ impl<M, T> Mailbox<M, T> {
             }
         };
         let dropped = pushed.map_err(TellError::Full)?;
-        self.signals.fetch_or(Signals::NEWS, AcqRel);
+        self.queue.signals.fetch_or(Signals::NEWS, AcqRel);
         Ok((self.queue.unpark_idle(), dropped.map(Left)))
     }
 
@@ -199,7 +208,7 @@ impl<M, T> Mailbox<M, T> {
                 None => self.queue.end(),
             };
             rest.side.push_back((behind, entry));
-            self.signals.fetch_or(Signals::NEWS, AcqRel);
+            self.queue.signals.fetch_or(Signals::NEWS, AcqRel);
         }
         Ok(self.queue.unpark_idle())
     }
@@ -218,7 +227,7 @@ impl<M, T> Mailbox<M, T> {
                 let mut rest = lock(&self.queue.middle.rest);
                 let rest = rest.get_or_insert_with(|| Box::new(Rest::new(None)));
                 *place = Some(rest.line.stand(*place, cx.waker()));
-                self.signals.fetch_or(Signals::SENDERS, AcqRel);
+                self.queue.signals.fetch_or(Signals::SENDERS, AcqRel);
             }
             // The word orders this look and the consumer's: room that is not seen here yet is seen
             // by the consumer together with the signal.
@@ -270,7 +279,7 @@ impl<M, T> Mailbox<M, T> {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    fn next_in_line(&self, rest: &mut Rest<M>) -> Vec<Waker> {
+    fn next_in_line(&self, rest: &mut Rest<M, K>) -> Vec<Waker> {
         let room = match &rest.order {
             Some(order) => order.room(),
             None => self.queue.room(),
@@ -282,7 +291,7 @@ impl<M, T> Mailbox<M, T> {
         };
         let woken = rest.line.wake(room);
         if rest.line.is_empty() {
-            self.signals.fetch_and(!Signals::SENDERS, AcqRel);
+            self.queue.signals.fetch_and(!Signals::SENDERS, AcqRel);
         }
         woken
     }
@@ -290,7 +299,7 @@ impl<M, T> Mailbox<M, T> {
     /// Asks for a later phase. Nothing happens if that or more was asked for before.
     pub(crate) fn request(&self, phase: Phase) -> Wake {
         if phase == Phase::Stopping {
-            self.signals.fetch_or(Signals::STOP, AcqRel);
+            self.queue.signals.fetch_or(Signals::STOP, AcqRel);
         }
         let wake = self.queue.close();
         self.wake_senders();
@@ -300,7 +309,8 @@ impl<M, T> Mailbox<M, T> {
     /// The actor is ended from outside. `true`: the caller has its token now and drops it; else
     /// whoever has the token does.
     pub(crate) fn abandon(&self) -> bool {
-        self.signals
+        self.queue
+            .signals
             .fetch_or(Signals::ABANDONED | Signals::STOP, AcqRel);
         let Wake(was_idle) = self.queue.close();
         self.wake_senders();
@@ -314,16 +324,16 @@ impl<M, T> Mailbox<M, T> {
     /// The signals that are set. For the consumer, between messages.
     #[inline]
     pub(crate) fn signals(&self) -> u8 {
-        self.signals.load(Relaxed)
+        self.queue.signals.load(Relaxed)
     }
 
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.signals.load(Acquire) & Signals::ABANDONED != 0
+        self.queue.signals.load(Acquire) & Signals::ABANDONED != 0
     }
 
     /// Whether the actor shall stop before the next message.
     pub(crate) fn stop_requested(&self) -> bool {
-        self.signals.load(Relaxed) & Signals::STOP != 0
+        self.queue.signals.load(Relaxed) & Signals::STOP != 0
     }
 
     /// How many messages wait, without the one in work.
@@ -340,7 +350,7 @@ impl<M, T> Mailbox<M, T> {
     /// What comes next, at a glance.
     #[inline]
     pub(crate) fn look(&self, consumer: &Consumer) -> Look {
-        if self.signals.load(Relaxed) & !Signals::SENDERS != 0 {
+        if self.queue.signals.load(Relaxed) & !Signals::SENDERS != 0 {
             return Look::Other;
         }
         self.queue.look(consumer)
@@ -358,7 +368,7 @@ impl<M, T> Mailbox<M, T> {
     /// The next thing to do.
     #[inline]
     pub(crate) fn take(&self, consumer: &mut Consumer) -> Taken<M> {
-        let signals = self.signals.load(Relaxed);
+        let signals = self.queue.signals.load(Relaxed);
         if signals & !Signals::SENDERS != 0
             && let Some(taken) = self.attend(signals)
         {
@@ -400,7 +410,7 @@ impl<M, T> Mailbox<M, T> {
             return Some(Taken::Message(message, expires));
         }
         if rest.side.is_empty() {
-            self.signals.fetch_and(!Signals::NEWS, AcqRel);
+            self.queue.signals.fetch_and(!Signals::NEWS, AcqRel);
         }
         None
     }
@@ -439,7 +449,7 @@ impl<M, T> Mailbox<M, T> {
         if !unsafe { self.queue.park_idle() } {
             return false;
         }
-        let signals = self.signals.load(Acquire);
+        let signals = self.queue.signals.load(Acquire);
         if signals == 0 {
             return true;
         }
@@ -451,7 +461,7 @@ impl<M, T> Mailbox<M, T> {
 
     /// Senders get what room there is.
     pub(crate) fn after_turn(&self) {
-        if self.signals.load(Acquire) & Signals::SENDERS != 0 {
+        if self.queue.signals.load(Acquire) & Signals::SENDERS != 0 {
             self.wake_senders();
         }
     }

@@ -131,7 +131,10 @@ pub(crate) struct Queue<M, T> {
     pub(crate) middle: T,
     head: AtomicU64,
     head_block: AtomicPtr<Block<M>>,
-    capacity: u64,
+    /// `u32::MAX`: no bound.
+    capacity: u32,
+    /// Not used here: it lies where the layout has room for it.
+    pub(super) signals: AtomicU8,
     messages: PhantomData<M>,
 }
 
@@ -204,15 +207,16 @@ impl<M> Block<M> {
 
 impl<M, T> Queue<M, T> {
     /// An empty queue whose token is with the caller.
-    pub(crate) fn new(capacity: u64, diverted: bool, middle: T) -> (Self, Consumer) {
+    pub(crate) fn new(capacity: u32, diverted: bool, middle: T) -> (Self, Consumer) {
         let queue = Self {
             tail: AtomicU64::new(if diverted { DIVERTED } else { 0 }),
             tail_block: AtomicPtr::new(null_mut()),
-            limit: AtomicU64::new(capacity),
+            limit: AtomicU64::new(u64::from(capacity)),
             middle,
             head: AtomicU64::new(0),
             head_block: AtomicPtr::new(null_mut()),
             capacity,
+            signals: AtomicU8::new(0),
             messages: PhantomData,
         };
         (queue, Consumer(()))
@@ -307,7 +311,7 @@ impl<M, T> Queue<M, T> {
         if word & DIVERTED != 0 {
             return Some(Refusal::Diverted);
         }
-        let limit = count(self.head.load(Acquire)).saturating_add(self.capacity);
+        let limit = count(self.head.load(Acquire)).saturating_add(self.capacity());
         self.limit.fetch_max(limit, Relaxed);
         (count(word >> SHIFT) >= limit).then_some(Refusal::Full)
     }
@@ -321,7 +325,14 @@ impl<M, T> Queue<M, T> {
 
     /// How many more would be accepted.
     pub(crate) fn room(&self) -> u64 {
-        self.capacity.saturating_sub(self.len())
+        self.capacity().saturating_sub(self.len())
+    }
+
+    fn capacity(&self) -> u64 {
+        match self.capacity {
+            u32::MAX => u64::MAX,
+            capacity => u64::from(capacity),
+        }
     }
 
     /// The index behind everything that was pushed before this call.
