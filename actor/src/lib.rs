@@ -28,7 +28,7 @@
 //! # The map
 //! | module | decides or owns |
 //! | --- | --- |
-//! | [`actor`] | the trait that users implement |
+//! | [`mod@actor`] | the trait that users implement |
 //! | [`actor_ref`] | references, and the trait by which other nodes plug in |
 //! | [`ask`] | questions with a deadline, reply ports |
 //! | `cell` | one actor as others see it: when it may run, its place in the tree |
@@ -40,6 +40,7 @@
 //! | `mailbox` | what is accepted, in which order it is taken, who is woken |
 //! | [`path`] | names |
 //! | [`props`] | recipes and supervision strategies |
+//! | [`mod@protocol`] | descriptions of messages, and what they can be sent to |
 //! | [`rng`] | the seeded generator |
 //! | `scheduler` | which runnable actor runs next, and where |
 //! | [`system`] | the root of the tree, its clock, its end |
@@ -60,6 +61,7 @@ mod life;
 mod mailbox;
 pub mod path;
 pub mod props;
+pub mod protocol;
 pub mod rng;
 mod scheduler;
 mod sync;
@@ -77,6 +79,9 @@ pub use dead_letters::{DeadLetter, DeadLetterEvent, DeadLetterReason, DeadLetter
 pub use error::{AskError, SpawnError, TellError, Unsendable};
 #[doc(hidden)]
 pub use failure::describe_panic;
+#[doc(hidden)]
+pub use otava_actor_macros as __macros;
+pub use otava_actor_macros::{actor, protocol};
 pub use path::ActorPath;
 pub use props::{Props, Supervision};
 pub use rng::Rng;
