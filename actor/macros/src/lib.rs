@@ -36,15 +36,17 @@ pub fn actor(args: TokenStream, item: TokenStream) -> TokenStream {
     serve::actor(args.into(), item.into(), &Roots::of_actor_crate()).into()
 }
 
-/// `protocol`, for those who depend on `otava` only.
-#[doc(hidden)]
+/// For those who depend on `otava` only: generated code names nothing else.
+#[doc = ""]
+#[doc = include_str!("protocol.md")]
 #[proc_macro_attribute]
 pub fn otava_protocol(args: TokenStream, item: TokenStream) -> TokenStream {
     expand::protocol(args.into(), item.into(), &Roots::of_facade()).into()
 }
 
-/// `actor`, for those who depend on `otava` only.
-#[doc(hidden)]
+/// For those who depend on `otava` only: generated code names nothing else.
+#[doc = ""]
+#[doc = include_str!("actor.md")]
 #[proc_macro_attribute]
 pub fn otava_actor(args: TokenStream, item: TokenStream) -> TokenStream {
     serve::actor(args.into(), item.into(), &Roots::of_facade()).into()
