@@ -36,6 +36,18 @@
 //! async fn save(account: &EntityRef<AccountMsg>) -> Result<u64, AskError> {
 //!     account.deposit(5).await
 //! }
+//!
+//! struct Notices(u64);
+//!
+//! #[otava::actor]
+//! impl NoticeApi for Notices {
+//!     type Err = std::convert::Infallible;
+//!
+//!     async fn deposited(&mut self, cents: u64, _: &mut Context<Self>) -> Result<(), Self::Err> {
+//!         self.0 += cents;
+//!         Ok(())
+//!     }
+//! }
 //! ```
 //!
 //! The whole program is `examples/account.rs`; everything at work, with processes that are killed, is

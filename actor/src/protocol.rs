@@ -9,6 +9,30 @@ use crate::error::{AskError, TellError};
 use std::future::IntoFuture;
 
 /// Messages with a stable description: names and versions that outlive a rename in the source.
+///
+/// # Examples
+/// By hand; [`crate::protocol`](macro@crate::protocol) does this for a trait.
+/// ```
+/// use otava_actor::protocol::{Method, Protocol};
+///
+/// enum Lamp {
+///     Switch { on: bool },
+/// }
+///
+/// impl Protocol for Lamp {
+///     const ID: &'static str = "home.lamp";
+///     const VERSION: u16 = 1;
+///     const METHODS: &'static [Method] = &[Method::new("switch", 1, false, "(bool)")];
+///
+///     fn method(&self) -> &'static Method {
+///         match self {
+///             Self::Switch { .. } => &Self::METHODS[0],
+///         }
+///     }
+/// }
+///
+/// assert_eq!(Lamp::Switch { on: true }.method().name, "switch");
+/// ```
 pub trait Protocol: Send + 'static {
     /// The name of the protocol between programs.
     const ID: &'static str;
@@ -115,6 +139,29 @@ pub const fn layout_version(fingerprint: u64) -> u16 {
 
 /// What leads to an actor that understands `M`: a reference, on this node or another, or the id of an
 /// entity. Everything that implements it has the methods of the protocol with the messages `M`.
+///
+/// # Delivery
+/// At most once, as for [`ActorRef`].
+///
+/// # Examples
+/// ```
+/// use otava_actor::AskError;
+/// use otava_actor::protocol::Recipient;
+///
+/// #[otava_actor::protocol]
+/// pub trait LampApi {
+///     async fn switch(&mut self, on: bool);
+///     async fn is_on(&mut self) -> bool;
+/// }
+///
+/// /// For a lamp anywhere.
+/// async fn toggle(lamp: &impl Recipient<LampMsg>) -> Result<(), AskError> {
+///     let on = !lamp.is_on().await?;
+///     // A lamp that takes nothing now stays as it is.
+///     let _ = lamp.switch(on);
+///     Ok(())
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not lead to an actor that understands `{M}`",
     label = "no reference to an actor with this protocol"

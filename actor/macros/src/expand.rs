@@ -6,7 +6,7 @@ use crate::names;
 use crate::roots::Roots;
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{GenericParam, ItemTrait, PathArguments, Type, parse_quote};
+use syn::{Attribute, GenericParam, ItemTrait, PathArguments, Type, parse_quote};
 
 /// `#[protocol(args)] item`.
 pub(crate) fn protocol(args: TokenStream, item: TokenStream, roots: &Roots) -> TokenStream {
@@ -65,6 +65,8 @@ impl Expansion<'_> {
             let params = params
                 .iter()
                 .map(|Param { ident, ty, .. }| quote!(#ident: #ty));
+            // An actor goes on handling what nobody should send any more.
+            let attrs = attrs.iter().filter(|attr| !is_deprecation(attr));
             let context = method.context();
             let answer = answer(method);
             // Errors about what an implementation returns belong to the method.
@@ -87,6 +89,10 @@ impl Expansion<'_> {
         });
         quote! {
             #(#attrs)*
+            #[allow(
+                clippy::too_many_arguments,
+                reason = "a message has as many fields as it has, and the context comes on top"
+            )]
             #vis #trait_token #ident #generics #clause {
                 /// What a method may fail with: a failure, as of every handler. Whoever asked is told
                 /// that no answer comes.
@@ -114,7 +120,10 @@ impl Expansion<'_> {
             ..
         } = &self.protocol;
         let clause = &generics.where_clause;
-        let derives = &args.derives;
+        let derives = (!args.derives.is_empty()).then(|| {
+            let derives = &args.derives;
+            quote!(#[derive(#(#derives),*)])
+        });
         let docs = format!("The messages of [`{ident}`], in the order of the wire.");
         let serde = args.remote.is_some().then(|| {
             let serde = &self.roots.serde;
@@ -128,7 +137,7 @@ impl Expansion<'_> {
         let variants = variants.map(|method| self.variant(method));
         quote! {
             #[doc = #docs]
-            #[derive(#(#derives),*)]
+            #derives
             #serde
             #[allow(dead_code, reason = "a program may use a part of a protocol only")]
             #vis enum #message #generics #clause {
@@ -332,10 +341,7 @@ impl Expansion<'_> {
         let (_, ty_generics, _) = self.protocol.generics.split_for_impl();
         let message = &self.protocol.message;
         let message = quote!(#message #ty_generics);
-        let kept = method
-            .attrs
-            .iter()
-            .filter(|attr| attr.path().is_ident("deprecated"));
+        let kept = method.attrs.iter().filter(|attr| is_deprecation(attr));
         let fields: Vec<_> = params.iter().map(|param| &param.ident).collect();
         let types = params.iter().map(|param| &param.ty);
         let name = &self.protocol.message;
@@ -387,6 +393,10 @@ impl Expansion<'_> {
             }
         })
     }
+}
+
+fn is_deprecation(attr: &Attribute) -> bool {
+    attr.path().is_ident("deprecated")
 }
 
 fn answer(method: &Method) -> TokenStream {

@@ -205,6 +205,37 @@ async fn an_older_version_is_understood_and_another_layout_is_refused() {
     assert_eq!(one.stats().undelivered, 2);
 }
 
+#[derive(Default)]
+struct FirstAccount(u64);
+
+#[otava_actor::actor]
+impl first::AccountApi for FirstAccount {
+    type Err = Infallible;
+
+    async fn balance(&mut self, _: &mut Context<Self>) -> Result<u64, Infallible> {
+        Ok(self.0)
+    }
+
+    async fn pay_in(&mut self, amount: u64, _: &mut Context<Self>) -> Result<(), Infallible> {
+        self.0 += amount;
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_does_not_know_a_method_refuses_it_and_counts() {
+    let cluster = Cluster::new(24);
+    let (one, two) = (cluster.outsider(1), cluster.outsider(2));
+    let account = one.system().spawn("account", FirstAccount(0)).unwrap();
+    one.publish("account", &account).unwrap();
+    let newer = two.resolve::<AccountMsg>(one.id(), "account");
+    newer.deposit(5).unwrap();
+    let noted = newer.note("x".to_owned()).within(SECOND).await;
+    assert!(noted.is_err(), "{noted:?}");
+    assert_eq!(one.stats().undelivered, 1);
+    assert_eq!(newer.balance().await, Ok(5));
+}
+
 #[test]
 fn the_name_between_nodes_is_the_id_and_the_layout() {
     fn name<M: RemoteMessage>() -> (&'static str, u16) {
