@@ -3,9 +3,10 @@
 use crate::actor::Actor;
 use crate::actor_ref::ActorRef;
 use crate::cell::{Cell, Node};
+use crate::dead_letters::DeadLetterReason;
 use crate::error::SpawnError;
 use crate::failure::{Failure, describe_panic, drop_guarded};
-use crate::mailbox::{Entry, Phase, Taken};
+use crate::mailbox::{BATCH, Consumer, Free, Left, Look, Phase, Taken};
 use crate::path::ActorPath;
 use crate::props::Props;
 use crate::system::ActorSystem;
@@ -13,7 +14,7 @@ use crate::time::Time;
 use crate::timers::{TimerKey, Timers};
 use crate::watch::{Terminated, Watchable, Watcher};
 use futures_util::FutureExt;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -30,19 +31,24 @@ pub struct Context<A: Actor> {
     me: ActorRef<A::Msg>,
     /// Behind a lock that is never locked, only for the compiler: a context may be shared by
     /// reference over an await although messages need not be `Sync`.
-    inner: Mutex<Inner<A::Msg>>,
-    watched: Option<Box<Watched>>,
-    /// For probes: news about actors that were not watched through this context counts too.
-    pub(crate) takes_all_news: bool,
+    extras: Mutex<Option<Box<Extras<A::Msg>>>>,
+    consumer: Consumer,
+    /// Messages that may still be handled in this turn.
+    turn: u32,
 }
 
-struct Inner<M> {
-    /// What was taken from the mailbox and not handled yet.
-    batch: VecDeque<Entry<M>>,
-    timers: Option<Box<Timers<M>>>,
-    pipes: Option<Box<JoinSet<()>>>,
+/// What only some actors have: a million idle ones shall not pay for it.
+
+struct Extras<M> {
+    timers: Timers<M>,
     /// The last step was a timer's: messages come next.
     timer_was_last: bool,
+    pipes: JoinSet<()>,
+    watched: Watched,
+    /// For probes: news about actors that were not watched through this context counts too.
+    takes_all_news: bool,
+    /// A handler failed, and nothing was done about it yet.
+    failure: Option<Failure>,
 }
 
 /// The actors that this one watches, by registration and by target.
@@ -52,28 +58,35 @@ struct Watched {
     by_target: BTreeMap<(u64, ActorPath), (u64, Arc<dyn Watchable>)>,
 }
 
+/// What comes next, at a glance.
+pub(crate) enum Next {
+    Message,
+    Nothing,
+    /// [`Context::next`] knows.
+    Other,
+    TurnOver,
+}
+
 /// What an actor does next.
 pub(crate) enum Step<M> {
     Message(M),
     Terminated(Terminated),
+    /// Nothing: the next message, news or timer wakes the actor.
+    Idle,
+    /// Others should have their turn.
+    TurnOver,
     Stop,
     /// The function of a repeated timer panicked.
     Failed(Failure),
 }
 
 impl<A: Actor> Context<A> {
-    pub(crate) fn new(me: ActorRef<A::Msg>) -> Self {
-        let inner = Inner {
-            batch: VecDeque::new(),
-            timers: None,
-            pipes: None,
-            timer_was_last: false,
-        };
+    pub(crate) fn new(me: ActorRef<A::Msg>, consumer: Consumer) -> Self {
         Self {
             me,
-            inner: Mutex::new(inner),
-            watched: None,
-            takes_all_news: false,
+            extras: Mutex::new(None),
+            consumer,
+            turn: 0,
         }
     }
 
@@ -89,12 +102,12 @@ impl<A: Actor> Context<A> {
 
     /// The system in which this actor lives.
     pub fn system(&self) -> ActorSystem {
-        ActorSystem::of(&self.cell().core)
+        ActorSystem::of(self.cell().core())
     }
 
     /// The time on the system's clock.
     pub fn now(&self) -> Time {
-        self.cell().core.clock.now()
+        self.cell().core().clock.now()
     }
 
     /// Starts a child: an actor that ends before this one does, and before this one restarts.
@@ -116,7 +129,7 @@ impl<A: Actor> Context<A> {
         props: Props<B>,
     ) -> Result<ActorRef<B::Msg>, SpawnError> {
         let parent: Arc<dyn Node> = self.me.target().clone();
-        self.cell().core.spawn(Some(parent), Some(name), props)
+        self.cell().core().spawn(Some(parent), Some(name), props)
     }
 
     /// Starts a child whose name is made up and begins with `$`.
@@ -128,7 +141,7 @@ impl<A: Actor> Context<A> {
         props: Props<B>,
     ) -> Result<ActorRef<B::Msg>, SpawnError> {
         let parent: Arc<dyn Node> = self.me.target().clone();
-        self.cell().core.spawn(Some(parent), None, props)
+        self.cell().core().spawn(Some(parent), None, props)
     }
 
     /// The paths of the living children, sorted.
@@ -155,12 +168,12 @@ impl<A: Actor> Context<A> {
     /// everything that it sent to this actor; soon, if it has ended already. Watching twice is
     /// watching once. An actor that watches itself hears nothing: it is gone by then.
     pub fn watch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
-        let watched = self.watched.get_or_insert_default();
+        let number = self.cell().core().next_number();
         let key = (actor.uid(), actor.path().clone());
+        let watched = &mut self.extras().watched;
         if watched.by_target.contains_key(&key) {
             return;
         }
-        let number = self.me.target().cell().core.next_number();
         watched.by_number.insert(number, key.clone());
         watched.by_target.insert(key, (number, actor.watchable()));
         actor
@@ -172,11 +185,11 @@ impl<A: Actor> Context<A> {
     /// news was already on its way.
     pub fn unwatch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
         let key = (actor.uid(), actor.path().clone());
-        let Some(watched) = self.watched.as_mut() else {
+        let Some(extras) = self.rare().as_mut() else {
             return;
         };
-        if let Some((number, target)) = watched.by_target.remove(&key) {
-            watched.by_number.remove(&number);
+        if let Some((number, target)) = extras.watched.by_target.remove(&key) {
+            extras.watched.by_number.remove(&number);
             target.remove_watcher(Watcher::new(number, self.me.target().clone()).id());
         }
     }
@@ -184,7 +197,7 @@ impl<A: Actor> Context<A> {
     /// Sends `message` to this actor after `after`. A timer of the same key is replaced: nothing
     /// comes from it any more, even if it was due.
     pub fn timer_once(&mut self, key: impl Into<TimerKey>, after: Duration, message: A::Msg) {
-        self.timers().once(key.into(), after, message);
+        self.extras().timers.once(key.into(), after, message);
     }
 
     /// Sends a message made by `make` to this actor every `every`, for the first time after `every`.
@@ -200,21 +213,16 @@ impl<A: Actor> Context<A> {
         make: impl FnMut() -> A::Msg + Send + 'static,
     ) {
         assert!(!every.is_zero(), "a timer needs an interval above zero");
-        self.timers().every(key.into(), every, Box::new(make));
+        self.extras()
+            .timers
+            .every(key.into(), every, Box::new(make));
     }
 
     /// Removes the timer of this key; `false` if there is none. Nothing comes from it any more, even
     /// if it was due.
     pub fn cancel_timer(&mut self, key: impl Into<TimerKey>) -> bool {
-        let inner = self.inner();
-        let Some(timers) = inner.timers.as_mut() else {
-            return false;
-        };
-        let found = timers.cancel(&key.into());
-        if timers.is_empty() {
-            inner.timers = None;
-        }
-        found
+        let extras = self.rare().as_mut();
+        extras.is_some_and(|extras| extras.timers.cancel(&key.into()))
     }
 
     /// Runs `future` beside this actor and sends it the result, as `map` puts it. The message needs
@@ -228,8 +236,8 @@ impl<A: Actor> Context<A> {
         F: Future + Send + 'static,
     {
         let me = self.me.clone();
-        let handle = self.cell().core.handle.clone();
-        let pipes = self.inner().pipes.get_or_insert_default();
+        let handle = self.cell().core().handle.clone();
+        let pipes = &mut self.extras().pipes;
         // Those that are done are forgotten here, so the set stays as small as what runs.
         while pipes.try_join_next().is_some() {}
         let task = async move {
@@ -237,9 +245,10 @@ impl<A: Actor> Context<A> {
                 .catch_unwind()
                 .await;
             let target = me.target();
-            match piped.map(|message| target.cell().mailbox.push_free(Entry::Free(message))) {
+            match piped.map(|message| target.cell().mailbox.push_free(Free::Message(message))) {
                 Ok(Ok(wake)) => target.wake_if(wake),
-                Ok(Err(entry)) => target.cell().discard([entry]),
+                Ok(Err(Free::Message(message))) => target.cell().discard([Left(message)]),
+                Ok(Err(Free::Ended(_))) => {}
                 Err(panic) => {
                     let panic = describe_panic(panic);
                     tracing::warn!(actor = %me.path(), panic, "a piped future panicked");
@@ -253,71 +262,148 @@ impl<A: Actor> Context<A> {
         self.me.target().cell()
     }
 
-    fn inner(&mut self) -> &mut Inner<A::Msg> {
-        self.inner.get_mut().unwrap_or_else(PoisonError::into_inner)
+    fn rare(&mut self) -> &mut Option<Box<Extras<A::Msg>>> {
+        self.extras
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn timers(&mut self) -> &mut Timers<A::Msg> {
-        self.inner()
-            .timers
-            .get_or_insert_with(|| Box::new(Timers::new()))
+    fn extras(&mut self) -> &mut Extras<A::Msg> {
+        self.rare().get_or_insert_with(|| {
+            Box::new(Extras {
+                timers: Timers::new(),
+                timer_was_last: false,
+                pipes: JoinSet::new(),
+                watched: Watched::default(),
+                takes_all_news: false,
+                failure: None,
+            })
+        })
     }
 }
 
 /// What the actor's life (`life.rs`) uses.
 impl<A: Actor> Context<A> {
-    /// What to do next; waits until there is something.
-    pub(crate) async fn next(&mut self) -> Step<A::Msg> {
-        poll_fn(|cx| self.poll_next(cx)).await
+    /// A turn begins.
+    pub(crate) fn begin_turn(&mut self) {
+        self.turn = BATCH;
     }
 
-    fn poll_next(&mut self, cx: &mut task::Context<'_>) -> Poll<Step<A::Msg>> {
-        let Self {
-            me,
-            inner,
-            watched,
-            takes_all_news,
-        } = self;
-        let inner = inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let cell = me.target().cell();
+    /// How many messages were handled in this turn.
+    pub(crate) fn handled(&self) -> u32 {
+        BATCH - self.turn
+    }
+
+    /// What comes next, if it is a message or nothing, as almost always.
+    #[inline]
+    pub(crate) fn look(&mut self) -> Next {
+        let extras = self
+            .extras
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if extras.as_ref().is_some_and(|extras| !extras.are_quiet()) {
+            return Next::Other;
+        }
+        if self.turn == 0 {
+            return Next::TurnOver;
+        }
+        match self.me.target().cell().mailbox.look(&self.consumer) {
+            Look::Message => Next::Message,
+            Look::Expires(at) if !self.has_expired(at) => Next::Message,
+            Look::Nothing => Next::Nothing,
+            Look::Expires(_) | Look::Other => Next::Other,
+        }
+    }
+
+    /// The message that [`Context::look`] has seen.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    pub(crate) fn take_message(&mut self) -> A::Msg {
+        self.turn -= 1;
+        let mailbox = &self.me.target().cell().mailbox;
+        mailbox.take_seen(&mut self.consumer)
+    }
+
+    /// The next step is this failure.
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        self.extras().failure = Some(failure);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        let extras = self.extras.try_lock();
+        extras.is_ok_and(|extras| {
+            extras
+                .as_ref()
+                .is_some_and(|extras| extras.failure.is_some())
+        })
+    }
+
+    /// What to do next.
+    pub(crate) fn next(&mut self) -> Step<A::Msg> {
         loop {
-            if cell.mailbox.stop_requested() {
-                return Poll::Ready(Step::Stop);
+            let extras = self
+                .extras
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Some(failure) = extras.as_mut().and_then(|extras| extras.failure.take()) {
+                return Step::Failed(failure);
             }
-            if !cell.spend_turn() {
-                me.target().notify();
-                return Poll::Pending;
-            }
-            match inner.batch.pop_front() {
-                Some(Entry::Counted(message)) => {
-                    cell.mailbox.begin();
-                    return Poll::Ready(Step::Message(message));
-                }
-                Some(Entry::Free(message)) => return Poll::Ready(Step::Message(message)),
-                Some(Entry::Ended(news)) => {
-                    let (number, news) = *news;
-                    let known = watched
-                        .as_mut()
-                        .is_some_and(|watched| watched.ended(number));
-                    if known || *takes_all_news {
-                        return Poll::Ready(Step::Terminated(news));
+            let cell = self.me.target().cell();
+            let Some(left) = self.turn.checked_sub(1) else {
+                // Timers come between two turns, so that a flood of messages does not stop them.
+                let due = extras.as_mut().and_then(|extras| extras.due_timer());
+                return match due {
+                    Some(step) if !cell.mailbox.stop_requested() => step,
+                    _ => Step::TurnOver,
+                };
+            };
+            match cell.mailbox.take(&mut self.consumer) {
+                Taken::Message(message, expires) => {
+                    self.turn = left;
+                    if expires == 0 || !self.has_expired(expires) {
+                        return Step::Message(message);
                     }
-                    continue;
+                    self.cell().count_lost(DeadLetterReason::Expired);
+                    drop_guarded(message);
                 }
-                None => {}
-            }
-            if let Some(step) = inner.due_timer() {
-                return Poll::Ready(step);
-            }
-            match cell.mailbox.take(&mut inner.batch) {
-                Taken::Batch => {}
-                Taken::Stop => return Poll::Ready(Step::Stop),
-                Taken::Idle => match inner.timers.as_mut().map(|timers| timers.poll_due(cx)) {
-                    Some(Poll::Ready(())) => {}
-                    _ => return Poll::Pending,
-                },
+                Taken::Free(Free::Message(message)) => {
+                    self.turn = left;
+                    return Step::Message(message);
+                }
+                Taken::Free(Free::Ended(news)) => {
+                    self.turn = left;
+                    let (number, news) = *news;
+                    let extras = extras.as_mut();
+                    if extras
+                        .is_some_and(|extras| extras.watched.ended(number) || extras.takes_all_news)
+                    {
+                        return Step::Terminated(news);
+                    }
+                }
+                Taken::Soon => return Step::TurnOver,
+                Taken::Stop => return Step::Stop,
+                Taken::Nothing => {
+                    self.turn = left;
+                    let due = extras.as_mut().and_then(|extras| extras.due_timer());
+                    return due.unwrap_or(Step::Idle);
+                }
             }
         }
+    }
+
+    /// Whether nobody waits any more for the answer to a message that expires at `expires`.
+    #[cold]
+    fn has_expired(&self, expires: u64) -> bool {
+        self.now().as_nanos() >= expires
+    }
+
+    /// Sees to it that the earliest timer wakes this actor; `false` if it is due already.
+    pub(crate) fn arm_timers(&mut self, cx: &mut task::Context<'_>) -> bool {
+        self.rare()
+            .as_mut()
+            .is_none_or(|extras| extras.timers.poll_due(cx).is_pending())
     }
 
     /// Takes everything from the old instance that a new one must not see.
@@ -329,13 +415,21 @@ impl<A: Actor> Context<A> {
 
     /// Accepts nothing any more, gives up what is queued, and waits until all children have ended.
     pub(crate) async fn wind_up(&mut self) {
-        let cell = self.me.target().cell();
-        let left = cell.mailbox.close();
-        let batch = std::mem::take(&mut self.inner().batch);
-        self.cell().discard(batch.into_iter().chain(left));
+        self.discard_left();
         self.forget_timers_and_watches();
-        self.inner().pipes = None;
+        *self.rare() = None;
         self.stop_children().await;
+    }
+
+    /// For probes.
+    pub(crate) fn take_all_news(&mut self) {
+        self.extras().takes_all_news = true;
+    }
+
+    fn discard_left(&mut self) {
+        let Self { me, consumer, .. } = self;
+        let cell = me.target().cell();
+        cell.discard(std::iter::from_fn(|| cell.mailbox.take_left(consumer)));
     }
 
     async fn stop_children(&self) {
@@ -352,27 +446,30 @@ impl<A: Actor> Context<A> {
     }
 
     fn forget_timers_and_watches(&mut self) {
-        drop_guarded(self.inner().timers.take());
-        let Some(watched) = self.watched.take() else {
+        let Some(extras) = self.rare().as_mut() else {
             return;
         };
+        extras.timer_was_last = false;
+        drop_guarded(std::mem::replace(&mut extras.timers, Timers::new()));
+        let watched = std::mem::take(&mut extras.watched);
         for (number, target) in watched.by_target.into_values() {
             target.remove_watcher(Watcher::new(number, self.me.target().clone()).id());
         }
     }
 }
 
-impl<M> Inner<M> {
+impl<M> Extras<M> {
+    /// Whether nothing in here asks for a look before the next message.
+    fn are_quiet(&self) -> bool {
+        self.failure.is_none() && self.timers.is_empty()
+    }
+
     /// A timer that is due, unless the last step was one and messages have not had their turn.
     fn due_timer(&mut self) -> Option<Step<M>> {
         if std::mem::take(&mut self.timer_was_last) {
             return None;
         }
-        let timers = self.timers.as_mut()?;
-        let due = timers.pop_due()?;
-        if timers.is_empty() {
-            self.timers = None;
-        }
+        let due = self.timers.pop_due()?;
         self.timer_was_last = true;
         Some(due.map_or_else(Step::Failed, Step::Message))
     }
@@ -392,8 +489,7 @@ impl Watched {
 impl<A: Actor> Drop for Context<A> {
     /// Only an actor that is ended from outside still has something here.
     fn drop(&mut self) {
-        let batch = std::mem::take(&mut self.inner().batch);
-        self.cell().discard(batch);
+        self.discard_left();
         self.forget_timers_and_watches();
     }
 }

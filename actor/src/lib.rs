@@ -31,18 +31,22 @@
 //! | [`mod@actor`] | the trait that users implement |
 //! | [`actor_ref`] | references, and the trait by which other nodes plug in |
 //! | [`ask`] | questions with a deadline, reply ports |
+//! | `body` | an actor in the form in which it is now |
 //! | `cell` | one actor as others see it: when it may run, its place in the tree |
 //! | [`context`] | what an actor can do as itself |
 //! | [`dead_letters`] | counting what was not delivered |
 //! | [`error`] | what telling, asking and spawning may answer |
 //! | `failure` | one form for errors and panics |
+//! | `family` | the living children of one parent |
 //! | `life` | an actor from its first instance to its end: restarts, stop order |
 //! | `mailbox` | what is accepted, in which order it is taken, who is woken |
 //! | [`path`] | names |
+//! | `pool` | memory for activations and messages |
 //! | [`props`] | recipes and supervision strategies |
 //! | [`mod@protocol`] | descriptions of messages, and what they can be sent to |
 //! | [`rng`] | the seeded generator |
 //! | `scheduler` | which runnable actor runs next, and where |
+//! | `serving` | the short way of a message to its handler |
 //! | [`system`] | the root of the tree, its clock, its end |
 //! | [`testkit`] | probes |
 //! | [`time`] | the clock type |
@@ -52,18 +56,22 @@
 pub mod actor;
 pub mod actor_ref;
 pub mod ask;
+mod body;
 mod cell;
 pub mod context;
 pub mod dead_letters;
 pub mod error;
 mod failure;
+mod family;
 mod life;
 mod mailbox;
 pub mod path;
+mod pool;
 pub mod props;
 pub mod protocol;
 pub mod rng;
 mod scheduler;
+mod serving;
 mod sync;
 pub mod system;
 pub mod testkit;

@@ -14,67 +14,136 @@
 //!   children have ended. Messages stay where they are, the failed one is gone.
 //! - To wind up: accept nothing more, drop what is queued as dead letters, stop the children and
 //!   wait for them. Then `stopped` runs on the instance there is, once; a panic in it is logged.
+//! - A life is cut into activations: an actor that has nothing to do is a [`Life`] in its cell and no
+//!   future. Its next message makes a future of it, which is kept while a handler is pending and
+//!   gives the life back when there is nothing to do, or when others should have their turn.
 //! - The instance is dropped before anyone is told of the end, so whoever is told can rely on what
 //!   its `Drop` releases.
 
 use crate::actor::Actor;
+use crate::body::{Active, Dormant, Outcome};
 use crate::context::{Context, Step};
 use crate::failure::{Failure, drop_guarded, guarded, guarded_call};
 use crate::props::{Make, Supervision};
+use crate::serving::serving;
 use crate::time::Time;
 use crate::watch::Ended;
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::task::Poll;
 
-/// Lives the whole life of one actor. Never panics: each piece of user code is guarded.
-pub(crate) async fn live<A: Actor>(
-    mut ctx: Context<A>,
-    mut make: Make<A>,
-    supervision: Supervision,
-) {
-    let mut restarts = Restarts::new(supervision);
-    let mut actor = None;
-    let reason = loop {
-        let failure = match guarded_call(|| make.instance()) {
-            Ok(instance) => match serve(actor.insert(instance), &mut ctx).await {
-                Ok(()) => break Ended::Stopped,
-                Err(failure) => failure,
-            },
-            Err(failure) => failure,
-        };
-        let stopping = ctx.me().target().cell().mailbox.stop_requested();
-        if stopping || !restarts.allow(ctx.now()) {
-            tracing::warn!(actor = %ctx.path(), %failure, "the actor failed and stops");
-            break Ended::Failed;
-        }
-        tracing::warn!(actor = %ctx.path(), %failure, "the actor failed and restarts");
-        ctx.reset().await;
-        drop_guarded(actor.take());
-    };
-    ctx.wind_up().await;
-    if let Some(actor) = actor.as_mut()
-        && let Err(failure) = stop_hook(actor, &mut ctx).await
-    {
-        tracing::warn!(actor = %ctx.path(), %failure, "the stop hook of the actor failed");
-    }
-    drop_guarded(actor.take());
-    let me = ctx.me().clone();
-    drop(ctx);
-    tracing::debug!(actor = %me.path(), ?reason, "the actor ended");
-    me.target().cell().end(reason);
+/// One actor while it is in nobody's hands: between two activations.
+pub(crate) struct Life<A: Actor> {
+    pub(crate) ctx: Context<A>,
+    /// `None` before the first instance and while a new one is needed.
+    pub(crate) actor: Option<A>,
+    make: Make<A>,
+    restarts: Restarts,
 }
 
-/// Serves until the actor shall stop or fails.
-async fn serve<A: Actor>(actor: &mut A, ctx: &mut Context<A>) -> Result<(), Failure> {
-    guarded(guarded_call(|| actor.started(ctx))?).await?;
-    loop {
-        match ctx.next().await {
-            Step::Message(message) => guarded(guarded_call(|| actor.handle(message, ctx))?).await?,
-            Step::Terminated(who) => guarded(guarded_call(|| actor.terminated(who, ctx))?).await?,
-            Step::Failed(failure) => return Err(failure),
-            Step::Stop => return Ok(()),
+impl<A: Actor> Life<A> {
+    pub(crate) fn new(ctx: Context<A>, make: Make<A>, supervision: Supervision) -> Self {
+        Self {
+            ctx,
+            actor: None,
+            make,
+            restarts: Restarts::new(supervision),
         }
     }
+
+    /// Serves until there is nothing to do, the turn is over, or the actor has ended. Never panics:
+    /// each piece of user code is guarded.
+    async fn live(mut self: Box<Self>) -> Outcome {
+        self.ctx.begin_turn();
+        let reason = loop {
+            let failure = match self.serve().await {
+                Ok(Served::Idle) => {
+                    let handled = self.ctx.handled();
+                    return Outcome::Idle(self, handled);
+                }
+                Ok(Served::TurnOver) => return Outcome::TurnOver(self),
+                Ok(Served::Stop) => break Ended::Stopped,
+                Err(failure) => failure,
+            };
+            let ctx = &mut self.ctx;
+            let stopping = ctx.me().target().cell().mailbox.stop_requested();
+            if stopping || !self.restarts.allow(ctx.now()) {
+                tracing::warn!(actor = %ctx.path(), %failure, "the actor failed and stops");
+                break Ended::Failed;
+            }
+            tracing::warn!(actor = %ctx.path(), %failure, "the actor failed and restarts");
+            Box::pin(ctx.reset()).await;
+            drop_guarded(self.actor.take());
+        };
+        Box::pin(self.end(reason)).await;
+        Outcome::Ended
+    }
+
+    async fn serve(&mut self) -> Result<Served, Failure> {
+        let ctx = &mut self.ctx;
+        let actor = match &mut self.actor {
+            Some(actor) => actor,
+            None => {
+                let made = guarded_call(|| self.make.instance())?;
+                let actor = self.actor.insert(made);
+                guarded(guarded_call(|| actor.started(ctx))?).await?;
+                actor
+            }
+        };
+        loop {
+            match ctx.next() {
+                Step::Message(message) => {
+                    guarded(guarded_call(|| actor.handle(message, ctx))?).await?;
+                }
+                Step::Terminated(who) => {
+                    guarded(guarded_call(|| actor.terminated(who, ctx))?).await?;
+                }
+                Step::Failed(failure) => return Err(failure),
+                Step::Idle => {
+                    if poll_fn(|cx| Poll::Ready(ctx.arm_timers(cx))).await {
+                        return Ok(Served::Idle);
+                    }
+                }
+                Step::TurnOver => return Ok(Served::TurnOver),
+                Step::Stop => return Ok(Served::Stop),
+            }
+        }
+    }
+
+    async fn end(mut self: Box<Self>, reason: Ended) {
+        self.ctx.wind_up().await;
+        if let Some(actor) = self.actor.as_mut()
+            && let Err(failure) = stop_hook(actor, &mut self.ctx).await
+        {
+            tracing::warn!(actor = %self.ctx.path(), %failure, "the stop hook of the actor failed");
+        }
+        drop_guarded(self.actor.take());
+        let me = self.ctx.me().clone();
+        drop_guarded(self);
+        tracing::debug!(actor = %me.path(), ?reason, "the actor ended");
+        me.target().end(reason);
+    }
+}
+
+impl<A: Actor> Dormant for Life<A> {
+    fn wake(self: Box<Self>) -> Active {
+        match self.actor {
+            Some(_) if !self.ctx.has_failed() => Active::new(serving(self)),
+            _ => Active::new(self.live()),
+        }
+    }
+
+    fn wake_for_other(self: Box<Self>) -> Active {
+        Active::new(self.live())
+    }
+}
+
+/// Why serving paused.
+enum Served {
+    Idle,
+    TurnOver,
+    Stop,
 }
 
 async fn stop_hook<A: Actor>(actor: &mut A, ctx: &mut Context<A>) -> Result<(), Failure> {

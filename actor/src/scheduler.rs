@@ -23,7 +23,7 @@
 //! the two steps on both sides, so either the sleeper sees the work or the pusher sees the sleeper.
 //!
 //! # Fairness to the runtime
-//! After [`UNITS_PER_POLL`] messages, or half a millisecond, a task yields to tokio, so that timers,
+//! After half a millisecond, or some hundred messages where there is one worker, a task yields to tokio, so that timers,
 //! sockets and tasks of users get the thread; also as soon as tokio's own budget for the task is
 //! used up, for until then its sockets and timers would answer "pending" to every actor. With one
 //! worker the clock is not looked at: the order of events depends on nothing but the program.
@@ -45,8 +45,10 @@ use tokio::task::coop;
 
 /// Actors run from the slot in a row before the queue gets a turn.
 const SLOT_RUNS_MAX: u32 = 16;
-/// Messages handled in one poll of a scheduler task.
+/// Messages handled in one poll of a scheduler task, if the runtime has only one worker.
 const UNITS_PER_POLL: u32 = 512;
+/// The same, where [`POLL_TIME_MAX`] holds as well: yielding wakes another worker for nothing.
+const UNITS_PER_TIMED_POLL: u32 = 16_384;
 /// How long one poll of a scheduler task may last before it yields (between two actors).
 const POLL_TIME_MAX: Duration = Duration::from_micros(500);
 /// Every so many runs the injector is looked at first.
@@ -56,6 +58,9 @@ const INJECTOR_INTERVAL: u32 = 61;
 pub(crate) trait Runnable: Send + Sync {
     /// Runs for one turn and says how many messages that were (at least 1). Never panics.
     fn run(self: Arc<Self>) -> u32;
+
+    /// Will never run: the scheduler has ended.
+    fn discard(self: Arc<Self>);
 }
 
 pub(crate) type Job = Arc<dyn Runnable>;
@@ -152,7 +157,7 @@ impl Scheduler {
         let steal_all = |steal: &dyn Fn() -> Steal<Job>| {
             loop {
                 match steal() {
-                    Steal::Success(job) => drop(job),
+                    Steal::Success(job) => job.discard(),
                     Steal::Retry => {}
                     Steal::Empty => break,
                 }
@@ -230,6 +235,14 @@ struct Local {
     slot: Option<Job>,
 }
 
+impl Drop for Local {
+    fn drop(&mut self) {
+        while let Some(job) = self.slot.take().or_else(|| self.queue.pop()) {
+            job.discard();
+        }
+    }
+}
+
 thread_local! {
     /// The queues of the worker task that this thread polls right now.
     static CURRENT: RefCell<Option<Local>> = const { RefCell::new(None) };
@@ -296,7 +309,8 @@ fn run_until_idle(
     cx: &mut Context<'_>,
 ) -> Poll<()> {
     let begun = (scheduler.stealers.len() > 1).then(Instant::now);
-    let (mut units, mut slot_runs, mut next_look) = (0, 0, 16);
+    let units_max = begun.map_or(UNITS_PER_POLL, |_| UNITS_PER_TIMED_POLL);
+    let (mut units, mut slot_runs, mut next_look) = (0, 0, 32);
     loop {
         if scheduler.closed.load(SeqCst) {
             return Poll::Ready(());
@@ -313,10 +327,10 @@ fn run_until_idle(
         };
         units += job.run();
         let too_long = units >= next_look && {
-            next_look = units + 16;
+            next_look = units + 32;
             begun.is_some_and(|begun| begun.elapsed() >= POLL_TIME_MAX)
         };
-        if units >= UNITS_PER_POLL || too_long || !coop::has_budget_remaining() {
+        if units >= units_max || too_long || !coop::has_budget_remaining() {
             release_slot();
             // Leaves a wake-up behind that tokio serves after its driver and other tasks.
             let _ = pin!(tokio::task::yield_now()).poll(cx);

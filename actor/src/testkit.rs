@@ -187,7 +187,7 @@ impl ActorSystem {
         props: Props<Probe<M>>,
     ) -> Result<ActorRef<M>, crate::error::SpawnError> {
         self.core()
-            .spawn_into(None, None, props, |ctx| ctx.takes_all_news = true)
+            .spawn_into(None, None, props, Context::take_all_news)
     }
 
     fn next_number(&self) -> u64 {

@@ -6,11 +6,14 @@ use syn::ext::IdentExt;
 /// Methods that references have already. A method of a protocol by one of these names could not be
 /// called on them: the reference's own would win, silently.
 pub(crate) const OF_REFERENCES: &[&str] = &[
+    "adapt",
     "ask",
     "clone",
+    "conversion",
     "from_remote",
     "id",
     "is_stopped",
+    "narrow",
     "on_terminated",
     "path",
     "queued",
@@ -23,7 +26,7 @@ pub(crate) const OF_REFERENCES: &[&str] = &[
 ];
 
 /// Hooks of `Actor`, which may stand in the same block as the methods of a protocol.
-pub(crate) const HOOKS: &[&str] = &["started", "stopped", "terminated"];
+pub(crate) const HOOKS: &[&str] = &["restarting", "started", "stopped", "terminated"];
 
 /// `Cart` for `CartApi` and `CartProtocol`.
 pub(crate) fn stem(of_trait: &Ident) -> String {
@@ -94,6 +97,8 @@ fn space_between_words(text: &mut String) {
 mod tests {
     use super::{HOOKS, OF_REFERENCES, pascal, stem, type_text};
     use quote::{format_ident, quote};
+    use std::fs;
+    use std::path::{Path, PathBuf};
 
     #[test]
     fn names_of_types_come_from_names_of_traits_and_methods() {
@@ -116,21 +121,48 @@ mod tests {
         );
     }
 
-    /// The names of functions in a source file of `otava-actor` that match `begin`.
-    fn functions(file: &str, begin: &[&str]) -> Vec<String> {
-        let path = format!("{}/../src/{file}", env!("CARGO_MANIFEST_DIR"));
-        let text = std::fs::read_to_string(path).unwrap();
-        let name = |line: &str| {
-            let rest = begin.iter().find_map(|begin| line.strip_prefix(begin))?;
-            let end = rest.find(['(', '<'])?;
-            Some(rest[..end].to_owned())
-        };
-        text.lines().filter_map(name).collect()
+    /// Every source file of `otava-actor`.
+    fn sources(folder: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else {
+                found.push(fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+
+    /// The names of the functions in each block of `text` that begins with a line for which `opens`
+    /// holds; such a block ends at the next line that is `}`.
+    fn functions(text: &str, opens: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut inside = false;
+        for line in text.lines() {
+            inside = (inside || opens(line)) && line != "}";
+            let begin = ["    pub fn ", "    pub async fn ", "    fn "];
+            let rest = begin.iter().find_map(|begin| line.strip_prefix(begin));
+            if let Some(rest) = rest.filter(|_| inside) {
+                let end = rest.find(['(', '<']).unwrap();
+                names.push(rest[..end].to_owned());
+            }
+        }
+        names
+    }
+
+    fn source_folder() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../src")
     }
 
     #[test]
     fn every_method_of_a_reference_is_known_to_be_taken() {
-        let methods = functions("actor_ref.rs", &["    pub fn ", "    pub async fn "]);
+        let mut texts = Vec::new();
+        sources(&source_folder(), &mut texts);
+        let opens = |line: &str| {
+            line.starts_with("impl<") && line.contains("> ActorRef<") && !line.contains(" for ")
+        };
+        let methods = texts.iter().flat_map(|text| functions(text, opens));
+        let methods: Vec<_> = methods.collect();
         assert!(methods.contains(&"tell".to_owned()), "{methods:?}");
         for method in methods {
             assert!(
@@ -142,9 +174,15 @@ mod tests {
 
     #[test]
     fn every_hook_of_an_actor_is_known() {
-        let mut hooks = functions("actor.rs", &["    fn ", "    async fn "]);
-        hooks.sort();
+        let text = fs::read_to_string(source_folder().join("actor.rs")).unwrap();
+        let mut hooks = functions(&text, |line| line.starts_with("pub trait Actor:"));
         hooks.retain(|hook| hook != "handle");
-        assert_eq!(hooks, HOOKS, "HOOKS must be the hooks of the trait Actor");
+        assert!(hooks.contains(&"started".to_owned()), "{hooks:?}");
+        for hook in hooks {
+            assert!(
+                HOOKS.contains(&hook.as_str()),
+                "`{hook}` is a hook of Actor: add it to HOOKS"
+            );
+        }
     }
 }
