@@ -18,6 +18,38 @@
 //! # }
 //! ```
 //!
+//! Messages are an enum, or a trait that [`protocol`] makes one of. Then references have methods:
+//!
+//! ```
+//! # use otava::prelude::*;
+//! #[otava::protocol(id = "bank.account", remote)]
+//! pub trait AccountApi {
+//!     async fn deposit(&mut self, cents: u64) -> u64;
+//!     async fn follow(&mut self, who: ActorRef<NoticeMsg>);
+//! }
+//!
+//! #[otava::protocol(id = "bank.notice", remote)]
+//! pub trait NoticeApi {
+//!     async fn deposited(&mut self, cents: u64);
+//! }
+//!
+//! async fn save(account: &EntityRef<AccountMsg>) -> Result<u64, AskError> {
+//!     account.deposit(5).await
+//! }
+//!
+//! struct Notices(u64);
+//!
+//! #[otava::actor]
+//! impl NoticeApi for Notices {
+//!     type Err = std::convert::Infallible;
+//!
+//!     async fn deposited(&mut self, cents: u64, _: &mut Context<Self>) -> Result<(), Self::Err> {
+//!         self.0 += cents;
+//!         Ok(())
+//!     }
+//! }
+//! ```
+//!
 //! The whole program is `examples/account.rs`; everything at work, with processes that are killed, is
 //! `examples/flights/`.
 //!
@@ -47,6 +79,9 @@ pub use entity::{EntityOptions, PersistentEntity};
 pub use node::{Ended, Node, NodeBuilder, NodeError};
 pub use store::JournalAllocationStore;
 
+#[doc(inline)]
+pub use otava_actor::__macros::{otava_actor as actor, otava_protocol as protocol};
+pub use otava_actor::protocol::{Protocol, Recipient};
 pub use otava_actor::{
     Actor, ActorPath, ActorRef, ActorSystem, AskError, Context, DeadLetterReason, Props, ReplyTo,
     SpawnError, Supervision, TellError, Terminated, Time,
@@ -62,3 +97,11 @@ pub use otava_remote::{
     VirtualWorld, wire,
 };
 pub use otava_sharding::{Entities, EntityClient, EntityRef, ShardingConfig};
+
+/// What generated code names, so that a program needs no dependency but this crate.
+#[doc(hidden)]
+pub mod __private {
+    pub use otava_actor as actor;
+    pub use otava_remote as remote;
+    pub use serde;
+}

@@ -3,6 +3,6 @@
 pub use crate::{
     Actor, ActorRef, ActorSystem, AskError, Client, Context, Effect, EntityOptions, EntityRef,
     EventSourced, Node, PersistentEntity, Props, RemoteMessage, ReplyTo, Supervision, TellError,
-    Terminated,
+    Terminated, actor, protocol,
 };
 pub use serde::{Deserialize, Serialize};

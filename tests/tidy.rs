@@ -17,10 +17,10 @@ const LINES_WARN: usize = 600;
 const LINES_MAX: usize = 900;
 
 /// The crates of the house: folder, what it may depend on inside the house, what it must not name.
-const CRATES: [(&str, &[&str], &[&str]); 6] = [
+const CRATES: [(&str, &[&str], &[&str]); 7] = [
     (
         "actor",
-        &[],
+        &["otava-actor-macros"],
         &[
             "serde",
             "serde_json",
@@ -30,6 +30,7 @@ const CRATES: [(&str, &[&str], &[&str]); 6] = [
             "bincode",
         ],
     ),
+    ("actor/macros", &[], &["serde", "tokio"]),
     ("remote", &["otava-actor"], &["chitchat", "rusqlite"]),
     (
         "cluster",

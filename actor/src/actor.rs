@@ -52,6 +52,10 @@ use std::future::Future;
 /// # Ok(())
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no actor",
+    note = "implement `Actor` for it, or put `#[actor]` at its implementation of a protocol"
+)]
 pub trait Actor: Sized + Send + 'static {
     /// What this actor understands. Usually an enum; it need not be `Debug`, `Clone` or `Sync`.
     type Msg: Send + 'static;

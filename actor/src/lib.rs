@@ -28,7 +28,7 @@
 //! # The map
 //! | module | decides or owns |
 //! | --- | --- |
-//! | [`actor`] | the trait that users implement |
+//! | [`mod@actor`] | the trait that users implement |
 //! | [`actor_ref`] | references, and the trait by which other nodes plug in |
 //! | [`ask`] | questions with a deadline, reply ports |
 //! | `body` | an actor in the form in which it is now |
@@ -43,6 +43,7 @@
 //! | [`path`] | names |
 //! | `pool` | memory for activations and messages |
 //! | [`props`] | recipes and supervision strategies |
+//! | [`mod@protocol`] | descriptions of messages, and what they can be sent to |
 //! | [`rng`] | the seeded generator |
 //! | `scheduler` | which runnable actor runs next, and where |
 //! | `serving` | the short way of a message to its handler |
@@ -67,6 +68,7 @@ mod mailbox;
 pub mod path;
 mod pool;
 pub mod props;
+pub mod protocol;
 pub mod rng;
 mod scheduler;
 mod serving;
@@ -85,6 +87,9 @@ pub use dead_letters::{DeadLetter, DeadLetterEvent, DeadLetterReason, DeadLetter
 pub use error::{AskError, SpawnError, TellError, Unsendable};
 #[doc(hidden)]
 pub use failure::describe_panic;
+#[doc(hidden)]
+pub use otava_actor_macros as __macros;
+pub use otava_actor_macros::{actor, protocol};
 pub use path::ActorPath;
 pub use props::{Props, Supervision};
 pub use rng::Rng;

@@ -4,6 +4,7 @@ use crate::error::HandOverError;
 use crate::logic::hash::shard_of;
 use crate::message::{Command, Local, RegionMessage};
 use crate::wire::Table;
+use otava_actor::protocol::Recipient;
 use otava_actor::{ActorRef, Ask, ReplyTo, TellError};
 use otava_remote::{NodeId, RemoteMessage};
 use std::collections::BTreeMap;
@@ -237,6 +238,19 @@ impl<M: RemoteMessage> EntityRef<M> {
         let id = &self.id;
         self.region
             .ask(|reply_to| RegionMessage::deliver(id, question(reply_to)))
+    }
+}
+
+/// So an entity has the methods of its protocol.
+impl<M: RemoteMessage> Recipient<M> for EntityRef<M> {
+    type Ask<R: Send + 'static> = Ask<RegionMessage<M>, R>;
+
+    fn tell(&self, message: M) -> Result<(), TellError<M>> {
+        Self::tell(self, message)
+    }
+
+    fn ask<R: Send + 'static>(&self, question: impl FnOnce(ReplyTo<R>) -> M) -> Self::Ask<R> {
+        Self::ask(self, question)
     }
 }
 

@@ -5,6 +5,7 @@
 mod ask;
 mod fairness;
 mod mailbox;
+mod protocol;
 mod stop;
 mod supervision;
 mod support;

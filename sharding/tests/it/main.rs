@@ -6,6 +6,7 @@
 
 mod clusters;
 mod nodes;
+mod protocol;
 mod scenarios;
 mod sim;
 mod support;
