@@ -45,7 +45,8 @@ use crate::scheduler::Runnable;
 use crate::sync::lock;
 use crate::system::Core;
 use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher, WatcherId};
-use std::collections::BTreeMap;
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
@@ -55,7 +56,8 @@ use std::task::{Context, Poll, Wake as TaskWake, Waker};
 
 /// An actor between two activations.
 pub(crate) trait Dormant: Send {
-    fn wake(self: Box<Self>) -> Active;
+    /// `newborn`: it has never been active before.
+    fn wake(self: Box<Self>, newborn: bool) -> Active;
 }
 
 /// An actor at work: a future that is polled in place and kept only while a handler is pending.
@@ -72,6 +74,7 @@ pub(crate) enum Outcome {
 enum Body {
     Active(Active),
     Dormant(Box<dyn Dormant>),
+    Newborn(Box<dyn Dormant>),
     /// Not yet there, or no more.
     None,
 }
@@ -84,6 +87,8 @@ pub(crate) struct Cell<M> {
     /// `None`: the parent is the system.
     parent: Option<Arc<dyn Node>>,
     run: AtomicU8,
+    /// What is to be looked at before the next message: [`CHILD_FAILED`], [`GROUP_WANTS`].
+    requests: AtomicU8,
     /// Messages that may still be handled in this turn. Only the running task touches it.
     turn: AtomicU32,
     family: Mutex<Family>,
@@ -95,11 +100,19 @@ pub(crate) struct Cell<M> {
 /// The relations of a cell.
 #[derive(Default)]
 pub(crate) struct Family {
-    children: Option<Box<Children>>,
+    children: Option<Box<Offspring>>,
     /// No child may be added.
     closed: bool,
     watchers: Vec<Watcher>,
     ended: Option<Ended>,
+}
+
+/// The living children, and the failures that others left to this actor. While there are failures,
+/// `CHILD_FAILED` is set.
+#[derive(Default)]
+struct Offspring {
+    living: Children,
+    escalated: VecDeque<(ActorPath, String)>,
 }
 
 pub(crate) type Children = BTreeMap<ActorPath, Arc<dyn Node>>;
@@ -115,6 +128,12 @@ pub(crate) trait Node: Send + Sync {
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused>;
     /// The child of this path and number has ended.
     fn bury(self: Arc<Self>, path: &ActorPath, uid: u64);
+    /// The child of this path has failed, has ended, and leaves the failure to this actor.
+    fn child_failed(self: Arc<Self>, path: &ActorPath, failure: String);
+    /// The actor's group wants something ([`crate::supervision`]).
+    fn flag_request(self: Arc<Self>);
+    /// The [`Target`] itself, for whoever knows its message type.
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     /// Ends the actor, and first its children, from outside. For actors that nobody will run again.
     fn abandon(self: Arc<Self>);
 }
@@ -151,6 +170,9 @@ pub(crate) fn bury_from(
     }
 }
 
+const CHILD_FAILED: u8 = 1;
+const GROUP_WANTS: u8 = 2;
+
 const IDLE: u8 = 0;
 const QUEUED: u8 = 1;
 const RUNNING: u8 = 2;
@@ -171,6 +193,7 @@ impl<M: Send + 'static> Cell<M> {
             mailbox: Mailbox::new(capacity),
             parent,
             run: AtomicU8::new(IDLE),
+            requests: AtomicU8::new(0),
             turn: AtomicU32::new(0),
             family: Mutex::default(),
             body: Mutex::new(Body::None),
@@ -179,7 +202,7 @@ impl<M: Send + 'static> Cell<M> {
     }
 
     pub(crate) fn set_body(&self, life: Box<dyn Dormant>) {
-        *lock(&self.body) = Body::Dormant(life);
+        *lock(&self.body) = Body::Newborn(life);
         // The system may have ended since the actor was added to its family.
         if self.abandoned.load(SeqCst) {
             let body = std::mem::replace(&mut *lock(&self.body), Body::None);
@@ -199,7 +222,7 @@ impl<M: Send + 'static> Cell<M> {
         lock(&self.family)
             .children
             .as_ref()
-            .is_none_or(|children| children.is_empty())
+            .is_none_or(|children| children.living.is_empty())
     }
 
     /// Accepts no child any more, or again.
@@ -207,8 +230,68 @@ impl<M: Send + 'static> Cell<M> {
         lock(&self.family).closed = closed;
     }
 
-    /// The end of the actor: whoever watches is told, the parent forgets it. Once.
+    /// Whether there is something to look at before the next message. For the consumer.
+    pub(crate) fn has_request(&self) -> bool {
+        self.requests.load(SeqCst) != 0
+    }
+
+    /// Whether the actor's group wants something.
+    pub(crate) fn group_wants(&self) -> bool {
+        self.requests.load(SeqCst) & GROUP_WANTS != 0
+    }
+
+    /// The actor looks at what its group wants now.
+    pub(crate) fn requests_seen(&self) {
+        self.requests.fetch_and(!GROUP_WANTS, SeqCst);
+    }
+
+    /// The oldest failure that a child left to this actor.
+    pub(crate) fn take_child_failure(&self) -> Option<(ActorPath, String)> {
+        let mut family = lock(&self.family);
+        let children = family.children.as_mut();
+        let failure = children.and_then(|children| children.escalated.pop_front());
+        self.settle(&mut family);
+        failure
+    }
+
+    /// A restart is the answer to all failures that children left to this actor so far.
+    pub(crate) fn forget_child_failures(&self) {
+        let mut family = lock(&self.family);
+        let children = family.children.as_mut();
+        let failures = children.map(|children| std::mem::take(&mut children.escalated));
+        self.settle(&mut family);
+        drop(family);
+        drop(failures);
+    }
+
+    /// Frees what is empty, and takes the flag back if no failure is left.
+    fn settle(&self, family: &mut Family) {
+        let children = family.children.as_ref();
+        if children.is_none_or(|children| children.escalated.is_empty()) {
+            self.requests.fetch_and(!CHILD_FAILED, SeqCst);
+        }
+        if children.is_some_and(|c| c.living.is_empty() && c.escalated.is_empty()) {
+            family.children = None;
+        }
+    }
+
+    /// The living child of this name.
+    pub(crate) fn child(&self, name: &str) -> Option<Arc<dyn Node>> {
+        let path = self.path.child(name);
+        let child = {
+            let family = lock(&self.family);
+            family.children.as_ref()?.living.get(&path).cloned()
+        };
+        child.filter(|child| !child.has_ended())
+    }
+
     pub(crate) fn end(&self, reason: Ended) {
+        self.end_with(reason, None);
+    }
+
+    /// The end of the actor: whoever watches is told, the parent forgets it, and fails with
+    /// `escalated` if there is one. Once.
+    pub(crate) fn end_with(&self, reason: Ended, escalated: Option<String>) {
         let watchers = {
             let mut family = lock(&self.family);
             if family.ended.is_some() {
@@ -220,6 +303,14 @@ impl<M: Send + 'static> Cell<M> {
         };
         for watcher in watchers {
             watcher.notify(Terminated::new(self.path.clone(), self.uid, reason));
+        }
+        match (&self.parent, escalated) {
+            (_, None) => {}
+            // Before it is forgotten: whoever waits for the last child sees this too.
+            (Some(parent), Some(failure)) => parent.clone().child_failed(&self.path, failure),
+            (None, Some(failure)) => {
+                tracing::error!(actor = %self.path, failure, "a failure was escalated to the top");
+            }
         }
         match &self.parent {
             Some(parent) => parent.clone().bury(&self.path, self.uid),
@@ -294,7 +385,8 @@ impl<M: Send + 'static> Cell<M> {
         let mut place = lock(&self.body);
         let mut active = match std::mem::replace(&mut *place, Body::None) {
             Body::Active(active) => active,
-            Body::Dormant(life) => life.wake(),
+            Body::Dormant(life) => life.wake(false),
+            Body::Newborn(life) => life.wake(true),
             Body::None => return false,
         };
         let polled = guarded_call(|| active.as_mut().poll(&mut Context::from_waker(waker)));
@@ -341,8 +433,9 @@ impl<M: Send + 'static> Node for Target<M> {
     }
 
     fn request(self: Arc<Self>, phase: Phase) {
-        let wake = self.cell().mailbox.request(phase);
-        self.wake_if(wake);
+        let Wake(_) = self.cell().mailbox.request(phase);
+        // Also an actor that waits for something, for example for the end of a back-off.
+        self.notify();
     }
 
     fn has_ended(&self) -> bool {
@@ -354,7 +447,7 @@ impl<M: Send + 'static> Node for Target<M> {
         family
             .children
             .iter()
-            .flat_map(|children| children.values().cloned())
+            .flat_map(|children| children.living.values().cloned())
             .collect()
     }
 
@@ -363,7 +456,8 @@ impl<M: Send + 'static> Node for Target<M> {
         if family.closed {
             return Err(Refused::Stopping);
         }
-        adopt_into(family.children.get_or_insert_default(), child)
+        let children = family.children.get_or_insert_default();
+        adopt_into(&mut children.living, child)
     }
 
     fn bury(self: Arc<Self>, path: &ActorPath, uid: u64) {
@@ -373,9 +467,9 @@ impl<M: Send + 'static> Node for Target<M> {
             let Some(children) = family.children.as_mut() else {
                 return;
             };
-            let child = bury_from(children, path, uid);
-            let childless = children.is_empty();
-            if childless {
+            let child = bury_from(&mut children.living, path, uid);
+            let childless = children.living.is_empty();
+            if childless && children.escalated.is_empty() {
                 family.children = None;
             }
             (child, closed && childless)
@@ -384,6 +478,29 @@ impl<M: Send + 'static> Node for Target<M> {
         if wait_is_over {
             self.notify();
         }
+    }
+
+    fn child_failed(self: Arc<Self>, path: &ActorPath, failure: String) {
+        let cell = self.cell();
+        {
+            let mut family = lock(&cell.family);
+            if family.ended.is_some() {
+                return;
+            }
+            let children = family.children.get_or_insert_default();
+            children.escalated.push_back((path.clone(), failure));
+            cell.requests.fetch_or(CHILD_FAILED, SeqCst);
+        }
+        self.notify();
+    }
+
+    fn flag_request(self: Arc<Self>) {
+        self.cell().requests.fetch_or(GROUP_WANTS, SeqCst);
+        self.notify();
+    }
+
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
     }
 
     fn abandon(self: Arc<Self>) {

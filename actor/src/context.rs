@@ -8,6 +8,7 @@ use crate::failure::{Failure, describe_panic, drop_guarded};
 use crate::mailbox::{Entry, Phase, Taken};
 use crate::path::ActorPath;
 use crate::props::Props;
+use crate::rng::Rng;
 use crate::system::ActorSystem;
 use crate::time::Time;
 use crate::timers::{TimerKey, Timers};
@@ -24,8 +25,8 @@ use tokio::task::JoinSet;
 
 /// What an actor can do as itself. Given to every handler and hook; it lives as long as the actor.
 ///
-/// A restart begins with a clean slate: timers, watches and children of the old instance are gone,
-/// the mailbox stays.
+/// A restart begins with a clean slate: timers, watches and children of the old instance are gone
+/// (the children stay with [`Props::keep_children`]), the mailbox stays.
 pub struct Context<A: Actor> {
     me: ActorRef<A::Msg>,
     /// Behind a lock that is never locked, only for the compiler: a context may be shared by
@@ -61,6 +62,8 @@ struct Watched {
 pub(crate) enum Step<M> {
     Message(M),
     Terminated(Terminated),
+    /// A child failed, or the actor's group wants something.
+    Requested,
     /// Nothing: the next message, news or timer wakes the actor.
     Idle,
     /// Others should have their turn.
@@ -144,6 +147,13 @@ impl<A: Actor> Context<A> {
             .iter()
             .map(|child| child.path().clone())
             .collect()
+    }
+
+    /// The living child of this name, if it understands `M`. So an instance finds children that a
+    /// restart has kept.
+    pub fn child<M: Send + 'static>(&self, name: &str) -> Option<ActorRef<M>> {
+        let child = self.cell().child(name)?.as_any();
+        child.downcast().ok().map(ActorRef::from_target)
     }
 
     /// Stops this actor after the message in work; the rest of the mailbox becomes dead letters.
@@ -281,6 +291,9 @@ impl<A: Actor> Context<A> {
             if cell.mailbox.stop_requested() {
                 return Step::Stop;
             }
+            if cell.has_request() {
+                return Step::Requested;
+            }
             if !cell.spend_turn() {
                 return Step::TurnOver;
             }
@@ -322,10 +335,42 @@ impl<A: Actor> Context<A> {
     }
 
     /// Takes everything from the old instance that a new one must not see.
-    pub(crate) async fn reset(&mut self) {
+    pub(crate) async fn reset(&mut self, keep_children: bool) {
         self.forget_timers_and_watches();
-        self.stop_children().await;
-        self.cell().close_family(false);
+        if !keep_children {
+            self.stop_children().await;
+            self.cell().close_family(false);
+        }
+        self.cell().forget_child_failures();
+    }
+
+    /// The oldest failure that a child left to this actor.
+    pub(crate) fn child_failure(&self) -> Option<Failure> {
+        let (path, failure) = self.cell().take_child_failure()?;
+        Some(Failure::Child { path, failure })
+    }
+
+    pub(crate) fn is_stop_requested(&self) -> bool {
+        self.cell().mailbox.stop_requested()
+    }
+
+    /// Whether there is something else to do for an actor that waits without an instance.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.is_stop_requested() || self.cell().group_wants()
+    }
+
+    pub(crate) fn requests_seen(&self) {
+        self.cell().requests_seen();
+    }
+
+    /// Lets no child start any more.
+    pub(crate) fn close_family(&self) {
+        self.cell().close_family(true);
+    }
+
+    /// The generator of this actor alone.
+    pub(crate) fn own_rng(&self) -> Rng {
+        self.cell().core.rng_of(self.me.uid())
     }
 
     /// Accepts nothing any more, gives up what is queued, and waits until all children have ended.

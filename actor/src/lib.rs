@@ -39,9 +39,10 @@
 //! | `life` | an actor from its first instance to its end: restarts, stop order |
 //! | `mailbox` | what is accepted, in which order it is taken, who is woken |
 //! | [`path`] | names |
-//! | [`props`] | recipes and supervision strategies |
+//! | [`props`] | recipes |
 //! | [`rng`] | the seeded generator |
 //! | `scheduler` | which runnable actor runs next, and where |
+//! | [`supervision`] | what happens to an actor that failed, alone or with its group |
 //! | [`system`] | the root of the tree, its clock, its end |
 //! | [`testkit`] | probes |
 //! | [`time`] | the clock type |
@@ -62,6 +63,7 @@ pub mod path;
 pub mod props;
 pub mod rng;
 mod scheduler;
+pub mod supervision;
 mod sync;
 pub mod system;
 pub mod testkit;
@@ -78,8 +80,11 @@ pub use error::{AskError, SpawnError, TellError, Unsendable};
 #[doc(hidden)]
 pub use failure::describe_panic;
 pub use path::ActorPath;
-pub use props::{Props, Supervision};
+pub use props::Props;
 pub use rng::Rng;
+pub use supervision::{
+    Backoff, Fault, Group, GroupBuilder, GroupFailure, GroupSignal, GroupStrategy, Supervision,
+};
 pub use system::{ActorSystem, Shutdown, SystemBuilder};
 pub use time::Time;
 pub use timers::TimerKey;
