@@ -212,6 +212,10 @@ impl<A: Actor> Life<A> {
                     }
                 }
                 Some(Request::Start(reply_to)) => {
+                    if held && self.actor.is_some() {
+                        // It failed while its group was not there to halt it.
+                        self.tear_down().await;
+                    }
                     let ready = self.actor.is_some();
                     if let Some(member) = self.member() {
                         member.start(ready, reply_to);

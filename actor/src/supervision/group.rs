@@ -253,9 +253,10 @@ impl GroupBuilder {
     }
 
     fn props(self, roster: &Arc<Roster>) -> Props<GroupActor> {
-        let own = roster.clone();
+        let (own, mut is_first) = (roster.clone(), true);
         let props = Props::new(move || GroupActor {
             settings: self,
+            is_first: std::mem::replace(&mut is_first, false),
             rounds: Window::default(),
             roster: own.clone(),
         });
@@ -371,6 +372,8 @@ impl Roster {
 /// The actor of a group.
 struct GroupActor {
     settings: GroupBuilder,
+    /// Nothing was taken down before this instance.
+    is_first: bool,
     rounds: Window,
     roster: Arc<Roster>,
 }
@@ -379,8 +382,10 @@ impl Actor for GroupActor {
     type Msg = GroupSignal;
     type Err = GroupFailure;
 
-    /// At the first start the members, if there are any, run already, and this does nothing.
     async fn started(&mut self, ctx: &mut Context<Self>) -> Result<(), GroupFailure> {
+        if self.is_first {
+            return Ok(());
+        }
         match start(ctx, &self.roster.range(..)).await {
             None => Ok(()),
             Some(Unready { port, failure, .. }) => Err(GroupFailure::NotStarted {

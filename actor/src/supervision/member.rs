@@ -172,11 +172,12 @@ impl Membership {
 
     /// The member is to have an instance; `ready`: it has one that works.
     pub(crate) fn start(&mut self, ready: bool, reply_to: ReplyTo<Result<(), String>>) {
-        if ready && !self.held {
+        if ready {
             let _ = reply_to.send(Ok(()));
             return;
         }
         self.held = false;
+        lock(&self.port.0).failure = None;
         self.starting = Some(reply_to);
     }
 

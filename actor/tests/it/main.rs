@@ -8,6 +8,8 @@ mod mailbox;
 mod stop;
 mod supervision;
 mod supervision_backoff;
+mod supervision_escalation;
+mod supervision_group;
 mod supervision_strategy;
 mod supervision_support;
 mod support;

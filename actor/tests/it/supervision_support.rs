@@ -4,8 +4,10 @@ use crate::support::{Log, SOON};
 use otava_actor::testkit::TestProbe;
 use otava_actor::{Actor, ActorRef, ActorSystem, Context, Ended, Props, ReplyTo, Terminated};
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::task::Poll;
 use std::time::Duration;
 
 /// What a doll fails with.
@@ -46,6 +48,8 @@ pub(crate) enum Do {
     Which(ReplyTo<u32>),
     /// Waits inside the handler.
     Sleep(Duration),
+    /// Fails after a while.
+    FailAfter(Duration),
     /// Lets others run and fails then, with an error or a panic.
     FailLater(Result<Fail, &'static str>),
 }
@@ -120,8 +124,12 @@ impl Actor for Doll {
                 let _ = reply_to.send(self.instance);
             }
             Do::Sleep(time) => tokio::time::sleep(time).await,
+            Do::FailAfter(time) => {
+                tokio::time::sleep(time).await;
+                return Err(Fail::Hard);
+            }
             Do::FailLater(how) => {
-                tokio::task::yield_now().await;
+                one_turn().await;
                 return match how {
                     Ok(fail) => Err(fail),
                     Err(text) => panic!("{text}"),
@@ -150,6 +158,19 @@ impl Drop for Doll {
     fn drop(&mut self) {
         self.say("dropped");
     }
+}
+
+/// Lets each other actor that can run do so before this one goes on.
+async fn one_turn() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Waits for the end of `actor` and says why it ended.
