@@ -31,7 +31,7 @@ pub(crate) struct Port(Mutex<State>);
 struct State {
     actor: Option<Weak<dyn Node>>,
     requests: VecDeque<Request>,
-    /// The failure about which the group has not done anything yet.
+    /// The last failure, until the group starts the member again.
     failure: Option<String>,
     /// Those who wait for the end of the member.
     mourners: Vec<ReplyTo<()>>,
@@ -96,7 +96,7 @@ impl Port {
         reply
     }
 
-    /// The failure that the member reported, if nothing was done about it yet.
+    /// The failure that the member reported, if it was not started again since.
     pub(crate) fn failure(&self) -> Option<String> {
         lock(&self.0).failure.clone()
     }
@@ -166,7 +166,6 @@ impl Membership {
     /// The member has given its instance up.
     pub(crate) fn halted(&mut self, reply_to: ReplyTo<()>) {
         self.held = true;
-        lock(&self.port.0).failure = None;
         let _ = reply_to.send(());
     }
 
@@ -188,7 +187,7 @@ impl Membership {
         }
     }
 
-    /// Whether the member has failed and nothing was done about it.
+    /// Whether the member has failed and was not started again since.
     pub(crate) fn has_failed(&self) -> bool {
         lock(&self.port.0).failure.is_some()
     }

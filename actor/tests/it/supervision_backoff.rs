@@ -168,7 +168,8 @@ async fn the_jitter_replays_from_the_seed() {
         // What others draw changes nothing.
         actor
             .tell(act(move |_, ctx| {
-                (0..seed).for_each(|_| drop(ctx.system().rng()));
+                let drawn: Vec<_> = (0..seed).map(|_| ctx.system().rng()).collect();
+                assert_eq!(drawn.len() as u64, seed);
                 Ok(())
             }))
             .unwrap();

@@ -151,6 +151,32 @@ async fn an_escalated_failure_passes_a_full_mailbox() {
     assert_eq!(log.take(), expected);
 }
 
+/// L2: one restart is the answer to all failures that were there before it, whether the children are
+/// kept or not.
+#[tokio::test(start_paused = true)]
+async fn failures_that_one_restart_answers_are_counted_once() {
+    for keep in [false, true] {
+        let (system, log) = (system(), Log::default());
+        let own = log.clone();
+        let parent = Doll::starting("p", &log, move |doll, ctx| {
+            for name in ["a", "b", "c"] {
+                if doll.instance == 1 {
+                    let child = Doll::props(name, &own).on_failure(Supervision::Escalate);
+                    let child = ctx.spawn_with(name, child).unwrap();
+                    child.tell(Do::FailAfter(SOON / 2)).unwrap();
+                }
+            }
+            Ok(())
+        });
+        let props = parent.on_failure(restart(9));
+        let props = if keep { props.keep_children() } else { props };
+        let parent = system.spawn_with("p", props).unwrap();
+        parent.tell(Do::Sleep(SOON)).unwrap();
+        assert_eq!(parent.ask(Do::Which).within(2 * SOON).await.unwrap(), 2);
+        assert_eq!(system.actors().len(), 1);
+    }
+}
+
 /// L2: 10,000 children fail at once and again. None restarts more than three times, all escalate
 /// together, the parent restarts once for that, stays responsive, and nothing is left behind.
 #[tokio::test(start_paused = true)]

@@ -210,7 +210,7 @@ async fn a_member_may_restart_alone_first() {
 /// L1: the group's own strategy: a restart takes all members down and up again in place, and a
 /// back-off leaves them down while it waits.
 #[tokio::test(start_paused = true)]
-async fn a_restart_of_the_group_restarts_itsmembers_in_place() {
+async fn a_restart_of_the_group_restarts_its_members_in_place() {
     let (system, log) = (system(), Log::default());
     let wait = Backoff::new(SOON, SOON).jitter(0.0);
     let settings = Group::one_for_one().limit(0, SOON).on_failure(wait);
@@ -329,7 +329,7 @@ async fn a_member_needs_a_factory_and_a_name_of_its_own() {
 /// L4: members that fail, are stopped and are added on threads while rounds go on: the group never
 /// waits for somebody who is gone, and ends when it is told to, with all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rounds_race_with_ends_and_newmembers() {
+async fn rounds_race_with_ends_and_new_members() {
     for round in 0..30 {
         let system = ActorSystem::new("test");
         let log = Log::default();
