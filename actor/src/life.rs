@@ -65,8 +65,13 @@ impl<A: Actor> Life<A> {
                 Ok(Served::Requested) => Box::pin(self.obey()).await,
                 Err(crash) => Box::pin(self.recover(crash)).await,
             };
-            if let Some(exit) = exit {
-                break exit;
+            match exit {
+                Some(exit) => break exit,
+                // Who fails again and again without a limit shall not keep others waiting.
+                None if !self.ctx.me().target().cell().spend_turn() => {
+                    return Outcome::TurnOver(self);
+                }
+                None => {}
             }
         };
         self.end(exit).await;

@@ -157,6 +157,33 @@ async fn a_failed_start_is_one_more_round() {
     assert_eq!(log.take(), expected);
 }
 
+/// L1: a member whose own decision ends it in the middle of a round is not waited for.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_ends_in_a_round_is_left_out() {
+    let (system, log) = (system(), Log::default());
+    let group = system.spawn_group("g", Group::all_for_one()).unwrap();
+    let a = Doll::starting("a", &log, |doll, _| match doll.instance {
+        2 => panic!("no second one"),
+        _ => Ok(()),
+    });
+    let a = a.decide(|fault| match fault {
+        Fault::Panic(_) => Supervision::Stop,
+        _ => Supervision::Escalate,
+    });
+    let a = group.spawn("a", a).unwrap();
+    let b = group.spawn("b", Doll::props("b", &log)).unwrap();
+    let mut probe = TestProbe::<()>::new(&system);
+    probe.watch(&a);
+    for instance in 2..4 {
+        b.tell(fail(Fail::Hard)).unwrap();
+        assert_eq!(b.ask(Do::Which).await.unwrap(), instance);
+    }
+    assert_eq!(
+        probe.expect_terminated(&a, SOON).await.reason,
+        Ended::Failed
+    );
+}
+
 /// L1: two that fail at the same time are one round, not two.
 #[tokio::test(start_paused = true)]
 async fn failures_that_one_round_answers_are_counted_once() {

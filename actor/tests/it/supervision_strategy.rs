@@ -159,6 +159,22 @@ async fn a_bad_decision_is_a_stop() {
     }
 }
 
+/// L1: an actor that fails at each start, without a limit, lets others run and obeys a stop.
+#[tokio::test(start_paused = true)]
+async fn an_endless_failure_does_not_keep_others_waiting() {
+    let (system, log) = (system(), Log::default());
+    let quiet = Log::default();
+    let endless = Doll::starting("a", &quiet, |_, _| Err(Fail::Hard)).on_failure(restart(u32::MAX));
+    let endless = system.spawn_with("a", endless).unwrap();
+    let other = system.spawn_with("b", Doll::props("b", &log)).unwrap();
+    for _ in 0..10 {
+        assert_eq!(other.ask(Do::Which).await.unwrap(), 1);
+    }
+    assert!(quiet.take().len() > 10, "it went on meanwhile");
+    endless.stop();
+    assert_eq!(end_of(&system, &endless).await, Ended::Failed);
+}
+
 /// L1: the order of a restart, and a panic in the hook does not stop it.
 #[tokio::test(start_paused = true)]
 async fn a_restart_keeps_its_order_also_if_its_hook_panics() {
