@@ -142,10 +142,7 @@ impl<A: Actor> Life<A> {
             flatten(guarded(hook).await)?;
         }
         if let Some(plan) = plan {
-            plan.history.ready(ctx.now());
-            if let Some(member) = &mut plan.member {
-                member.ready();
-            }
+            plan.ready(ctx.now());
         }
         Ok(None)
     }
@@ -399,5 +396,7 @@ mod tests {
     fn supervision_costs_an_idle_actor_one_pointer() {
         let needed = size_of::<Context<Plain>>() + size_of::<Option<Plain>>();
         assert_eq!(size_of::<Life<Plain>>(), needed + size_of::<usize>());
+        let plan = size_of::<Plan<Plain>>();
+        assert!(plan <= 168, "{plan} bytes for an actor that has a factory");
     }
 }

@@ -42,8 +42,14 @@ pub(crate) struct Plan<A: Actor> {
     pub(crate) member: Option<Membership>,
     /// The members of the group that this actor leads.
     pub(crate) leads: Option<Arc<Roster>>,
-    pub(crate) history: History,
-    rng: Option<Rng>,
+    /// Only actors that have failed once have one.
+    record: Option<Box<Record>>,
+}
+
+/// What an actor remembers of its failures.
+struct Record {
+    history: History,
+    rng: Rng,
 }
 
 impl<A: Actor> Default for Plan<A> {
@@ -55,8 +61,7 @@ impl<A: Actor> Default for Plan<A> {
             keeps_children: false,
             member: None,
             leads: None,
-            history: History::default(),
-            rng: None,
+            record: None,
         }
     }
 }
@@ -71,6 +76,16 @@ impl<A: Actor> Plan<A> {
             ))
         );
         self.factory.is_some() || !(restarts || self.member.is_some())
+    }
+
+    /// An instance has got through its start hook.
+    pub(crate) fn ready(&mut self, now: Time) {
+        if let Some(record) = &mut self.record {
+            record.history.ready(now);
+        }
+        if let Some(member) = &mut self.member {
+            member.ready();
+        }
     }
 
     /// What is to be done about `failure`. `was_ready`: the instance had got through its start hook.
@@ -92,8 +107,12 @@ impl<A: Actor> Plan<A> {
                 })
             }
         };
-        let rng = self.rng.get_or_insert_with(rng);
-        match self.history.judge(now, supervision, rng) {
+        let record = self.record.get_or_insert_with(|| {
+            let (history, rng) = (History::default(), rng());
+            Box::new(Record { history, rng })
+        });
+        let verdict = record.history.judge(now, supervision, &mut record.rng);
+        match verdict {
             Verdict::Exhausted if self.escalates_when_exhausted => Verdict::Escalate,
             Verdict::Exhausted => Verdict::Stop,
             Verdict::Resume if !was_ready => Verdict::Stop,
