@@ -5,6 +5,7 @@ use crate::supervision_support::{Do, Doll, Fail, act, end_of, fail, settle};
 use crate::support::{Log, SOON, system};
 use otava_actor::{ActorSystem, Backoff, DeadLetterReason, Ended, Props, TellError};
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -191,4 +192,54 @@ async fn the_jitter_replays_from_the_seed() {
     }
     assert_eq!(runs[0], runs[1]);
     assert_ne!(runs[0], runs[2]);
+}
+
+/// L4: on threads, stops race with failures, waits and restarts: the end is told once, every message
+/// is handled or accounted for, and no instance is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stops_race_with_backoffs() {
+    for round in 0..100_u64 {
+        let system = ActorSystem::builder("test").seed(round).build();
+        let (log, handled) = (Log::default(), Arc::new(AtomicU64::new(0)));
+        let wait = Backoff::new(Duration::from_micros(1), Duration::from_micros(100));
+        let props = Doll::props("a", &log).on_failure(wait);
+        let actor = system.spawn_with("a", props).unwrap();
+        let told = Arc::new(AtomicU64::new(0));
+        let count = told.clone();
+        let _watching = actor.on_terminated(move |_| {
+            count.fetch_add(1, SeqCst);
+        });
+        let senders: Vec<_> = (0..2)
+            .map(|_| {
+                let (actor, handled) = (actor.clone(), handled.clone());
+                tokio::task::spawn_blocking(move || {
+                    let refused = (0..100).filter(|n| {
+                        let (handled, fails) = (handled.clone(), n % 10 == 9);
+                        let message = act(move |_, _| {
+                            handled.fetch_add(1, SeqCst);
+                            if fails { Err(Fail::Hard) } else { Ok(()) }
+                        });
+                        actor.tell(message).is_err()
+                    });
+                    refused.count() as u64
+                })
+            })
+            .collect();
+        while handled.load(SeqCst) < round.min(80) {
+            tokio::task::yield_now().await;
+        }
+        actor.stop();
+        let mut refused = 0;
+        for sender in senders {
+            refused += sender.await.unwrap();
+        }
+        assert_eq!(system.shutdown().await.blocked, []);
+        let left = system.dead_letters().count(DeadLetterReason::LeftInMailbox);
+        let accounted = handled.load(SeqCst) + refused + left;
+        assert_eq!((accounted, told.load(SeqCst)), (200, 1), "round {round}");
+        let lines = log.take();
+        let of = |what: &str| lines.iter().filter(|line| line.ends_with(what)).count();
+        assert_eq!(of(": started"), of(": dropped"), "round {round}");
+        assert!(of(": stopped") <= 1);
+    }
 }
