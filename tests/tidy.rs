@@ -87,10 +87,14 @@ const IMPURE: [(&str, &str); 9] = [
 ];
 
 /// Test files that may sleep on the real clock, with the reason.
-const MAY_SLEEP: [(&str, &str); 2] = [
+const MAY_SLEEP: [(&str, &str); 3] = [
     (
         "actor/tests/it/support.rs",
         "its actors sleep when a test orders them to: that is what is tested",
+    ),
+    (
+        "actor/tests/it/supervision_support.rs",
+        "its actors sleep when a test orders them to, and tests pause the clock",
     ),
     (
         "tests/it/cluster.rs",

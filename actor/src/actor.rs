@@ -13,8 +13,11 @@ use std::future::Future;
 ///
 /// # Failure
 /// A returned `Err` and a panic are the same event, a failure. What follows is decided where the
-/// actor was spawned ([`crate::Supervision`]): it stops, or it is made anew and goes on with the
-/// next message. The message that failed is not handled again.
+/// actor was spawned ([`crate::Supervision`]): it stops, goes on, or is made anew, or its parent
+/// fails too. The message that failed is not handled again.
+///
+/// One thing cannot be contained: a value whose `Drop` panics while a panic unwinds over it. The
+/// language ends the process then.
 ///
 /// # Examples
 /// ```
@@ -60,7 +63,8 @@ pub trait Actor: Sized + Send + 'static {
     /// What this actor understands. Usually an enum; it need not be `Debug`, `Clone` or `Sync`.
     type Msg: Send + 'static;
 
-    /// What a hook or handler may fail with. It is logged and then decides nothing else.
+    /// What a hook, a handler or a factory may fail with. A decider sees it ([`crate::Props::decide`]),
+    /// the log has it as text.
     type Err: Display + Send + 'static;
 
     /// Runs before the first message, once for each instance (so again after a restart).
@@ -86,6 +90,18 @@ pub trait Actor: Sized + Send + 'static {
         _ctx: &mut Context<Self>,
     ) -> impl Future<Output = Result<(), Self::Err>> + Send {
         async { Ok(()) }
+    }
+
+    /// The end of this instance, but not of the actor: another instance will follow. Runs on an
+    /// instance that failed and is to be replaced, and on one that restarts with its group
+    /// ([`crate::Group`]). The place to give something back while children still live.
+    ///
+    /// The order of a restart: `restarting`, then the children end (unless they are kept), the
+    /// instance is dropped, a back-off waits, the factory runs, `started` runs, and the next message
+    /// is handled. A panic in this hook is logged, and the restart goes on. It does not run if there
+    /// is no instance, because the factory failed.
+    fn restarting(&mut self, _ctx: &mut Context<Self>) -> impl Future<Output = ()> + Send {
+        async {}
     }
 
     /// The end: no message follows, all children have ended. Runs once for the instance that ends

@@ -16,8 +16,8 @@ use std::task::{Context, Poll};
 
 /// An actor between two activations.
 pub(crate) trait Dormant: Send {
-    /// The next activation.
-    fn wake(self: Box<Self>) -> Active;
+    /// The next activation. `newborn`: it is the first.
+    fn wake(self: Box<Self>, newborn: bool) -> Active;
     /// The same, where more than messages is to be looked at.
     fn wake_for_other(self: Box<Self>) -> Active;
 }
@@ -36,6 +36,8 @@ pub(crate) enum Outcome {
 pub(crate) enum Body {
     Active(Active),
     Dormant(Box<dyn Dormant>),
+    /// It has never been active.
+    Newborn(Box<dyn Dormant>),
     /// Not yet there, with the one who has the token, or no more.
     None,
 }
@@ -55,6 +57,7 @@ pub(crate) struct Form(AtomicU8);
 const NONE: u8 = 0;
 const ACTIVE: u8 = 1;
 const DORMANT: u8 = 2;
+const NEWBORN: u8 = 3;
 
 impl Form {
     pub(crate) const fn new() -> Self {
@@ -86,6 +89,7 @@ impl Place {
             match kind {
                 ACTIVE => Body::Active(ManuallyDrop::take(&mut (*raw).active)),
                 DORMANT => Body::Dormant(ManuallyDrop::take(&mut (*raw).dormant)),
+                NEWBORN => Body::Newborn(ManuallyDrop::take(&mut (*raw).dormant)),
                 _ => Body::None,
             }
         }
@@ -103,6 +107,10 @@ impl Place {
             Body::Dormant(dormant) => {
                 let dormant = ManuallyDrop::new(dormant);
                 (Raw { dormant }, DORMANT)
+            }
+            Body::Newborn(dormant) => {
+                let dormant = ManuallyDrop::new(dormant);
+                (Raw { dormant }, NEWBORN)
             }
             Body::None => (Raw { none: () }, NONE),
         };

@@ -43,12 +43,14 @@ use crate::body::{Body, Dormant, Form, Outcome, Place};
 use crate::dead_letters::DeadLetterReason;
 use crate::failure::{describe_panic, drop_guarded};
 use crate::family::{Children, Refused};
-use crate::mailbox::{BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Wake};
+use crate::mailbox::{BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Signals, Wake};
 use crate::path::ActorPath;
 use crate::scheduler::Runnable;
 use crate::system::Core;
 use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher, WatcherId};
 use futures_util::task::{ArcWake, waker_ref};
+use std::any::Any;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicU8, AtomicU32};
@@ -86,6 +88,8 @@ struct Named {
 #[derive(Default)]
 pub(crate) struct Kin {
     children: Children,
+    /// Failures that children left to this actor. While there are some, `CHILD_FAILED` is signalled.
+    escalated: VecDeque<(ActorPath, String)>,
     watchers: Vec<Watcher>,
 }
 
@@ -109,6 +113,12 @@ pub(crate) trait Node: Send + Sync {
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused>;
     /// This child has ended.
     fn bury(self: Arc<Self>, child: &dyn Node);
+    /// The child of this path has failed, has ended, and leaves the failure to this actor.
+    fn child_failed(self: Arc<Self>, path: &ActorPath, failure: String);
+    /// The actor's group wants something ([`crate::supervision`]).
+    fn flag_request(self: Arc<Self>);
+    /// The [`Target`] itself, for whoever knows its message type.
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     /// Ends the actor, and first its children, from outside. For actors that nobody will run again.
     fn abandon(self: Arc<Self>);
 }
@@ -193,6 +203,42 @@ impl<M> Cell<M> {
         });
     }
 
+    /// Whether the actor's group wants something.
+    pub(crate) fn group_wants(&self) -> bool {
+        self.mailbox.signals() & Signals::GROUP_WANTS != 0
+    }
+
+    /// The actor looks at what its group wants now.
+    pub(crate) fn requests_seen(&self) {
+        self.mailbox.clear(Signals::GROUP_WANTS);
+    }
+
+    /// The oldest failure that a child left to this actor.
+    pub(crate) fn take_child_failure(&self) -> Option<(ActorPath, String)> {
+        self.mailbox.kin_or_new(|kin| {
+            let failure = kin.escalated.pop_front();
+            if kin.escalated.is_empty() {
+                self.mailbox.clear(Signals::CHILD_FAILED);
+            }
+            failure
+        })
+    }
+
+    /// A restart is the answer to all failures that children left to this actor so far.
+    pub(crate) fn forget_child_failures(&self) {
+        let failures = self.mailbox.kin(|kin| {
+            self.mailbox.clear(Signals::CHILD_FAILED);
+            kin.map(|kin| std::mem::take(&mut kin.escalated))
+        });
+        drop(failures);
+    }
+
+    /// The living child of this name.
+    pub(crate) fn child(&self, name: &str) -> Option<Arc<dyn Node>> {
+        let child = self.mailbox.kin(|kin| kin?.children.named(name).cloned());
+        child.filter(|child| !child.has_ended())
+    }
+
     fn ended(&self) -> Option<Ended> {
         match self.fate.load(Acquire) & (ENDED | FAILED) {
             0 => None,
@@ -222,7 +268,7 @@ impl<M: Send + 'static> Target<M> {
     pub(crate) fn start(self: &Arc<Self>, life: Box<dyn Dormant>) {
         let cell = self.cell();
         // SAFETY: the token is with the one who made the cell until it is scheduled here.
-        unsafe { cell.body.put(&cell.form, Body::Dormant(life)) };
+        unsafe { cell.body.put(&cell.form, Body::Newborn(life)) };
         self.wake_if(Wake(true));
     }
 
@@ -240,8 +286,13 @@ impl<M: Send + 'static> Target<M> {
         }
     }
 
-    /// The end of the actor: whoever watches is told, the parent forgets it. Once.
     pub(crate) fn end(&self, reason: Ended) {
+        self.end_with(reason, None);
+    }
+
+    /// The end of the actor: whoever watches is told, the parent forgets it, and fails with
+    /// `escalated` if there is one. Once.
+    pub(crate) fn end_with(&self, reason: Ended, escalated: Option<String>) {
         let cell = self.cell();
         let kin = cell.mailbox.kin(|kin| {
             if cell.ended().is_some() {
@@ -255,7 +306,16 @@ impl<M: Send + 'static> Target<M> {
         for watcher in kin.watchers {
             watcher.notify(Terminated::new(cell.path().clone(), cell.uid(), reason));
         }
-        match &cell.mailbox.owner().parent {
+        let parent = &cell.mailbox.owner().parent;
+        match (parent, escalated) {
+            (_, None) => {}
+            // Before it is forgotten: whoever waits for the last child sees this too.
+            (Some(parent), Some(failure)) => parent.clone().child_failed(cell.path(), failure),
+            (None, Some(failure)) => {
+                tracing::error!(actor = %cell.path(), failure, "a failure was escalated to the top");
+            }
+        }
+        match parent {
             Some(parent) => parent.clone().bury(self),
             None => cell.core().bury(self),
         }
@@ -316,7 +376,8 @@ impl<M: Send + 'static> Target<M> {
     fn activate(self: &Arc<Self>, body: Body, units: &mut u32) -> (Body, bool) {
         let mut active = match body {
             Body::Active(active) => active,
-            Body::Dormant(life) => life.wake(),
+            Body::Dormant(life) => life.wake(false),
+            Body::Newborn(life) => life.wake(true),
             Body::None => return (Body::None, false),
         };
         let waker = waker_ref(self);
@@ -387,8 +448,11 @@ impl<M: Send + 'static> Node for Target<M> {
     }
 
     fn request(self: Arc<Self>, phase: Phase) {
-        let wake = self.cell().mailbox.request(phase);
-        self.wake_if(wake);
+        match self.cell().mailbox.request(phase) {
+            Wake(true) => self.wake_if(Wake(true)),
+            // Also an actor that waits for something, for example for the end of a back-off.
+            Wake(false) => self.notify(),
+        }
     }
 
     fn has_ended(&self) -> bool {
@@ -425,6 +489,30 @@ impl<M: Send + 'static> Node for Target<M> {
         if wait_is_over {
             self.notify();
         }
+    }
+
+    fn child_failed(self: Arc<Self>, path: &ActorPath, failure: String) {
+        let cell = self.cell();
+        let flagged = cell.mailbox.kin_or_new(|kin| {
+            if cell.ended().is_some() {
+                return false;
+            }
+            kin.escalated.push_back((path.clone(), failure));
+            cell.mailbox.flag(Signals::CHILD_FAILED);
+            true
+        });
+        if flagged {
+            self.notify();
+        }
+    }
+
+    fn flag_request(self: Arc<Self>) {
+        self.cell().mailbox.flag(Signals::GROUP_WANTS);
+        self.notify();
+    }
+
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
     }
 
     fn abandon(self: Arc<Self>) {
@@ -483,29 +571,5 @@ impl<M: Send + 'static> Watchable for Target<M> {
             Some(watchers.remove(place))
         });
         drop(watcher);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::life::Life;
-
-    struct Small;
-
-    impl crate::Actor for Small {
-        type Msg = u64;
-        type Err = std::convert::Infallible;
-
-        async fn handle(&mut self, _: u64, _: &mut crate::Context<Self>) -> Result<(), Self::Err> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn an_idle_actor_is_small() {
-        let (cell, life) = (size_of::<Target<u64>>(), size_of::<Life<Small>>());
-        assert!(cell <= 136, "a cell has {cell} bytes");
-        assert!(life <= 96, "a life has {life} bytes beside its actor");
     }
 }

@@ -6,10 +6,10 @@ use crate::cell::{Cell, Node};
 use crate::dead_letters::DeadLetterReason;
 use crate::error::SpawnError;
 use crate::failure::{Failure, describe_panic, drop_guarded};
-use crate::mailbox::{BATCH, Consumer, Free, Left, Look, Phase, Taken};
+use crate::mailbox::{BATCH, Consumer, Free, Left, Look, Phase, Signals, Taken};
 use crate::path::ActorPath;
 use crate::props::Props;
-use crate::sync::lock;
+use crate::rng::Rng;
 use crate::system::ActorSystem;
 use crate::time::Time;
 use crate::timers::{TimerKey, Timers};
@@ -27,8 +27,8 @@ use tokio::task::JoinSet;
 
 /// What an actor can do as itself. Given to every handler and hook; it lives as long as the actor.
 ///
-/// A restart begins with a clean slate: timers, watches and children of the old instance are gone,
-/// the mailbox stays.
+/// A restart begins with a clean slate: timers, watches and children of the old instance are gone
+/// (the children stay with [`Props::keep_children`]), the mailbox stays.
 pub struct Context<A: Actor> {
     me: ActorRef<A::Msg>,
     /// Behind a lock that is never locked, only for the compiler: a context may be shared by
@@ -47,8 +47,6 @@ struct Extras<M> {
     watched: Watched,
     /// For probes: news about actors that were not watched through this context counts too.
     takes_all_news: bool,
-    /// A handler failed, and nothing was done about it yet.
-    failure: Option<Failure>,
 }
 
 /// The actors that this one watches, by registration and by target.
@@ -71,6 +69,8 @@ pub(crate) enum Next {
 pub(crate) enum Step<M> {
     Message(M),
     Terminated(Terminated),
+    /// A child failed, or the actor's group wants something.
+    Requested,
     /// Nothing: the next message, news or timer wakes the actor.
     Idle,
     /// Others should have their turn.
@@ -151,6 +151,13 @@ impl<A: Actor> Context<A> {
             .iter()
             .map(|child| child.path().clone())
             .collect()
+    }
+
+    /// The living child of this name, if it understands `M`. So an instance finds children that a
+    /// restart has kept.
+    pub fn child<M: Send + 'static>(&self, name: &str) -> Option<ActorRef<M>> {
+        let child = self.cell().child(name)?.as_any();
+        child.downcast().ok().map(ActorRef::from_target)
     }
 
     /// Stops this actor after the message in work; the rest of the mailbox becomes dead letters.
@@ -273,7 +280,6 @@ impl<A: Actor> Context<A> {
                 pipes: JoinSet::new(),
                 watched: Watched::default(),
                 takes_all_news: false,
-                failure: None,
             }))
         }))
     }
@@ -323,24 +329,16 @@ impl<A: Actor> Context<A> {
         cell.mailbox.take_seen(&mut self.consumer)
     }
 
-    /// The next step is this failure.
-    pub(crate) fn fail(&mut self, failure: Failure) {
-        self.extras().failure = Some(failure);
-    }
-
-    pub(crate) fn has_failed(&self) -> bool {
-        let extras = self.extras.as_ref().map(|extras| lock(extras));
-        extras.is_some_and(|extras| extras.failure.is_some())
-    }
-
     /// What to do next.
     pub(crate) fn next(&mut self) -> Step<A::Msg> {
         loop {
             let mut extras = self.extras.as_mut().map(|extras| unlocked(extras));
-            if let Some(failure) = extras.as_mut().and_then(|extras| extras.failure.take()) {
-                return Step::Failed(failure);
-            }
             let cell = self.me.target().cell();
+            let requests = Signals::CHILD_FAILED | Signals::GROUP_WANTS;
+            let signals = cell.mailbox.signals();
+            if signals & requests != 0 && signals & Signals::STOP == 0 {
+                return Step::Requested;
+            }
             let Some(left) = cell.turn.load(Relaxed).checked_sub(1) else {
                 // Timers come between two turns, so that a flood of messages does not stop them.
                 let due = extras.as_mut().and_then(|extras| extras.due_timer());
@@ -395,11 +393,51 @@ impl<A: Actor> Context<A> {
             .is_none_or(|extras| extras.timers.poll_due(cx).is_pending())
     }
 
+    /// Counts something that was done in this turn; `false` if the turn is over.
+    pub(crate) fn spend_turn(&self) -> bool {
+        let turn = &self.cell().turn;
+        let left = turn.load(Relaxed);
+        turn.store(left.saturating_sub(1), Relaxed);
+        left > 0
+    }
+
     /// Takes everything from the old instance that a new one must not see.
-    pub(crate) async fn reset(&mut self) {
+    pub(crate) async fn reset(&mut self, keep_children: bool) {
         self.forget_timers_and_watches();
-        self.stop_children().await;
-        self.cell().close_family(false);
+        if !keep_children {
+            self.stop_children().await;
+            self.cell().close_family(false);
+        }
+        self.cell().forget_child_failures();
+    }
+
+    /// The oldest failure that a child left to this actor.
+    pub(crate) fn child_failure(&self) -> Option<Failure> {
+        let (path, failure) = self.cell().take_child_failure()?;
+        Some(Failure::Child { path, failure })
+    }
+
+    pub(crate) fn is_stop_requested(&self) -> bool {
+        self.cell().mailbox.stop_requested()
+    }
+
+    /// Whether there is something else to do for an actor that waits without an instance.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.is_stop_requested() || self.cell().group_wants()
+    }
+
+    pub(crate) fn requests_seen(&self) {
+        self.cell().requests_seen();
+    }
+
+    /// Lets no child start any more.
+    pub(crate) fn close_family(&self) {
+        self.cell().close_family(true);
+    }
+
+    /// The generator of this actor alone.
+    pub(crate) fn own_rng(&self) -> Rng {
+        self.cell().core().rng_of(self.me.uid())
     }
 
     /// Accepts nothing any more, gives up what is queued, and waits until all children have ended.
@@ -450,7 +488,7 @@ impl<A: Actor> Context<A> {
 impl<M> Extras<M> {
     /// Whether nothing in here asks for a look before the next message.
     fn are_quiet(&self) -> bool {
-        self.failure.is_none() && self.timers.is_empty()
+        self.timers.is_empty()
     }
 
     /// A timer that is due, unless the last step was one and messages have not had their turn.

@@ -68,6 +68,10 @@ impl Children {
         self.places.len() == self.free.len()
     }
 
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<dyn Node>> {
+        self.at(*self.by_name.get(name)?)
+    }
+
     /// Those who live, in the order of their places.
     pub(crate) fn all(&self) -> Vec<Arc<dyn Node>> {
         self.places.iter().flatten().cloned().collect()

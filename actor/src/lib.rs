@@ -47,6 +47,10 @@
 //! | [`rng`] | the seeded generator |
 //! | `scheduler` | which runnable actor runs next, and where |
 //! | `serving` | the short way of a message to its handler |
+//! | [`props`] | recipes |
+//! | [`rng`] | the seeded generator |
+//! | `scheduler` | which runnable actor runs next, and where |
+//! | [`supervision`] | what happens to an actor that failed, alone or with its group |
 //! | [`system`] | the root of the tree, its clock, its end |
 //! | [`testkit`] | probes |
 //! | [`time`] | the clock type |
@@ -72,6 +76,7 @@ pub mod protocol;
 pub mod rng;
 mod scheduler;
 mod serving;
+pub mod supervision;
 mod sync;
 pub mod system;
 pub mod testkit;
@@ -91,8 +96,11 @@ pub use failure::describe_panic;
 pub use otava_actor_macros as __macros;
 pub use otava_actor_macros::{actor, protocol};
 pub use path::ActorPath;
-pub use props::{Props, Supervision};
+pub use props::Props;
 pub use rng::Rng;
+pub use supervision::{
+    Backoff, Fault, Group, GroupBuilder, GroupFailure, GroupSignal, GroupStrategy, Supervision,
+};
 pub use system::{ActorSystem, Shutdown, SystemBuilder};
 pub use time::Time;
 pub use timers::TimerKey;

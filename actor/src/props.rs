@@ -1,80 +1,113 @@
 //! Props: how an actor is made, what happens when it fails, and how long its queue may grow.
 
 use crate::actor::Actor;
+use crate::supervision::{Factory, Fault, Plan, Strategy, Supervision};
+use std::future::Future;
 use std::num::NonZeroUsize;
-use std::time::Duration;
-
-/// What happens to an actor that failed, that is, returned `Err` or panicked.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Supervision {
-    /// It stops: its watchers see [`crate::Ended::Failed`].
-    #[default]
-    Stop,
-    /// Its children stop, a new instance is made by the factory, and `started` runs on it. Mailbox,
-    /// references and watchers stay; timers, watches and children of the old instance are gone.
-    Restart {
-        /// How many restarts are allowed in any window of length `within`; the failure that would
-        /// need one more stops the actor. Zero means stop at the first failure.
-        limit: u32,
-        /// The length of the window.
-        within: Duration,
-    },
-}
 
 /// The recipe of an actor: given to `spawn_with`.
 ///
 /// ```
-/// use otava_actor::{Actor, Context, Props, Supervision};
+/// use otava_actor::{Actor, Backoff, Context, Fault, Props, Supervision};
+/// use std::io::{Error, ErrorKind};
 /// use std::time::Duration;
 /// # struct Worker;
 /// # impl Actor for Worker {
 /// #     type Msg = ();
-/// #     type Err = std::convert::Infallible;
+/// #     type Err = Error;
 /// #     async fn handle(&mut self, _: (), _: &mut Context<Self>) -> Result<(), Self::Err> { Ok(()) }
 /// # }
+/// # impl Worker { async fn connect() -> Result<Self, Error> { Ok(Worker) } }
 ///
-/// let props = Props::new(|| Worker)
-///     .on_failure(Supervision::Restart { limit: 3, within: Duration::from_secs(1) });
+/// let slowly = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+/// let props = Props::new_async(Worker::connect).decide(move |fault| match fault {
+///     Fault::Error(error) if error.kind() == ErrorKind::InvalidData => Supervision::Resume,
+///     Fault::Error(_) => slowly.into(),
+///     _ => Supervision::Escalate,
+/// });
 /// # let _ = props;
 /// ```
 #[must_use]
-pub struct Props<A> {
-    pub(crate) make: Make<A>,
-    pub(crate) supervision: Supervision,
+pub struct Props<A: Actor> {
+    /// The one instance, if there is no factory.
+    pub(crate) actor: Option<A>,
+    /// `None` for an instance by value that stops when it fails.
+    pub(crate) plan: Option<Box<Plan<A>>>,
     pub(crate) capacity: Option<NonZeroUsize>,
-}
-
-/// Where instances come from.
-pub(crate) enum Make<A> {
-    Once(Option<A>),
-    Many(Box<dyn FnMut() -> A + Send>),
 }
 
 impl<A: Actor> Props<A> {
     /// An actor given by value: one instance, which stops when it fails.
     pub fn once(actor: A) -> Self {
-        Self::of(Make::Once(Some(actor)))
-    }
-
-    /// An actor made by `factory`, which can therefore be restarted. The factory runs where the
-    /// actor runs; a panic in it is a failure of the actor.
-    pub fn new(factory: impl FnMut() -> A + Send + 'static) -> Self {
-        Self::of(Make::Many(Box::new(factory)))
-    }
-
-    fn of(make: Make<A>) -> Self {
         Self {
-            make,
-            supervision: Supervision::Stop,
+            actor: Some(actor),
+            plan: None,
             capacity: None,
         }
     }
 
-    /// What to do on failure. [`Supervision::Restart`] needs a factory: with [`Props::once`] the
-    /// spawn is refused ([`crate::SpawnError::NoFactory`]).
-    pub fn on_failure(mut self, supervision: Supervision) -> Self {
-        self.supervision = supervision;
+    /// An actor made by `factory`, which can therefore be restarted. The factory runs where the
+    /// actor runs; a panic in it is a failure of the actor.
+    pub fn new(mut factory: impl FnMut() -> A + Send + 'static) -> Self {
+        Self::try_new(move || Ok(factory()))
+    }
+
+    /// As [`Props::new`], for a factory that may fail. An `Err` from it is a failure like any other:
+    /// it counts against limits and makes a back-off longer. No hook runs, because there is no
+    /// instance.
+    pub fn try_new(factory: impl FnMut() -> Result<A, A::Err> + Send + 'static) -> Self {
+        Self::made_by(Factory::Now(Box::new(factory)))
+    }
+
+    /// As [`Props::try_new`], for a factory that has to wait, for example for a connection. Messages
+    /// wait in the mailbox meanwhile. A stop does not wait for it: the future is dropped.
+    pub fn new_async<F>(mut factory: impl FnMut() -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = Result<A, A::Err>> + Send + 'static,
+    {
+        Self::made_by(Factory::Later(Box::new(move || Box::pin(factory()))))
+    }
+
+    fn made_by(factory: Factory<A>) -> Self {
+        let mut props = Self {
+            actor: None,
+            plan: None,
+            capacity: None,
+        };
+        props.plan().factory = Some(factory);
+        props
+    }
+
+    /// What to do on failure, whatever it is. [`Supervision::Restart`] and [`Supervision::Backoff`]
+    /// need a factory: with [`Props::once`] the spawn is refused ([`crate::SpawnError::NoFactory`]).
+    pub fn on_failure(mut self, supervision: impl Into<Supervision>) -> Self {
+        self.plan().strategy = Some(Strategy::Fixed(supervision.into()));
+        self
+    }
+
+    /// Lets `decider` choose for each failure what to do. A limit that it names counts all restarts
+    /// of the actor, also those that it chose with other limits. If it panics, the actor stops, as
+    /// it does when a restart is chosen and there is no factory.
+    pub fn decide(
+        mut self,
+        decider: impl FnMut(Fault<'_, A::Err>) -> Supervision + Send + 'static,
+    ) -> Self {
+        self.plan().strategy = Some(Strategy::Decider(Box::new(decider)));
+        self
+    }
+
+    /// Escalates the failure that reaches a limit of restarts ([`Supervision::Escalate`]). Without
+    /// this the actor stops.
+    pub fn escalate_at_limit(mut self) -> Self {
+        self.plan().escalates_when_exhausted = true;
+        self
+    }
+
+    /// Keeps the children over a restart. They go on as if nothing had happened, also while there is
+    /// no instance, and the next one finds them by [`crate::Context::child`]. Watches are gone all
+    /// the same: an instance watches what it needs.
+    pub fn keep_children(mut self) -> Self {
+        self.plan().keeps_children = true;
         self
     }
 
@@ -84,11 +117,12 @@ impl<A: Actor> Props<A> {
         self
     }
 
+    pub(crate) fn plan(&mut self) -> &mut Plan<A> {
+        self.plan.get_or_insert_default()
+    }
+
     /// Whether what is asked for on failure can be done with this way of making instances.
     pub(crate) fn can_be_supervised(&self) -> bool {
-        !matches!(
-            (&self.make, self.supervision),
-            (Make::Once(_), Supervision::Restart { .. })
-        )
+        self.plan.as_ref().is_none_or(|plan| plan.can_be_done())
     }
 }

@@ -124,7 +124,7 @@ where
             match catch_unwind(AssertUnwindSafe(|| handler.poll(cx))) {
                 Ok(Poll::Pending) => return Poll::Pending,
                 Ok(Poll::Ready(Ok(()))) => this.drop_handler(),
-                Ok(Poll::Ready(Err(error))) => return this.fail(Failure::of(error)),
+                Ok(Poll::Ready(Err(error))) => return this.fail(Failure::Error(error)),
                 Err(panic) => return this.fail(Failure::Panic(describe_panic(panic))),
             }
         }
@@ -149,11 +149,11 @@ impl<A: Actor, H, S> Serving<A, H, S> {
     }
 
     #[cold]
-    fn fail(&mut self, failure: Failure) -> Poll<Outcome> {
+    fn fail(&mut self, failure: Failure<A::Err>) -> Poll<Outcome> {
         self.drop_handler();
         if let Some(life) = &mut self.life {
             // SAFETY: the life is ours, and no handler borrows from it any more.
-            unsafe { life.as_mut() }.ctx.fail(failure);
+            unsafe { life.as_mut() }.crash(failure);
         }
         self.give_back(Outcome::Other)
     }

@@ -257,6 +257,7 @@ impl SystemBuilder {
             shutdown_limit: self.shutdown_limit,
             dead_letters: DeadLetters::new(),
             rng: Mutex::new(Rng::seeded(self.seed)),
+            seed: self.seed,
             numbers: AtomicU64::new(0),
             top: Mutex::default(),
             ended: watch::Sender::new(false),
@@ -298,6 +299,7 @@ pub(crate) struct Core {
     shutdown_limit: Duration,
     pub(crate) dead_letters: DeadLetters,
     rng: Mutex<Rng>,
+    seed: u64,
     /// Numbers of actors and of watch registrations.
     numbers: AtomicU64,
     top: Mutex<Top>,
@@ -329,6 +331,13 @@ impl Core {
     /// A number that was never given before in this system.
     pub(crate) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A generator for the actor `uid` alone: what it yields depends on the seed and on nothing that
+    /// other actors do.
+    pub(crate) fn rng_of(&self, uid: u64) -> Rng {
+        let mut mix = Rng::seeded(uid);
+        Rng::seeded(self.seed ^ mix.next_u64())
     }
 
     pub(crate) fn spawn<A: Actor>(
@@ -381,7 +390,7 @@ impl Core {
         })?;
         let mut ctx = Context::new(me.clone(), consumer);
         prepare(&mut ctx);
-        let life = Life::new(ctx, props.make, props.supervision);
+        let life = Life::new(ctx, props.actor, props.plan);
         tracing::debug!(actor = %me.path(), uid, "an actor starts");
         me.target().start(Box::new(life));
         Ok(me)

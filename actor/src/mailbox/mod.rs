@@ -56,6 +56,10 @@ impl Signals {
     pub(crate) const SENDERS: u8 = 1 << 2;
     /// The actor was ended from outside: whoever has the token drops it.
     pub(crate) const ABANDONED: u8 = 1 << 3;
+    /// A child has failed and left the failure to this actor.
+    pub(crate) const CHILD_FAILED: u8 = 1 << 4;
+    /// The actor's group wants something.
+    pub(crate) const GROUP_WANTS: u8 = 1 << 5;
 }
 
 /// What the system lane asks for; later ones win over earlier ones.
@@ -327,6 +331,16 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         self.queue.signals.load(Relaxed)
     }
 
+    /// Sets a signal. Whoever does notifies the actor afterwards.
+    pub(crate) fn flag(&self, signal: u8) {
+        self.queue.signals.fetch_or(signal, AcqRel);
+    }
+
+    /// Takes a signal back.
+    pub(crate) fn clear(&self, signal: u8) {
+        self.queue.signals.fetch_and(!signal, AcqRel);
+    }
+
     pub(crate) fn is_abandoned(&self) -> bool {
         self.queue.signals.load(Acquire) & Signals::ABANDONED != 0
     }
@@ -454,7 +468,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
             return true;
         }
         self.after_turn();
-        let urgent = Signals::NEWS | Signals::STOP | Signals::ABANDONED;
+        let urgent = !Signals::SENDERS;
         // If it is idle no more, somebody else has taken the token and runs it.
         signals & urgent == 0 || self.queue.unpark_idle() == Wake(false)
     }
