@@ -1,5 +1,6 @@
 //! ActorRef: the way to reach an actor, here or on another node, by what it understands.
 
+use crate::adapter::{Adapted, Conversion, Root};
 use crate::ask::{Ask, ReplyTo};
 use crate::cell::{Cell, Node};
 use crate::dead_letters::{DeadLetterReason, DeadLetters};
@@ -36,6 +37,8 @@ pub struct ActorRef<M>(Arc<Target<M>>);
 pub(crate) enum Target<M> {
     Local(Cell<M>),
     Remote(Arc<dyn RemoteTarget<M>>),
+    /// Another reference, behind a function that makes its messages.
+    Adapted(Box<dyn Adapted<M>>),
 }
 
 impl<M: Send + 'static> ActorRef<M> {
@@ -58,6 +61,7 @@ impl<M: Send + 'static> ActorRef<M> {
                 Err(refused) => Err(cell.refuse(refused)),
             },
             Target::Remote(remote) => remote.tell(message),
+            Target::Adapted(adapted) => adapted.tell(message),
         }
     }
 
@@ -86,6 +90,7 @@ impl<M: Send + 'static> ActorRef<M> {
                 line.await.map_err(|refused| cell.refuse(refused))
             }
             Target::Remote(remote) => remote.send(message).await,
+            Target::Adapted(adapted) => adapted.send(message).await,
         }
     }
 
@@ -121,6 +126,7 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => &cell.path,
             Target::Remote(remote) => remote.path(),
+            Target::Adapted(adapted) => adapted.actor().path(),
         }
     }
 
@@ -129,6 +135,7 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => cell.uid,
             Target::Remote(remote) => remote.uid(),
+            Target::Adapted(adapted) => adapted.actor().uid(),
         }
     }
 
@@ -138,6 +145,7 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => !cell.mailbox.is_open(),
             Target::Remote(remote) => remote.is_stopped(),
+            Target::Adapted(adapted) => adapted.actor().is_stopped(),
         }
     }
 
@@ -146,6 +154,7 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => cell.mailbox.len(),
             Target::Remote(_) => 0,
+            Target::Adapted(adapted) => adapted.actor().queued(),
         }
     }
 
@@ -155,6 +164,7 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(_) => self.0.clone().request(Phase::Stopping),
             Target::Remote(remote) => remote.stop(),
+            Target::Adapted(adapted) => adapted.actor().stop(),
         }
     }
 
@@ -164,6 +174,7 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(_) => self.0.clone().request(Phase::Draining),
             Target::Remote(remote) => remote.stop(),
+            Target::Adapted(adapted) => adapted.actor().stop_after_queued(),
         }
     }
 
@@ -181,11 +192,22 @@ impl<M: Send + 'static> ActorRef<M> {
         Self(Arc::new(Target::Remote(remote)))
     }
 
-    /// What [`ActorRef::from_remote`] was given; `None` for a local actor.
+    /// What [`ActorRef::from_remote`] was given; `None` for a local actor, and for a reference that
+    /// [`ActorRef::adapt`] made: it is here, whatever is behind it.
     pub fn remote_target(&self) -> Option<&Arc<dyn RemoteTarget<M>>> {
         match &*self.0 {
-            Target::Local(_) => None,
+            Target::Local(_) | Target::Adapted(_) => None,
             Target::Remote(remote) => Some(remote),
+        }
+    }
+
+    /// What tells references to one actor apart that understand the same messages in different ways;
+    /// `None` for one without a conversion.
+    #[doc(hidden)]
+    pub fn conversion(&self) -> Option<Conversion> {
+        match &*self.0 {
+            Target::Local(_) | Target::Remote(_) => None,
+            Target::Adapted(adapted) => Some(adapted.conversion()),
         }
     }
 
@@ -206,11 +228,27 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => Some(cell.core.clock.now()),
             Target::Remote(remote) => remote.now(),
+            Target::Adapted(adapted) => adapted.actor().now(),
         }
     }
 
     pub(crate) fn dead_letters(&self) -> Option<&DeadLetters> {
-        self.0.local().map(|cell| &cell.core.dead_letters)
+        match &*self.0 {
+            Target::Local(cell) => Some(&cell.core.dead_letters),
+            Target::Remote(_) => None,
+            Target::Adapted(adapted) => adapted.actor().dead_letters(),
+        }
+    }
+}
+
+impl<M: 'static> ActorRef<M> {
+    /// Which actor is meant, whatever it is sent through.
+    pub(crate) fn root(&self) -> Root<'_> {
+        match &*self.0 {
+            Target::Local(_) => Root::Local(Arc::as_ptr(&self.0).addr()),
+            Target::Remote(remote) => Root::Remote(remote.uid(), remote.path()),
+            Target::Adapted(adapted) => adapted.actor().root(),
+        }
     }
 }
 
@@ -218,7 +256,7 @@ impl<M> Target<M> {
     pub(crate) fn local(&self) -> Option<&Cell<M>> {
         match self {
             Self::Local(cell) => Some(cell),
-            Self::Remote(_) => None,
+            Self::Remote(_) | Self::Adapted(_) => None,
         }
     }
 
@@ -290,7 +328,8 @@ impl<M: 'static> PartialEq for ActorRef<M> {
             (Target::Remote(a), Target::Remote(b)) => {
                 Arc::ptr_eq(a, b) || (a.uid() == b.uid() && a.path() == b.path())
             }
-            _ => Arc::ptr_eq(&self.0, &other.0),
+            (Target::Local(_), Target::Local(_)) => Arc::ptr_eq(&self.0, &other.0),
+            _ => self.root() == other.root(),
         }
     }
 }
@@ -302,6 +341,7 @@ impl<M: 'static> Hash for ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => cell.uid.hash(state),
             Target::Remote(remote) => remote.uid().hash(state),
+            Target::Adapted(adapted) => adapted.actor().uid().hash(state),
         }
     }
 }
@@ -311,6 +351,7 @@ impl<M: 'static> fmt::Debug for ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => fmt::Debug::fmt(&cell.path, f),
             Target::Remote(remote) => fmt::Debug::fmt(remote.path(), f),
+            Target::Adapted(adapted) => fmt::Debug::fmt(adapted.actor().path(), f),
         }
     }
 }

@@ -418,6 +418,7 @@ impl<M: Send + 'static> Watchable for Target<M> {
         let cell = match self {
             Self::Local(cell) => cell,
             Self::Remote(remote) => return remote.watch(watcher),
+            Self::Adapted(adapted) => return adapted.actor().watchable().add_watcher(watcher),
         };
         let ended = {
             let mut family = lock(&cell.family);
@@ -438,6 +439,7 @@ impl<M: Send + 'static> Watchable for Target<M> {
         let cell = match self {
             Self::Local(cell) => cell,
             Self::Remote(remote) => return remote.unwatch(id),
+            Self::Adapted(adapted) => return adapted.actor().watchable().remove_watcher(id),
         };
         let watcher = {
             let mut family = lock(&cell.family);

@@ -1,5 +1,11 @@
 //! Context: what an actor can do as itself: spawn, watch, set timers, stop.
 
+mod patterns;
+mod steps;
+mod watching;
+
+use self::steps::ReceiveTimeout;
+use self::watching::Watched;
 use crate::actor::Actor;
 use crate::actor_ref::ActorRef;
 use crate::cell::{Cell, Node};
@@ -8,19 +14,21 @@ use crate::failure::{Failure, describe_panic, drop_guarded};
 use crate::mailbox::{Entry, Phase, Taken};
 use crate::path::ActorPath;
 use crate::props::Props;
+use crate::stash::Returning;
+use crate::stream::Streams;
+use crate::sync::lock;
 use crate::system::ActorSystem;
 use crate::time::Time;
-use crate::timers::{TimerKey, Timers};
-use crate::watch::{Terminated, Watchable, Watcher};
+use crate::timers::Timers;
+use crate::watch::Terminated;
 use futures_util::FutureExt;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{self, Poll};
-use std::time::Duration;
-use tokio::task::JoinSet;
+use std::task::Poll;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// What an actor can do as itself. Given to every handler and hook; it lives as long as the actor.
 ///
@@ -28,7 +36,7 @@ use tokio::task::JoinSet;
 /// the mailbox stays.
 pub struct Context<A: Actor> {
     me: ActorRef<A::Msg>,
-    /// Behind a lock that is never locked, only for the compiler: a context may be shared by
+    /// Behind a lock that nobody waits for, mostly for the compiler: a context may be shared by
     /// reference over an await although messages need not be `Sync`.
     inner: Mutex<Inner<A::Msg>>,
 }
@@ -44,17 +52,31 @@ struct Extras<M> {
     timers: Timers<M>,
     /// The last step was a timer's: messages come next.
     timer_was_last: bool,
+    receive_timeout: Option<ReceiveTimeout<M>>,
+    /// The last step is something that a receive timeout waits for.
+    is_at_work: bool,
+    returning: Returning<M>,
+    streams: Streams<M>,
     pipes: JoinSet<()>,
-    watched: Watched,
+    watched: Watched<M>,
     /// For probes: news about actors that were not watched through this context counts too.
     takes_all_news: bool,
 }
 
-/// The actors that this one watches, by registration and by target.
-#[derive(Default)]
-struct Watched {
-    by_number: BTreeMap<u64, (u64, ActorPath)>,
-    by_target: BTreeMap<(u64, ActorPath), (u64, Arc<dyn Watchable>)>,
+/// A future that runs beside its actor ([`Context::pipe_to_self`]). Dropping this changes nothing.
+#[derive(Clone, Debug)]
+pub struct Pipe(AbortHandle);
+
+impl Pipe {
+    /// Drops the future. No message comes from it, unless it is queued already.
+    pub fn abort(&self) {
+        self.0.abort();
+    }
+
+    /// Whether the future is done or was aborted.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
 }
 
 /// What an actor does next.
@@ -156,75 +178,15 @@ impl<A: Actor> Context<A> {
         self.me.stop_after_queued();
     }
 
-    /// Watches `actor`: [`Actor::terminated`] is called exactly once when it has ended, after
-    /// everything that it sent to this actor; soon, if it has ended already. Watching twice is
-    /// watching once. An actor that watches itself hears nothing: it is gone by then.
-    pub fn watch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
-        let number = self.cell().core.next_number();
-        let key = (actor.uid(), actor.path().clone());
-        let watched = &mut self.extras().watched;
-        if watched.by_target.contains_key(&key) {
-            return;
-        }
-        watched.by_number.insert(number, key.clone());
-        watched.by_target.insert(key, (number, actor.watchable()));
-        actor
-            .watchable()
-            .add_watcher(Watcher::new(number, self.me.target().clone()));
-    }
-
-    /// Stops watching `actor`. From now on [`Actor::terminated`] is not called for it, also if the
-    /// news was already on its way.
-    pub fn unwatch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
-        let key = (actor.uid(), actor.path().clone());
-        let Some(extras) = self.inner().extras.as_mut() else {
-            return;
-        };
-        if let Some((number, target)) = extras.watched.by_target.remove(&key) {
-            extras.watched.by_number.remove(&number);
-            target.remove_watcher(Watcher::new(number, self.me.target().clone()).id());
-        }
-    }
-
-    /// Sends `message` to this actor after `after`. A timer of the same key is replaced: nothing
-    /// comes from it any more, even if it was due.
-    pub fn timer_once(&mut self, key: impl Into<TimerKey>, after: Duration, message: A::Msg) {
-        self.extras().timers.once(key.into(), after, message);
-    }
-
-    /// Sends a message made by `make` to this actor every `every`, for the first time after `every`.
-    /// Ticks that are missed because the actor is busy are left out. A timer of the same key is
-    /// replaced.
-    ///
-    /// # Panics
-    /// If `every` is zero.
-    pub fn timer_every(
-        &mut self,
-        key: impl Into<TimerKey>,
-        every: Duration,
-        make: impl FnMut() -> A::Msg + Send + 'static,
-    ) {
-        assert!(!every.is_zero(), "a timer needs an interval above zero");
-        self.extras()
-            .timers
-            .every(key.into(), every, Box::new(make));
-    }
-
-    /// Removes the timer of this key; `false` if there is none. Nothing comes from it any more, even
-    /// if it was due.
-    pub fn cancel_timer(&mut self, key: impl Into<TimerKey>) -> bool {
-        let extras = self.inner().extras.as_mut();
-        extras.is_some_and(|extras| extras.timers.cancel(&key.into()))
-    }
-
     /// Runs `future` beside this actor and sends it the result, as `map` puts it. The message needs
-    /// no room in the mailbox. It is dropped when this actor ends; a restart lets it go on. If it
-    /// panics, that is logged, and no message comes.
+    /// no room in the mailbox. It is dropped when this actor ends, or by [`Pipe::abort`]; a restart
+    /// lets it go on. If it panics, that is logged, and no message comes.
     pub fn pipe_to_self<F>(
         &mut self,
         future: F,
         map: impl FnOnce(F::Output) -> A::Msg + Send + 'static,
-    ) where
+    ) -> Pipe
+    where
         F: Future + Send + 'static,
     {
         let me = self.me.clone();
@@ -246,7 +208,7 @@ impl<A: Actor> Context<A> {
                 }
             }
         };
-        pipes.spawn_on(task, &handle);
+        Pipe(pipes.spawn_on(task, &handle))
     }
 
     fn cell(&self) -> &Cell<A::Msg> {
@@ -257,11 +219,21 @@ impl<A: Actor> Context<A> {
         self.inner.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Looks at what only some actors have; `false` if this one has nothing of it.
+    fn look(&self, look: impl FnOnce(&Extras<A::Msg>) -> bool) -> bool {
+        let inner = lock(&self.inner);
+        inner.extras.as_deref().is_some_and(look)
+    }
+
     fn extras(&mut self) -> &mut Extras<A::Msg> {
         self.inner().extras.get_or_insert_with(|| {
             Box::new(Extras {
                 timers: Timers::new(),
                 timer_was_last: false,
+                receive_timeout: None,
+                is_at_work: false,
+                returning: Returning::new(),
+                streams: Streams::new(),
                 pipes: JoinSet::new(),
                 watched: Watched::default(),
                 takes_all_news: false,
@@ -272,8 +244,8 @@ impl<A: Actor> Context<A> {
 
 /// What the actor's life (`life.rs`) uses.
 impl<A: Actor> Context<A> {
-    /// What to do next.
-    pub(crate) fn next(&mut self) -> Step<A::Msg> {
+    /// What to do next, of what is queued and due.
+    fn next_queued(&mut self) -> Step<A::Msg> {
         let Self { me, inner } = self;
         let inner = inner.get_mut().unwrap_or_else(PoisonError::into_inner);
         let cell = me.target().cell();
@@ -291,12 +263,8 @@ impl<A: Actor> Context<A> {
                 }
                 Some(Entry::Free(message)) => return Step::Message(message),
                 Some(Entry::Ended(news)) => {
-                    let (number, news) = *news;
-                    let extras = inner.extras.as_mut();
-                    if extras
-                        .is_some_and(|extras| extras.watched.ended(number) || extras.takes_all_news)
-                    {
-                        return Step::Terminated(news);
+                    if let Some(step) = inner.take_news(news) {
+                        return step;
                     }
                     continue;
                 }
@@ -313,17 +281,9 @@ impl<A: Actor> Context<A> {
         }
     }
 
-    /// Sees to it that the earliest timer wakes this actor; `false` if it is due already.
-    pub(crate) fn arm_timers(&mut self, cx: &mut task::Context<'_>) -> bool {
-        self.inner()
-            .extras
-            .as_mut()
-            .is_none_or(|extras| extras.timers.poll_due(cx).is_pending())
-    }
-
     /// Takes everything from the old instance that a new one must not see.
     pub(crate) async fn reset(&mut self) {
-        self.forget_timers_and_watches();
+        self.forget_plans();
         self.stop_children().await;
         self.cell().close_family(false);
     }
@@ -332,9 +292,9 @@ impl<A: Actor> Context<A> {
     pub(crate) async fn wind_up(&mut self) {
         let cell = self.me.target().cell();
         let left = cell.mailbox.close();
-        let batch = std::mem::take(&mut self.inner().batch);
-        self.cell().discard(batch.into_iter().chain(left));
-        self.forget_timers_and_watches();
+        let taken = self.take_begun();
+        self.cell().discard(taken.chain(left));
+        self.forget_plans();
         self.inner().extras = None;
         self.stop_children().await;
     }
@@ -342,6 +302,15 @@ impl<A: Actor> Context<A> {
     /// For probes.
     pub(crate) fn take_all_news(&mut self) {
         self.extras().takes_all_news = true;
+    }
+
+    /// What was taken from the mailbox or came back from a stash, and is not handled yet.
+    fn take_begun(&mut self) -> impl Iterator<Item = Entry<A::Msg>> + use<A> {
+        let inner = self.inner();
+        let batch = std::mem::take(&mut inner.batch);
+        let returning = inner.extras.as_mut().map(|extras| extras.returning.drain());
+        let returning = returning.into_iter().flatten().map(Entry::Free);
+        returning.chain(batch)
     }
 
     async fn stop_children(&self) {
@@ -357,16 +326,16 @@ impl<A: Actor> Context<A> {
         .await;
     }
 
-    fn forget_timers_and_watches(&mut self) {
+    fn forget_plans(&mut self) {
         let Some(extras) = self.inner().extras.as_mut() else {
             return;
         };
         extras.timer_was_last = false;
-        drop_guarded(std::mem::replace(&mut extras.timers, Timers::new()));
-        let watched = std::mem::take(&mut extras.watched);
-        for (number, target) in watched.by_target.into_values() {
-            target.remove_watcher(Watcher::new(number, self.me.target().clone()).id());
-        }
+        extras.is_at_work = false;
+        extras.timers.clear();
+        extras.streams.clear();
+        drop_guarded(extras.receive_timeout.take());
+        self.forget_watches();
     }
 }
 
@@ -383,23 +352,12 @@ impl<M> Inner<M> {
     }
 }
 
-impl Watched {
-    /// Takes the registration `number` out; `false` if it was taken back before.
-    fn ended(&mut self, number: u64) -> bool {
-        let Some(key) = self.by_number.remove(&number) else {
-            return false;
-        };
-        self.by_target.remove(&key);
-        true
-    }
-}
-
 impl<A: Actor> Drop for Context<A> {
     /// Only an actor that is ended from outside still has something here.
     fn drop(&mut self) {
-        let batch = std::mem::take(&mut self.inner().batch);
-        self.cell().discard(batch);
-        self.forget_timers_and_watches();
+        let taken = self.take_begun();
+        self.cell().discard(taken);
+        self.forget_plans();
     }
 }
 

@@ -30,6 +30,7 @@
 //! | --- | --- |
 //! | [`actor`] | the trait that users implement |
 //! | [`actor_ref`] | references, and the trait by which other nodes plug in |
+//! | [`adapter`] | references that understand something else than their actor |
 //! | [`ask`] | questions with a deadline, reply ports |
 //! | `cell` | one actor as others see it: when it may run, its place in the tree |
 //! | [`context`] | what an actor can do as itself |
@@ -42,6 +43,8 @@
 //! | [`props`] | recipes and supervision strategies |
 //! | [`rng`] | the seeded generator |
 //! | `scheduler` | which runnable actor runs next, and where |
+//! | [`stash`] | messages put aside, and the line of those that come back |
+//! | [`stream`] | streams whose items an actor handles |
 //! | [`system`] | the root of the tree, its clock, its end |
 //! | [`testkit`] | probes |
 //! | [`time`] | the clock type |
@@ -50,6 +53,7 @@
 
 pub mod actor;
 pub mod actor_ref;
+pub mod adapter;
 pub mod ask;
 mod cell;
 pub mod context;
@@ -62,6 +66,8 @@ pub mod path;
 pub mod props;
 pub mod rng;
 mod scheduler;
+pub mod stash;
+pub mod stream;
 mod sync;
 pub mod system;
 pub mod testkit;
@@ -72,7 +78,7 @@ pub mod watch;
 pub use actor::Actor;
 pub use actor_ref::{ActorRef, RemoteTarget};
 pub use ask::{Ask, Asking, Reply, ReplyTo};
-pub use context::Context;
+pub use context::{Context, Pipe};
 pub use dead_letters::{DeadLetter, DeadLetterEvent, DeadLetterReason, DeadLetters};
 pub use error::{AskError, SpawnError, TellError, Unsendable};
 #[doc(hidden)]
@@ -80,6 +86,8 @@ pub use failure::describe_panic;
 pub use path::ActorPath;
 pub use props::{Props, Supervision};
 pub use rng::Rng;
+pub use stash::{Stash, StashFull};
+pub use stream::{StreamEvent, StreamId};
 pub use system::{ActorSystem, Shutdown, SystemBuilder};
 pub use time::Time;
 pub use timers::TimerKey;

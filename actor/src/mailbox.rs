@@ -129,6 +129,16 @@ impl<M> Mailbox<M> {
         Ok(lanes.push_counted(message))
     }
 
+    /// What [`Mailbox::push`] would say now, for those who must know before they make the message.
+    pub(crate) fn admits(&self) -> Result<(), TellError<()>> {
+        let lanes = lock(&self.lanes);
+        match lanes.phase {
+            Phase::Open if self.room(&lanes) > 0 => Ok(()),
+            Phase::Open => Err(TellError::Full(())),
+            Phase::Draining | Phase::Stopping => Err(TellError::Stopped(())),
+        }
+    }
+
     /// Queues `entry` beyond the bound; gives it back if the actor accepts nothing any more.
     pub(crate) fn push_free(&self, entry: Entry<M>) -> Result<Wake, Entry<M>> {
         let mut lanes = lock(&self.lanes);
