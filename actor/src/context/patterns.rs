@@ -70,8 +70,8 @@ impl<A: Actor> Context<A> {
 
     /// As [`Context::timer_every`], with a fixed rate: ticks that are missed because the actor is
     /// busy come one after the other as soon as it is not, so their number is right in the long run.
-    /// Of those that are missed at one time, [`crate::timers::TIMER_CATCH_UP_MAX`] are made up for
-    /// and older ones are left out. Messages have their turns in between.
+    /// Behind a tick that is late, at most [`crate::timers::TIMER_CATCH_UP_MAX`] are made up for, and
+    /// older ones are left out. Messages have their turns in between.
     ///
     /// # Panics
     /// If `every` is zero.
