@@ -289,7 +289,7 @@ async fn a_million_times_need_no_stack() {
         open: false,
     };
     let props =
-        Props::once(counter).mailbox_capacity(NonZeroUsize::new(1 + MANY as usize).unwrap());
+        Props::once(counter).mailbox_capacity(NonZeroUsize::new(2 + MANY as usize).unwrap());
     let actor = system.spawn_with("counter", props).unwrap();
     for n in 0..MANY {
         actor.tell(Count::Number(n)).unwrap();
