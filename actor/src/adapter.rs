@@ -12,7 +12,7 @@ use crate::failure::{drop_guarded, guarded_call};
 use crate::mailbox::Entry;
 use crate::path::ActorPath;
 use crate::time::Time;
-use crate::watch::Watchable;
+use crate::watch::{WatchSink, Watchable};
 use std::any::{TypeId, type_name};
 use std::future::Future;
 use std::pin::Pin;
@@ -132,6 +132,8 @@ pub(crate) trait Reached: Send + Sync {
     fn now(&self) -> Option<Time>;
     fn dead_letters(&self) -> Option<&DeadLetters>;
     fn root(&self) -> Root<'_>;
+    /// Where news for the actor goes, if it is a local one.
+    fn sink(&self) -> Option<Arc<dyn WatchSink>>;
 }
 
 /// Which actor is meant.
@@ -281,5 +283,13 @@ impl<M: Send + 'static> Reached for ActorRef<M> {
 
     fn root(&self) -> Root<'_> {
         self.root()
+    }
+
+    fn sink(&self) -> Option<Arc<dyn WatchSink>> {
+        match &**self.target() {
+            Target::Local(_) => Some(self.target().clone()),
+            Target::Remote(_) => None,
+            Target::Adapted(adapted) => adapted.actor().sink(),
+        }
     }
 }

@@ -263,7 +263,7 @@ impl<A: Actor> Context<A> {
                 }
                 Some(Entry::Free(message)) => return Step::Message(message),
                 Some(Entry::Ended(news)) => {
-                    if let Some(step) = inner.take_news(news) {
+                    if let Some(step) = inner.take_news(news, me) {
                         return step;
                     }
                     continue;
@@ -283,6 +283,7 @@ impl<A: Actor> Context<A> {
 
     /// Takes everything from the old instance that a new one must not see.
     pub(crate) async fn reset(&mut self) {
+        self.lift_links();
         self.forget_plans();
         self.stop_children().await;
         self.cell().close_family(false);

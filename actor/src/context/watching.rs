@@ -6,10 +6,11 @@
 use super::{Context, Inner, Step};
 use crate::actor::Actor;
 use crate::actor_ref::ActorRef;
+use crate::adapter::Reached;
 use crate::failure::{Failure, drop_guarded};
 use crate::mailbox::Entry;
 use crate::path::ActorPath;
-use crate::watch::{Ended, Terminated, Watchable, Watcher};
+use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -38,15 +39,46 @@ impl<A: Actor> Context<A> {
     /// its node is lost, or when nobody knows how it ended. This comes behind what it sent to this
     /// actor; soon, if it has ended already. The failure is one like any other, and is supervised.
     ///
-    /// A link holds for this instance and in this direction. For actors that shall fall together,
-    /// each links the other; a restarted one has to link again in [`Actor::started`].
+    /// A link holds for this instance and in this direction ([`Context::link_both`] for the other
+    /// one as well); a restarted actor has to link again in [`Actor::started`].
     pub fn link<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
         self.relate(actor, |relation| relation.is_linked = true);
     }
 
-    /// Takes a link back, also if the news was already on its way. A watch stays.
+    /// Links this actor with `actor` as [`Context::link`] does, and `actor` with this one: neither
+    /// outlives a failure that ends the other. `actor` is not asked and need not do anything. The link
+    /// that is laid on it holds over its restarts; both end with this instance and with
+    /// [`Context::unlink`]. On an actor of another node no link is laid: there this is
+    /// [`Context::link`].
+    pub fn link_both<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
+        let sink = Reached::sink(actor);
+        if let Some(sink) = sink.clone() {
+            let watcher = Watcher::new(LINK_OF_OTHER, sink);
+            self.me.target().add_watcher(watcher);
+        }
+        self.relate(actor, |relation| {
+            relation.is_linked = true;
+            relation.back = sink;
+        });
+    }
+
+    /// Takes back the links that this actor made with `actor`, also if the news was already on its
+    /// way here. A watch stays.
     pub fn unlink<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
-        self.unrelate(actor, |relation| relation.is_linked = false);
+        let mut back = None;
+        self.unrelate(actor, |relation| {
+            relation.is_linked = false;
+            back = relation.back.take();
+        });
+        self.lift_link(back);
+    }
+
+    /// Takes back the link that was laid on another actor.
+    fn lift_link(&self, laid_on: Option<Arc<dyn WatchSink>>) {
+        if let Some(sink) = laid_on {
+            let id = Watcher::new(LINK_OF_OTHER, sink).id();
+            self.me.target().remove_watcher(id);
+        }
     }
 
     fn relate<N: Send + 'static>(
@@ -65,6 +97,7 @@ impl<A: Actor> Context<A> {
             target: actor.watchable(),
             wanted: Wanted::Nothing,
             is_linked: false,
+            back: None,
         };
         change(&mut relation);
         watched.by_number.insert(number, key.clone());
@@ -95,7 +128,18 @@ impl<A: Actor> Context<A> {
         target.remove_watcher(Watcher::new(number, self.me.target().clone()).id());
     }
 
-    /// Takes all registrations back.
+    /// Takes back the links that were laid on others: before a restart, and not before the end, of
+    /// which the others shall hear.
+    pub(super) fn lift_links(&mut self) {
+        let Some(extras) = self.inner().extras.as_mut() else {
+            return;
+        };
+        let relations = extras.watched.by_target.values_mut();
+        let laid: Vec<_> = relations.map(|relation| relation.back.take()).collect();
+        laid.into_iter().for_each(|sink| self.lift_link(sink));
+    }
+
+    /// Takes all registrations back that this actor has with others.
     pub(super) fn forget_watches(&mut self) {
         let Some(extras) = self.inner().extras.as_mut() else {
             return;
@@ -109,24 +153,35 @@ impl<A: Actor> Context<A> {
     }
 }
 
-impl<M> Inner<M> {
-    /// What the end of an actor, under the registration of this number, means here.
-    pub(super) fn take_news(&mut self, news: Box<(u64, Terminated)>) -> Option<Step<M>> {
-        let extras = self.extras.as_mut()?;
+impl<M: Send + 'static> Inner<M> {
+    /// What the end of an actor, under the registration of this number, means here to `me`.
+    pub(super) fn take_news(
+        &mut self,
+        news: Box<(u64, Terminated)>,
+        me: &ActorRef<M>,
+    ) -> Option<Step<M>> {
         let number = news.0;
+        if number == LINK_OF_OTHER {
+            return (news.1.reason != Ended::Stopped).then(|| fall_with(&news.1));
+        }
+        let extras = self.extras.as_mut()?;
         let Some(relation) = extras.watched.of(number) else {
             return extras.takes_all_news.then(|| Step::Terminated(news.1));
         };
+        if let Some(sink) = relation.back.take() {
+            // It has ended, and nobody need tell it anything any more.
+            let id = Watcher::new(LINK_OF_OTHER, sink).id();
+            me.target().remove_watcher(id);
+        }
         if std::mem::take(&mut relation.is_linked) && news.1.reason != Ended::Stopped {
-            let (path, reason) = (&news.1.path, news.1.reason);
-            let failure = format!("{path}, to which the actor is linked, has ended: {reason:?}");
+            let failed = fall_with(&news.1);
             if relation.is_of_use() {
                 // An actor that goes on in spite of the failure is told as well.
                 self.batch.push_front(Entry::Ended(news));
             } else {
                 extras.watched.remove(number);
             }
-            return Some(Step::Failed(Failure::Error(failure)));
+            return Some(failed);
         }
         match extras.watched.remove(number)?.wanted {
             Wanted::Hook => Some(Step::Terminated(news.1)),
@@ -135,6 +190,17 @@ impl<M> Inner<M> {
         }
     }
 }
+
+/// The failure that the end of a linked actor is.
+fn fall_with<M>(news: &Terminated) -> Step<M> {
+    let Terminated { path, reason, .. } = news;
+    let text = format!("{path}, to which the actor is linked, has ended: {reason:?}");
+    Step::Failed(Failure::Error(text))
+}
+
+/// The number of a registration that another actor made for this one. Those that an actor makes
+/// itself begin at 1.
+const LINK_OF_OTHER: u64 = 0;
 
 type Key = (u64, ActorPath);
 
@@ -150,6 +216,8 @@ struct Relation<M> {
     target: Arc<dyn Watchable>,
     wanted: Wanted<M>,
     is_linked: bool,
+    /// The other actor, if it is linked with this one.
+    back: Option<Arc<dyn WatchSink>>,
 }
 
 /// What an actor gets when one that it watches ends.

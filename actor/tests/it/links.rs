@@ -209,3 +209,73 @@ async fn a_watch_and_a_link_stand_side_by_side() {
     tokio::time::sleep(SOON).await;
     assert_eq!(log.take(), ["b: stopped", "a: stopped"]);
 }
+
+/// One call for both directions; the end of either, or taking it back, ends it.
+#[tokio::test(start_paused = true)]
+async fn linked_both_ways_neither_outlives_the_other() {
+    let (system, log) = (system(), Log::default());
+    let [a, b, c, d, e, f] = puppets(&system, &log, ["a", "b", "c", "d", "e", "f"]);
+    let mut probe = TestProbe::<()>::new(&system);
+    for (one, other, first) in [(&a, &b, &a), (&c, &d, &d)] {
+        // Through a narrowed reference, as well.
+        let narrowed = other.adapt(|()| say("never"));
+        with(one, move |ctx| {
+            ctx.link_both(&narrowed);
+            ctx.link_both(&narrowed);
+        })
+        .await;
+        first.tell(fail()).unwrap();
+        for actor in [one, other] {
+            tokio::time::sleep(SOON).await;
+            probe.watch(actor);
+            let news = probe.expect_terminated(actor, SOON).await;
+            assert_eq!(news.reason, Ended::Failed);
+        }
+    }
+    // A link laid on an actor does not survive being taken back, nor a clean stop.
+    let [to_f, unlinked] = [f.clone(), f.clone()];
+    with(&e, move |ctx| {
+        ctx.link_both(&to_f);
+        ctx.unlink(&unlinked);
+    })
+    .await;
+    e.tell(fail()).unwrap();
+    tokio::time::sleep(SOON).await;
+    sync(&f).await;
+    let [g, h] = puppets(&system, &log, ["g", "h"]);
+    let linked = [f.clone(), h.clone()];
+    with(&g, move |ctx| {
+        linked.iter().for_each(|actor| ctx.link_both(actor))
+    })
+    .await;
+    f.stop();
+    tokio::time::sleep(SOON).await;
+    sync(&g).await;
+    g.stop();
+    tokio::time::sleep(SOON).await;
+    sync(&h).await;
+}
+
+/// A restart of the one who made the links ends them, and is no end for the others.
+#[tokio::test(start_paused = true)]
+async fn a_restart_ends_the_links_in_both_directions() {
+    let (system, log) = (system(), Log::default());
+    let restart = Supervision::Restart {
+        limit: 1,
+        within: SOON * 100,
+    };
+    let props = Puppet::props("a", &log).on_failure(restart);
+    let a = system.spawn_with("a", props).unwrap();
+    let [b] = puppets(&system, &log, ["b"]);
+    let linked = b.clone();
+    with(&a, move |ctx| ctx.link_both(&linked)).await;
+    log.take();
+    a.tell(fail()).unwrap();
+    tokio::time::sleep(SOON).await;
+    sync(&b).await;
+    assert_eq!(log.take(), ["a: started"]);
+    a.tell(fail()).unwrap();
+    tokio::time::sleep(SOON).await;
+    assert!(a.is_stopped(), "its second failure");
+    sync(&b).await;
+}
