@@ -9,6 +9,8 @@ use otava_actor::{
 };
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 const RESTART: Supervision = Supervision::Restart {
@@ -114,7 +116,7 @@ async fn sync(gate: &ActorRef<Msg>) -> (usize, bool) {
     gate.ask(Msg::Sync).await.unwrap()
 }
 
-async fn ended(system: &ActorSystem, gate: &ActorRef<Msg>) {
+async fn ended<M: Send + 'static>(system: &ActorSystem, gate: &ActorRef<M>) {
     let mut probe = TestProbe::<()>::new(system);
     probe.watch(gate);
     probe.expect_terminated(gate, SOON).await;
@@ -230,9 +232,7 @@ async fn a_stop_with_a_stash_counts_each_message() {
     };
     let actor = system.spawn("stopper", stopper).unwrap();
     (0..10).for_each(|n| actor.tell(n).unwrap());
-    let mut probe = TestProbe::<()>::new(&system);
-    probe.watch(&actor);
-    probe.expect_terminated(&actor, SOON).await;
+    ended(&system, &actor).await;
     let letters = system.dead_letters();
     assert_eq!(log.take(), ["0 again"]);
     // 9 is handled and not put aside; 0 is handled; 1 to 4 are in line, 5 to 8 in the stash.
@@ -387,5 +387,96 @@ async fn order_is_kept_in_random_schedules() {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let expected: Vec<String> = (0..100).map(|n| n.to_string()).collect();
         assert_eq!(seen.take(), expected, "seed={seed}");
+    }
+}
+
+/// Does anything with what it gets, and says how often it was done with a message.
+struct Wild {
+    stash: Stash<Dropped>,
+    rng: Rng,
+    done: Arc<AtomicU64>,
+}
+
+/// Panics when it is dropped, now and then.
+struct Dropped {
+    panics: bool,
+}
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        assert!(!self.panics, "a message that panics when dropped");
+    }
+}
+
+impl Actor for Wild {
+    type Msg = Dropped;
+    type Err = &'static str;
+
+    async fn handle(&mut self, msg: Dropped, ctx: &mut Context<Self>) -> Result<(), &'static str> {
+        let choice = self.rng.below(20);
+        if choice < 10 {
+            match self.stash.stash(msg, ctx) {
+                Ok(()) => {}
+                Err(full) => {
+                    self.done.fetch_add(1, SeqCst);
+                    drop(full.into_message());
+                }
+            }
+            return Ok(());
+        }
+        self.done.fetch_add(1, SeqCst);
+        match choice {
+            10 => return Err("as the dice say"),
+            // A panic while another one unwinds is the end of any Rust program.
+            11 if !msg.panics => panic!("as the dice say"),
+            12 => self.stash.clear(),
+            13 => tokio::time::sleep(Duration::from_millis(1)).await,
+            14..16 => drop(ctx.unstash_all(&mut self.stash)),
+            _ => {
+                let most = self.rng.below(5) as usize;
+                ctx.unstash(&mut self.stash, most);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// L6, L4: whatever happens, and also if messages panic when they are dropped, each is handled or
+/// counted once.
+#[tokio::test(start_paused = true)]
+async fn each_message_is_handled_or_counted_in_random_schedules() {
+    for seed in 0..200 {
+        let system = system();
+        let mut rng = Rng::seeded(seed);
+        let (done, instances) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let counter = done.clone();
+        let props = Props::new(move || Wild {
+            stash: Stash::new(NonZeroUsize::new(7).unwrap()),
+            rng: Rng::seeded(seed + (instances.fetch_add(1, SeqCst) << 32)),
+            done: counter.clone(),
+        });
+        let props = props.on_failure(Supervision::Restart {
+            limit: 10,
+            within: SOON,
+        });
+        let actor = system.spawn_with("wild", props).unwrap();
+        let mut accepted = 0;
+        for _ in 0..rng.below(200) {
+            let panics = rng.below(10) == 0;
+            match actor.tell(Dropped { panics }) {
+                Ok(()) => accepted += 1,
+                Err(refused) => std::mem::forget(refused),
+            }
+            if rng.below(5) == 0 {
+                tokio::time::sleep(Duration::from_micros(rng.below(2_000))).await;
+            }
+        }
+        actor.stop();
+        ended(&system, &actor).await;
+        let letters = system.dead_letters();
+        let left = letters.count(DeadLetterReason::LeftInMailbox)
+            + letters.count(DeadLetterReason::LeftInStash);
+        assert_eq!(done.load(SeqCst) + left, accepted, "seed={seed}");
+        assert_eq!(system.shutdown().await.blocked, []);
     }
 }
