@@ -16,6 +16,10 @@ use std::future::Future;
 /// actor was spawned ([`crate::Supervision`]): it stops, or it is made anew and goes on with the
 /// next message. The message that failed is not handled again.
 ///
+/// # Behaviour that changes
+/// An actor that behaves differently in each of its states keeps an enum of them: the example
+/// `traffic_light` shows how.
+///
 /// # Examples
 /// ```
 /// use otava_actor::{Actor, ActorSystem, Context, ReplyTo};

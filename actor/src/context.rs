@@ -32,8 +32,9 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// What an actor can do as itself. Given to every handler and hook; it lives as long as the actor.
 ///
-/// A restart begins with a clean slate: timers, watches and children of the old instance are gone,
-/// the mailbox stays.
+/// A restart begins with a clean slate: timers, the receive timeout, watches, links, streams and
+/// children of the old instance are gone. What was sent stays: the mailbox, what came back from a
+/// stash, and the pipes.
 pub struct Context<A: Actor> {
     me: ActorRef<A::Msg>,
     /// Behind a lock that nobody waits for, mostly for the compiler: a context may be shared by

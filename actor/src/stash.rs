@@ -12,6 +12,7 @@ use crate::actor::Actor;
 use crate::context::Context;
 use crate::dead_letters::{DeadLetterReason, DeadLetters};
 use crate::failure::drop_guarded;
+use crate::mailbox::BATCH;
 use crate::path::ActorPath;
 use std::collections::VecDeque;
 use std::fmt;
@@ -191,6 +192,8 @@ pub(crate) struct Returning<M> {
     line: VecDeque<Numbered<M>>,
     /// The last number that was given.
     numbers: u64,
+    /// How many were taken from the line since a timer could have gone before it.
+    since_timers: usize,
     /// The number of the message in work, if it came from the line and was not put aside again.
     in_work: Option<u64>,
 }
@@ -200,6 +203,7 @@ impl<M> Returning<M> {
         Self {
             line: VecDeque::new(),
             numbers: 0,
+            since_timers: BATCH,
             in_work: None,
         }
     }
@@ -244,8 +248,19 @@ impl<M> Returning<M> {
         self.line.is_empty()
     }
 
+    /// Whether timers that are due go before the next of the line: a long line holds them up no
+    /// longer than a batch of the mailbox would.
+    pub(crate) fn lets_timers_pass(&mut self) -> bool {
+        let pass = self.since_timers >= BATCH;
+        if pass {
+            self.since_timers = 0;
+        }
+        pass
+    }
+
     pub(crate) fn pop(&mut self) -> Option<M> {
         let (number, message) = self.line.pop_front()?;
+        self.since_timers += 1;
         self.in_work = Some(number);
         if self.line.is_empty() && self.line.capacity() > KEPT_MESSAGES_MAX {
             self.line = VecDeque::new();

@@ -157,7 +157,8 @@ impl<A: Actor> Context<A> {
     ///
     /// The order is the one in which they were put aside for the first time, also among those that
     /// are in line already. A message that is put aside and taken back in each of its turns keeps its
-    /// place in front of the mailbox: then nothing else is handled, except a stop.
+    /// place in front of the mailbox: then nothing else is handled, except timers and
+    /// a stop.
     ///
     /// # Delivery
     /// They are out of the stash and wait like the mailbox: a failure of one of them, and a restart,

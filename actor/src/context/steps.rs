@@ -2,7 +2,8 @@
 //! stash, attached streams, a receive timeout.
 //!
 //! The order is: a stop, the line of unstashed messages, then streams and mailbox in turn (a stream
-//! goes first every second time), and the receive timeout when there is nothing else.
+//! goes first every second time), and the receive timeout when there is nothing else. Timers that are
+//! due go between two batches of the mailbox, and as often in a long line.
 
 use super::{Context, Extras, Step};
 use crate::actor::Actor;
@@ -53,6 +54,11 @@ impl<A: Actor> Context<A> {
         }
         if !cell.spend_turn() {
             return Some(Step::TurnOver);
+        }
+        if self.extras().returning.lets_timers_pass()
+            && let Some(step) = self.inner().due_timer()
+        {
+            return Some(step);
         }
         let extras = self.extras();
         match extras.returning.pop() {

@@ -3,7 +3,8 @@
 
 use crate::support::{Log, Order, Puppet, SOON, act, say, system};
 use otava_actor::timers::TIMER_CATCH_UP_MAX;
-use otava_actor::{ActorRef, Context, Supervision, Time};
+use otava_actor::{ActorRef, Context, Stash, Supervision, Time};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -206,6 +207,34 @@ async fn catching_up_is_bounded() {
     assert_eq!(log.take().len(), 10, "and then it keeps the rate");
 }
 
+/// L7: a long line of messages that came back from a stash holds no timer up.
+#[tokio::test(start_paused = true)]
+async fn a_timer_passes_a_long_line_of_unstashed_messages() {
+    let (system, log) = (system(), Log::default());
+    let actor = system.spawn("a", Puppet::new("a", &log)).unwrap();
+    actor
+        .tell(act(|_, ctx| {
+            let mut stash = Stash::new(NonZeroUsize::new(1_000).unwrap());
+            for _ in 0..1_000 {
+                stash.stash(Order::Sleep(MS), ctx).unwrap();
+            }
+            ctx.timer_every("t", 10 * MS, || say("tick"));
+            assert_eq!(ctx.unstash_all(&mut stash), 1_000);
+            Ok(())
+        }))
+        .unwrap();
+    actor.tell(say("queued")).unwrap();
+    sleep(500 * MS).await;
+    let lines = log.take();
+    // Each sleep takes a millisecond or two.
+    assert!((3..=8).contains(&(lines.len() - 1)), "{lines:?}");
+    assert!(lines[1..].iter().all(|line| line == "a: tick"));
+    sleep(SOON).await;
+    let lines = log.take();
+    assert_eq!(lines.iter().filter(|line| *line == "a: queued").count(), 1);
+    assert_eq!(system.dead_letters().total(), 0);
+}
+
 /// A point in time; which timers are active; all cancelled at once, also those that are due.
 #[tokio::test(start_paused = true)]
 async fn timers_at_a_time_are_seen_and_cancelled_together() {
@@ -250,7 +279,7 @@ async fn timers_at_a_time_are_seen_and_cancelled_together() {
 #[tokio::test(start_paused = true)]
 async fn a_pipe_delivers_its_result() {
     let (system, log) = (system(), Log::default());
-    let props = Puppet::props("a", &log).mailbox_capacity(std::num::NonZeroUsize::MIN);
+    let props = Puppet::props("a", &log).mailbox_capacity(NonZeroUsize::MIN);
     let actor = system.spawn_with("a", props).unwrap();
     actor
         .tell(act(|_, ctx| {
