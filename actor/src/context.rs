@@ -53,11 +53,12 @@ struct Extras<M> {
     timers: Timers<M>,
     /// The last step was a timer's: messages come next.
     timer_was_last: bool,
-    receive_timeout: Option<ReceiveTimeout<M>>,
+    // Boxed: most of those that watch or have a timer have none of these.
+    receive_timeout: Option<Box<ReceiveTimeout<M>>>,
     /// The last step is something that a receive timeout waits for.
     is_at_work: bool,
-    returning: Returning<M>,
-    streams: Streams<M>,
+    returning: Option<Box<Returning<M>>>,
+    streams: Option<Box<Streams<M>>>,
     pipes: JoinSet<()>,
     watched: Watched<M>,
     /// For probes: news about actors that were not watched through this context counts too.
@@ -233,8 +234,8 @@ impl<A: Actor> Context<A> {
                 timer_was_last: false,
                 receive_timeout: None,
                 is_at_work: false,
-                returning: Returning::new(),
-                streams: Streams::new(),
+                returning: None,
+                streams: None,
                 pipes: JoinSet::new(),
                 watched: Watched::default(),
                 takes_all_news: false,
@@ -310,9 +311,10 @@ impl<A: Actor> Context<A> {
     fn take_begun(&mut self) -> impl Iterator<Item = Entry<A::Msg>> + use<A> {
         let inner = self.inner();
         let batch = std::mem::take(&mut inner.batch);
-        let returning = inner.extras.as_mut().map(|extras| extras.returning.drain());
-        let returning = returning.into_iter().flatten().map(Entry::Free);
-        returning.chain(batch)
+        let extras = inner.extras.as_mut();
+        let returning = extras.and_then(|extras| extras.returning.as_mut());
+        let back = returning.map(|returning| returning.drain());
+        back.into_iter().flatten().map(Entry::Free).chain(batch)
     }
 
     async fn stop_children(&self) {
@@ -335,7 +337,9 @@ impl<A: Actor> Context<A> {
         extras.timer_was_last = false;
         extras.is_at_work = false;
         extras.timers.clear();
-        extras.streams.clear();
+        if let Some(streams) = extras.streams.as_mut() {
+            streams.clear();
+        }
         drop_guarded(extras.receive_timeout.take());
         self.forget_watches();
     }

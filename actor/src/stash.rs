@@ -239,13 +239,10 @@ impl<M> Returning<M> {
         }
     }
 
-    /// A message begins, which did not come from the line unless [`Returning::pop`] says so.
-    pub(crate) fn begin(&mut self) {
+    /// The next step begins: whether the line has something for it.
+    pub(crate) fn begin(&mut self) -> bool {
         self.in_work = None;
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.line.is_empty()
+        !self.line.is_empty()
     }
 
     /// Whether timers that are due go before the next of the line: a long line holds them up no

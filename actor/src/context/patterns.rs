@@ -10,7 +10,7 @@ use crate::dead_letters::DeadLetters;
 use crate::error::AskError;
 use crate::failure::drop_guarded;
 use crate::stash::{Returning, Stash};
-use crate::stream::{StreamEvent, StreamId};
+use crate::stream::{StreamEvent, StreamId, Streams};
 use crate::time::Time;
 use crate::timers::{Repeat, TimerKey, later};
 use futures_util::Stream;
@@ -131,7 +131,7 @@ impl<A: Actor> Context<A> {
         };
         let extras = self.extras();
         extras.is_at_work = true;
-        drop_guarded(extras.receive_timeout.replace(timeout));
+        drop_guarded(extras.receive_timeout.replace(Box::new(timeout)));
     }
 
     /// Ends the receive timeout; `false` if there is none.
@@ -241,17 +241,21 @@ impl<A: Actor> Context<A> {
         map: impl FnMut(StreamEvent<S::Item>) -> A::Msg + Send + 'static,
     ) -> StreamId {
         let waker = Waker::from(self.me.target().clone());
-        self.extras().streams.attach(stream, map, waker)
+        let streams = &mut self.extras().streams;
+        let streams = streams.get_or_insert_with(|| Box::new(Streams::new()));
+        streams.attach(stream, map, waker)
     }
 
     /// Drops an attached stream; `false` if it is not there any more. Nothing comes from it.
     pub fn detach_stream(&mut self, stream: StreamId) -> bool {
         let extras = self.inner().extras.as_mut();
-        extras.is_some_and(|extras| extras.streams.detach(stream))
+        let streams = extras.and_then(|extras| extras.streams.as_mut());
+        streams.is_some_and(|streams| streams.detach(stream))
     }
 
     pub(crate) fn returning(&mut self) -> &mut Returning<A::Msg> {
-        &mut self.extras().returning
+        let returning = &mut self.extras().returning;
+        returning.get_or_insert_with(|| Box::new(Returning::new()))
     }
 
     pub(crate) fn dead_letters(&self) -> &DeadLetters {

@@ -43,9 +43,11 @@ impl<A: Actor> Context<A> {
     /// A message that goes before the mailbox.
     fn next_unqueued(&mut self) -> Option<Step<A::Msg>> {
         let extras = self.extras();
-        extras.returning.begin();
-        let stream_is_next = extras.streams.is_next();
-        if extras.returning.is_empty() && !stream_is_next {
+        let streams = extras.streams.as_mut();
+        let stream_is_next = streams.is_some_and(|streams| streams.is_next());
+        let line = extras.returning.as_mut();
+        let line_is_next = line.is_some_and(|line| line.begin());
+        if !line_is_next && !stream_is_next {
             return None;
         }
         let cell = self.me.target().cell();
@@ -55,23 +57,23 @@ impl<A: Actor> Context<A> {
         if !cell.spend_turn() {
             return Some(Step::TurnOver);
         }
-        if self.extras().returning.lets_timers_pass()
+        if !line_is_next {
+            return self.extras().streams.as_mut()?.take();
+        }
+        if self.returning().lets_timers_pass()
             && let Some(step) = self.inner().due_timer()
         {
             return Some(step);
         }
-        let extras = self.extras();
-        match extras.returning.pop() {
-            Some(message) => Some(Step::Message(message)),
-            None => extras.streams.take(),
-        }
+        self.returning().pop().map(Step::Message)
     }
 
     /// The mailbox is empty.
     fn next_of_idle(&mut self) -> Step<A::Msg> {
         let extras = self.extras();
-        if extras.streams.is_ready()
-            && let Some(step) = extras.streams.take()
+        if let Some(streams) = &mut extras.streams
+            && streams.is_ready()
+            && let Some(step) = streams.take()
         {
             return step;
         }
@@ -90,7 +92,9 @@ impl<A: Actor> Context<A> {
             return true;
         };
         let timeout = extras.receive_timeout.as_ref().map(|timeout| timeout.due);
-        extras.timers.poll_due(timeout, cx).is_pending() && !extras.streams.is_ready()
+        let streams = extras.streams.as_ref();
+        extras.timers.poll_due(timeout, cx).is_pending()
+            && !streams.is_some_and(|streams| streams.is_ready())
     }
 }
 
