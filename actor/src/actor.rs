@@ -19,6 +19,10 @@ use std::future::Future;
 /// One thing cannot be contained: a value whose `Drop` panics while a panic unwinds over it. The
 /// language ends the process then.
 ///
+/// # Behaviour that changes
+/// An actor that behaves differently in each of its states keeps an enum of them: the example
+/// `traffic_light` shows how.
+///
 /// # Examples
 /// ```
 /// use otava_actor::{Actor, ActorSystem, Context, ReplyTo};

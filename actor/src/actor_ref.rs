@@ -1,8 +1,9 @@
 //! ActorRef: the way to reach an actor, here or on another node, by what it understands.
 
+use crate::adapter::{Adapted, Conversion, Root};
 use crate::ask::{Ask, Late, ReplyTo};
 use crate::cell::{Cell, Node};
-use crate::dead_letters::DeadLetterReason;
+use crate::dead_letters::{DeadLetterReason, DeadLetters};
 use crate::error::TellError;
 use crate::failure::drop_guarded;
 use crate::mailbox::{Left, Phase, Wake};
@@ -38,6 +39,8 @@ pub struct ActorRef<M>(Arc<Target<M>>);
 pub(crate) enum Target<M> {
     Local(Cell<M>),
     Remote(Arc<dyn RemoteTarget<M>>),
+    /// Another reference, behind a function that makes its messages.
+    Adapted(Box<dyn Adapted<M>>),
 }
 
 impl<M: Send + 'static> ActorRef<M> {
@@ -61,6 +64,7 @@ impl<M: Send + 'static> ActorRef<M> {
                 Err(refused) => Err(cell.refuse(refused)),
             },
             Target::Remote(remote) => remote.tell(message),
+            Target::Adapted(adapted) => adapted.tell(message),
         }
     }
 
@@ -89,6 +93,7 @@ impl<M: Send + 'static> ActorRef<M> {
                 line.await.map_err(|refused| cell.refuse(refused))
             }
             Target::Remote(remote) => remote.send(message).await,
+            Target::Adapted(adapted) => adapted.send(message).await,
         }
     }
 
@@ -124,6 +129,7 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => cell.path(),
             Target::Remote(remote) => remote.path(),
+            Target::Adapted(adapted) => adapted.actor().path(),
         }
     }
 
@@ -132,6 +138,7 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => cell.uid(),
             Target::Remote(remote) => remote.uid(),
+            Target::Adapted(adapted) => adapted.actor().uid(),
         }
     }
 
@@ -141,6 +148,7 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => !cell.mailbox.is_open(),
             Target::Remote(remote) => remote.is_stopped(),
+            Target::Adapted(adapted) => adapted.actor().is_stopped(),
         }
     }
 
@@ -149,6 +157,7 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => cell.mailbox.len(),
             Target::Remote(_) => 0,
+            Target::Adapted(adapted) => adapted.actor().queued(),
         }
     }
 
@@ -158,6 +167,7 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(_) => self.0.clone().request(Phase::Stopping),
             Target::Remote(remote) => remote.stop(),
+            Target::Adapted(adapted) => adapted.actor().stop(),
         }
     }
 
@@ -167,6 +177,7 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(_) => self.0.clone().request(Phase::Draining),
             Target::Remote(remote) => remote.stop(),
+            Target::Adapted(adapted) => adapted.actor().stop_after_queued(),
         }
     }
 
@@ -184,11 +195,22 @@ impl<M: Send + 'static> ActorRef<M> {
         Self(Arc::new(Target::Remote(remote)))
     }
 
-    /// What [`ActorRef::from_remote`] was given; `None` for a local actor.
+    /// What [`ActorRef::from_remote`] was given; `None` for a local actor, and for a reference that
+    /// [`ActorRef::adapt`] made: it is here, whatever is behind it.
     pub fn remote_target(&self) -> Option<&Arc<dyn RemoteTarget<M>>> {
         match &*self.0 {
-            Target::Local(_) => None,
+            Target::Local(_) | Target::Adapted(_) => None,
             Target::Remote(remote) => Some(remote),
+        }
+    }
+
+    /// What tells references to one actor apart that understand the same messages in different ways;
+    /// `None` for one without a conversion.
+    #[doc(hidden)]
+    pub fn conversion(&self) -> Option<Conversion> {
+        match &*self.0 {
+            Target::Local(_) | Target::Remote(_) => None,
+            Target::Adapted(adapted) => Some(adapted.conversion()),
         }
     }
 
@@ -209,6 +231,7 @@ impl<M: Send + 'static> ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => Some(cell.core().clock.time(instant)),
             Target::Remote(remote) => remote.now(),
+            Target::Adapted(adapted) => adapted.actor().time_of(instant),
         }
     }
 
@@ -237,6 +260,15 @@ impl<M: Send + 'static> ActorRef<M> {
                 }
             }
             Target::Remote(remote) => remote.tell(message),
+            Target::Adapted(adapted) => adapted.tell(message),
+        }
+    }
+
+    pub(crate) fn dead_letters(&self) -> Option<&DeadLetters> {
+        match &*self.0 {
+            Target::Local(cell) => Some(&cell.core().dead_letters),
+            Target::Remote(_) => None,
+            Target::Adapted(adapted) => adapted.actor().dead_letters(),
         }
     }
 }
@@ -244,10 +276,25 @@ impl<M: Send + 'static> ActorRef<M> {
 impl<M> ActorRef<M> {
     /// Where an answer that comes too late is counted.
     pub(crate) fn late(&self) -> Option<Late> {
-        self.0.local().map(|cell| Late {
-            letters: cell.core().dead_letters.clone(),
-            path: cell.path().clone(),
-        })
+        match &*self.0 {
+            Target::Local(cell) => Some(Late {
+                letters: cell.core().dead_letters.clone(),
+                path: cell.path().clone(),
+            }),
+            Target::Remote(_) => None,
+            Target::Adapted(adapted) => adapted.actor().late(),
+        }
+    }
+}
+
+impl<M: 'static> ActorRef<M> {
+    /// Which actor is meant, whatever it is sent through.
+    pub(crate) fn root(&self) -> Root<'_> {
+        match &*self.0 {
+            Target::Local(_) => Root::Local(Arc::as_ptr(&self.0).addr()),
+            Target::Remote(remote) => Root::Remote(remote.uid(), remote.path()),
+            Target::Adapted(adapted) => adapted.actor().root(),
+        }
     }
 }
 
@@ -255,7 +302,7 @@ impl<M> Target<M> {
     pub(crate) fn local(&self) -> Option<&Cell<M>> {
         match self {
             Self::Local(cell) => Some(cell),
-            Self::Remote(_) => None,
+            Self::Remote(_) | Self::Adapted(_) => None,
         }
     }
 
@@ -270,7 +317,7 @@ impl<M: Send + 'static> Target<M> {
     /// A message was accepted: the actor is woken if it has to be, and what was given up for the
     /// message is counted.
     #[inline]
-    fn accepted(self: &Arc<Self>, (wake, left): (Wake, Option<Left<M>>)) {
+    pub(crate) fn accepted(self: &Arc<Self>, (wake, left): (Wake, Option<Left<M>>)) {
         self.wake_if(wake);
         if let Some(Left(oldest)) = left {
             self.cell().count_lost(DeadLetterReason::DroppedOldest);
@@ -338,7 +385,8 @@ impl<M: 'static> PartialEq for ActorRef<M> {
             (Target::Remote(a), Target::Remote(b)) => {
                 Arc::ptr_eq(a, b) || (a.uid() == b.uid() && a.path() == b.path())
             }
-            _ => Arc::ptr_eq(&self.0, &other.0),
+            (Target::Local(_), Target::Local(_)) => Arc::ptr_eq(&self.0, &other.0),
+            _ => self.root() == other.root(),
         }
     }
 }
@@ -350,6 +398,7 @@ impl<M: 'static> Hash for ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => cell.uid().hash(state),
             Target::Remote(remote) => remote.uid().hash(state),
+            Target::Adapted(adapted) => adapted.actor().uid().hash(state),
         }
     }
 }
@@ -359,6 +408,7 @@ impl<M: 'static> fmt::Debug for ActorRef<M> {
         match &*self.0 {
             Target::Local(cell) => fmt::Debug::fmt(cell.path(), f),
             Target::Remote(remote) => fmt::Debug::fmt(remote.path(), f),
+            Target::Adapted(adapted) => fmt::Debug::fmt(adapted.actor().path(), f),
         }
     }
 }

@@ -543,6 +543,7 @@ impl<M: Send + 'static> Watchable for Target<M> {
         let cell = match self {
             Self::Local(cell) => cell,
             Self::Remote(remote) => return remote.watch(watcher),
+            Self::Adapted(adapted) => return adapted.actor().watchable().add_watcher(watcher),
         };
         let refused = cell.mailbox.kin_or_new(|kin| {
             if let Some(reason) = cell.ended() {
@@ -564,6 +565,7 @@ impl<M: Send + 'static> Watchable for Target<M> {
         let cell = match self {
             Self::Local(cell) => cell,
             Self::Remote(remote) => return remote.unwatch(id),
+            Self::Adapted(adapted) => return adapted.actor().watchable().remove_watcher(id),
         };
         let watcher = cell.mailbox.kin(|kin| {
             let watchers = &mut kin?.watchers;

@@ -1,5 +1,12 @@
 //! Context: what an actor can do as itself: spawn, watch, set timers, stop.
 
+mod patterns;
+mod steps;
+mod watching;
+
+use self::steps::ReceiveTimeout;
+use self::watching::Watched;
+use self::watching::take_news;
 use crate::actor::Actor;
 use crate::actor_ref::ActorRef;
 use crate::cell::{Cell, Node};
@@ -10,25 +17,27 @@ use crate::mailbox::{BATCH, Consumer, Free, Left, Look, Phase, Signals, Taken};
 use crate::path::ActorPath;
 use crate::props::Props;
 use crate::rng::Rng;
+use crate::stash::Returning;
+use crate::stream::Streams;
+use crate::sync::lock;
 use crate::system::ActorSystem;
 use crate::time::Time;
-use crate::timers::{TimerKey, Timers};
-use crate::watch::{Terminated, Watchable, Watcher};
+use crate::timers::Timers;
+use crate::watch::Terminated;
 use futures_util::FutureExt;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{self, Poll};
-use std::time::Duration;
-use tokio::task::JoinSet;
+use std::task::Poll;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// What an actor can do as itself. Given to every handler and hook; it lives as long as the actor.
 ///
-/// A restart begins with a clean slate: timers, watches and children of the old instance are gone
-/// (the children stay with [`Props::keep_children`]), the mailbox stays.
+/// A restart begins with a clean slate: timers, the receive timeout, watches, links, streams and
+/// children of the old instance are gone (the children stay with [`Props::keep_children`]). What was
+/// sent stays: the mailbox, what came back from a stash, and the pipes.
 pub struct Context<A: Actor> {
     me: ActorRef<A::Msg>,
     /// Behind a lock that is never locked, only for the compiler: a context may be shared by
@@ -43,17 +52,32 @@ struct Extras<M> {
     timers: Timers<M>,
     /// The last step was a timer's: messages come next.
     timer_was_last: bool,
+    // Boxed: most of those that watch or have a timer have none of these.
+    receive_timeout: Option<Box<ReceiveTimeout<M>>>,
+    /// The last step is something that a receive timeout waits for.
+    is_at_work: bool,
+    returning: Option<Box<Returning<M>>>,
+    streams: Option<Box<Streams<M>>>,
     pipes: JoinSet<()>,
-    watched: Watched,
+    watched: Watched<M>,
     /// For probes: news about actors that were not watched through this context counts too.
     takes_all_news: bool,
 }
 
-/// The actors that this one watches, by registration and by target.
-#[derive(Default)]
-struct Watched {
-    by_number: BTreeMap<u64, (u64, ActorPath)>,
-    by_target: BTreeMap<(u64, ActorPath), (u64, Arc<dyn Watchable>)>,
+/// A future that runs beside its actor ([`Context::pipe_to_self`]). Dropping this changes nothing.
+#[derive(Clone, Debug)]
+pub struct Pipe(AbortHandle);
+
+impl Pipe {
+    /// Drops the future. No message comes from it, unless it is queued already.
+    pub fn abort(&self) {
+        self.0.abort();
+    }
+
+    /// Whether the future is done or was aborted.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
 }
 
 /// What comes next, at a glance.
@@ -170,75 +194,15 @@ impl<A: Actor> Context<A> {
         self.me.stop_after_queued();
     }
 
-    /// Watches `actor`: [`Actor::terminated`] is called exactly once when it has ended, after
-    /// everything that it sent to this actor; soon, if it has ended already. Watching twice is
-    /// watching once. An actor that watches itself hears nothing: it is gone by then.
-    pub fn watch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
-        let number = self.cell().core().next_number();
-        let key = (actor.uid(), actor.path().clone());
-        let watched = &mut self.extras().watched;
-        if watched.by_target.contains_key(&key) {
-            return;
-        }
-        watched.by_number.insert(number, key.clone());
-        watched.by_target.insert(key, (number, actor.watchable()));
-        actor
-            .watchable()
-            .add_watcher(Watcher::new(number, self.me.target().clone()));
-    }
-
-    /// Stops watching `actor`. From now on [`Actor::terminated`] is not called for it, also if the
-    /// news was already on its way.
-    pub fn unwatch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
-        let key = (actor.uid(), actor.path().clone());
-        let Some(extras) = self.rare() else {
-            return;
-        };
-        if let Some((number, target)) = extras.watched.by_target.remove(&key) {
-            extras.watched.by_number.remove(&number);
-            target.remove_watcher(Watcher::new(number, self.me.target().clone()).id());
-        }
-    }
-
-    /// Sends `message` to this actor after `after`. A timer of the same key is replaced: nothing
-    /// comes from it any more, even if it was due.
-    pub fn timer_once(&mut self, key: impl Into<TimerKey>, after: Duration, message: A::Msg) {
-        self.extras().timers.once(key.into(), after, message);
-    }
-
-    /// Sends a message made by `make` to this actor every `every`, for the first time after `every`.
-    /// Ticks that are missed because the actor is busy are left out. A timer of the same key is
-    /// replaced.
-    ///
-    /// # Panics
-    /// If `every` is zero.
-    pub fn timer_every(
-        &mut self,
-        key: impl Into<TimerKey>,
-        every: Duration,
-        make: impl FnMut() -> A::Msg + Send + 'static,
-    ) {
-        assert!(!every.is_zero(), "a timer needs an interval above zero");
-        self.extras()
-            .timers
-            .every(key.into(), every, Box::new(make));
-    }
-
-    /// Removes the timer of this key; `false` if there is none. Nothing comes from it any more, even
-    /// if it was due.
-    pub fn cancel_timer(&mut self, key: impl Into<TimerKey>) -> bool {
-        let extras = self.rare();
-        extras.is_some_and(|extras| extras.timers.cancel(&key.into()))
-    }
-
     /// Runs `future` beside this actor and sends it the result, as `map` puts it. The message needs
-    /// no room in the mailbox. It is dropped when this actor ends; a restart lets it go on. If it
-    /// panics, that is logged, and no message comes.
+    /// no room in the mailbox. It is dropped when this actor ends, or by [`Pipe::abort`]; a restart
+    /// lets it go on. If it panics, that is logged, and no message comes.
     pub fn pipe_to_self<F>(
         &mut self,
         future: F,
         map: impl FnOnce(F::Output) -> A::Msg + Send + 'static,
-    ) where
+    ) -> Pipe
+    where
         F: Future + Send + 'static,
     {
         let me = self.me.clone();
@@ -261,7 +225,7 @@ impl<A: Actor> Context<A> {
                 }
             }
         };
-        pipes.spawn_on(task, &handle);
+        Pipe(pipes.spawn_on(task, &handle))
     }
 
     fn cell(&self) -> &Cell<A::Msg> {
@@ -272,11 +236,22 @@ impl<A: Actor> Context<A> {
         self.extras.as_mut().map(|extras| unlocked(extras))
     }
 
+    /// Looks at what only some actors have; `false` if this one has nothing of it.
+    fn consult(&self, look: impl FnOnce(&Extras<A::Msg>) -> bool) -> bool {
+        self.extras
+            .as_ref()
+            .is_some_and(|extras| look(&lock(extras)))
+    }
+
     fn extras(&mut self) -> &mut Extras<A::Msg> {
         unlocked(self.extras.get_or_insert_with(|| {
             Box::new(Mutex::new(Extras {
                 timers: Timers::new(),
                 timer_was_last: false,
+                receive_timeout: None,
+                is_at_work: false,
+                returning: None,
+                streams: None,
                 pipes: JoinSet::new(),
                 watched: Watched::default(),
                 takes_all_news: false,
@@ -329,8 +304,8 @@ impl<A: Actor> Context<A> {
         cell.mailbox.take_seen(&mut self.consumer)
     }
 
-    /// What to do next.
-    pub(crate) fn next(&mut self) -> Step<A::Msg> {
+    /// What to do next, of what is queued and due.
+    fn next_queued(&mut self) -> Step<A::Msg> {
         loop {
             let mut extras = self.extras.as_mut().map(|extras| unlocked(extras));
             let cell = self.me.target().cell();
@@ -362,12 +337,8 @@ impl<A: Actor> Context<A> {
                 }
                 Taken::Free(Free::Ended(news)) => {
                     cell.turn.store(left, Relaxed);
-                    let (number, news) = *news;
-                    let extras = extras.as_mut();
-                    if extras
-                        .is_some_and(|extras| extras.watched.ended(number) || extras.takes_all_news)
-                    {
-                        return Step::Terminated(news);
+                    if let Some(step) = take_news(extras, news, &self.me) {
+                        return step;
                     }
                 }
                 Taken::Soon => return Step::TurnOver,
@@ -387,12 +358,6 @@ impl<A: Actor> Context<A> {
         self.now().as_nanos() >= expires
     }
 
-    /// Sees to it that the earliest timer wakes this actor; `false` if it is due already.
-    pub(crate) fn arm_timers(&mut self, cx: &mut task::Context<'_>) -> bool {
-        self.rare()
-            .is_none_or(|extras| extras.timers.poll_due(cx).is_pending())
-    }
-
     /// Counts something that was done in this turn; `false` if the turn is over.
     pub(crate) fn spend_turn(&self) -> bool {
         let turn = &self.cell().turn;
@@ -403,7 +368,8 @@ impl<A: Actor> Context<A> {
 
     /// Takes everything from the old instance that a new one must not see.
     pub(crate) async fn reset(&mut self, keep_children: bool) {
-        self.forget_timers_and_watches();
+        self.lift_links();
+        self.forget_plans();
         if !keep_children {
             self.stop_children().await;
             self.cell().close_family(false);
@@ -443,7 +409,7 @@ impl<A: Actor> Context<A> {
     /// Accepts nothing any more, gives up what is queued, and waits until all children have ended.
     pub(crate) async fn wind_up(&mut self) {
         self.discard_left();
-        self.forget_timers_and_watches();
+        self.forget_plans();
         self.extras = None;
         self.stop_children().await;
     }
@@ -454,6 +420,9 @@ impl<A: Actor> Context<A> {
     }
 
     fn discard_left(&mut self) {
+        let returning = self.rare().and_then(|extras| extras.returning.as_mut());
+        let back = returning.map(|returning| returning.drain());
+        self.cell().discard(back.into_iter().flatten().map(Left));
         let Self { me, consumer, .. } = self;
         let cell = me.target().cell();
         cell.discard(std::iter::from_fn(|| cell.mailbox.take_left(consumer)));
@@ -472,16 +441,18 @@ impl<A: Actor> Context<A> {
         .await;
     }
 
-    fn forget_timers_and_watches(&mut self) {
+    fn forget_plans(&mut self) {
         let Some(extras) = self.rare() else {
             return;
         };
         extras.timer_was_last = false;
-        drop_guarded(std::mem::replace(&mut extras.timers, Timers::new()));
-        let watched = std::mem::take(&mut extras.watched);
-        for (number, target) in watched.by_target.into_values() {
-            target.remove_watcher(Watcher::new(number, self.me.target().clone()).id());
+        extras.is_at_work = false;
+        extras.timers.clear();
+        if let Some(streams) = extras.streams.as_mut() {
+            streams.clear();
         }
+        drop_guarded(extras.receive_timeout.take());
+        self.forget_watches();
     }
 }
 
@@ -489,6 +460,10 @@ impl<M> Extras<M> {
     /// Whether nothing in here asks for a look before the next message.
     fn are_quiet(&self) -> bool {
         self.timers.is_empty()
+            && !self.timer_was_last
+            && self.receive_timeout.is_none()
+            && self.returning.is_none()
+            && self.streams.is_none()
     }
 
     /// A timer that is due, unless the last step was one and messages have not had their turn.
@@ -502,22 +477,11 @@ impl<M> Extras<M> {
     }
 }
 
-impl Watched {
-    /// Takes the registration `number` out; `false` if it was taken back before.
-    fn ended(&mut self, number: u64) -> bool {
-        let Some(key) = self.by_number.remove(&number) else {
-            return false;
-        };
-        self.by_target.remove(&key);
-        true
-    }
-}
-
 impl<A: Actor> Drop for Context<A> {
     /// Only an actor that is ended from outside still has something here.
     fn drop(&mut self) {
         self.discard_left();
-        self.forget_timers_and_watches();
+        self.forget_plans();
     }
 }
 

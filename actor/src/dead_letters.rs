@@ -21,6 +21,11 @@ pub enum DeadLetterReason {
     LateReply,
     /// The message was accepted, but its actor stopped before it was handled.
     LeftInMailbox,
+    /// The message was put into a [`crate::Stash`], and dropped with it: its actor stopped or was
+    /// made anew.
+    LeftInStash,
+    /// The function of an adapter ([`crate::ActorRef::adapt`]) panicked on the message.
+    NotConverted,
     /// The mailbox was full; the sender got the message back.
     RefusedFull,
     /// The actor had stopped; the sender got the message back.
@@ -29,7 +34,7 @@ pub enum DeadLetterReason {
     Unreachable,
 }
 
-const REASONS: usize = 7;
+const REASONS: usize = 9;
 
 /// One message, or answer, that was not delivered. The content is not kept.
 #[derive(Clone, Debug, Eq, PartialEq)]

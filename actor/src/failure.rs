@@ -2,6 +2,7 @@
 
 use crate::path::ActorPath;
 use crate::supervision::Fault;
+use crate::watch::Ended;
 use pin_project_lite::pin_project;
 use std::any::Any;
 use std::convert::Infallible;
@@ -17,6 +18,7 @@ use std::task::{Context, Poll};
 pub(crate) enum Failure<E = Infallible> {
     Child { path: ActorPath, failure: String },
     Error(E),
+    Linked { path: ActorPath, reason: Ended },
     Panic(String),
 }
 
@@ -25,6 +27,7 @@ impl Failure {
     pub(crate) fn widen<E>(self) -> Failure<E> {
         match self {
             Self::Child { path, failure } => Failure::Child { path, failure },
+            Self::Linked { path, reason } => Failure::Linked { path, reason },
             Self::Panic(text) => Failure::Panic(text),
         }
     }
@@ -35,6 +38,10 @@ impl<E> Failure<E> {
         match self {
             Self::Child { path, failure } => Fault::Child { path, failure },
             Self::Error(error) => Fault::Error(error),
+            Self::Linked { path, reason } => Fault::Linked {
+                path,
+                reason: *reason,
+            },
             Self::Panic(text) => Fault::Panic(text),
         }
     }

@@ -30,6 +30,7 @@
 //! | --- | --- |
 //! | [`mod@actor`] | the trait that users implement |
 //! | [`actor_ref`] | references, and the trait by which other nodes plug in |
+//! | [`adapter`] | references that understand something else than their actor |
 //! | [`ask`] | questions with a deadline, reply ports |
 //! | `body` | an actor in the form in which it is now |
 //! | `cell` | one actor as others see it: when it may run, its place in the tree |
@@ -46,11 +47,13 @@
 //! | [`mod@protocol`] | descriptions of messages, and what they can be sent to |
 //! | [`rng`] | the seeded generator |
 //! | `scheduler` | which runnable actor runs next, and where |
-//! | `serving` | the short way of a message to its handler |
 //! | [`props`] | recipes |
 //! | [`rng`] | the seeded generator |
 //! | `scheduler` | which runnable actor runs next, and where |
+//! | `serving` | the short way of a message to its handler |
 //! | [`supervision`] | what happens to an actor that failed, alone or with its group |
+//! | [`stash`] | messages put aside, and the line of those that come back |
+//! | [`stream`] | streams whose items an actor handles |
 //! | [`system`] | the root of the tree, its clock, its end |
 //! | [`testkit`] | probes |
 //! | [`time`] | the clock type |
@@ -59,6 +62,7 @@
 
 pub mod actor;
 pub mod actor_ref;
+pub mod adapter;
 pub mod ask;
 mod body;
 mod cell;
@@ -76,6 +80,8 @@ pub mod protocol;
 pub mod rng;
 mod scheduler;
 mod serving;
+pub mod stash;
+pub mod stream;
 pub mod supervision;
 mod sync;
 pub mod system;
@@ -87,7 +93,7 @@ pub mod watch;
 pub use actor::Actor;
 pub use actor_ref::{ActorRef, RemoteTarget};
 pub use ask::{Ask, Asking, Reply, ReplyTo};
-pub use context::Context;
+pub use context::{Context, Pipe};
 pub use dead_letters::{DeadLetter, DeadLetterEvent, DeadLetterReason, DeadLetters};
 pub use error::{AskError, SpawnError, TellError, Unsendable};
 #[doc(hidden)]
@@ -98,6 +104,8 @@ pub use otava_actor_macros::{actor, protocol};
 pub use path::ActorPath;
 pub use props::Props;
 pub use rng::Rng;
+pub use stash::{Stash, StashFull};
+pub use stream::{StreamEvent, StreamId};
 pub use supervision::{
     Backoff, Fault, Group, GroupBuilder, GroupFailure, GroupSignal, GroupStrategy, Supervision,
 };

@@ -68,7 +68,43 @@ struct Timer<M> {
 
 enum Tick<M> {
     Once(M),
-    Every(Duration, Box<dyn FnMut() -> M + Send>),
+    Repeated(Duration, Repeat, Make<M>),
+}
+
+/// Makes the messages of a repeated timer.
+pub(crate) type Make<M> = Box<dyn FnMut() -> M + Send>;
+
+/// When the next tick of a repeated timer is due.
+#[derive(Clone, Copy)]
+pub(crate) enum Repeat {
+    /// At the next multiple of the interval that has not passed, or an interval after a tick that was
+    /// late by more than one.
+    LeaveOut,
+    /// An interval after this one.
+    Delay,
+    /// At the next multiple, also if that has passed, for up to [`TIMER_CATCH_UP_MAX`] ticks.
+    CatchUp,
+}
+
+/// How many missed ticks a timer of a fixed rate makes up for
+/// ([`crate::Context::timer_at_rate`]).
+pub const TIMER_CATCH_UP_MAX: u32 = 100;
+
+impl Repeat {
+    fn next(self, due: Instant, now: Instant, every: Duration) -> Instant {
+        let after = |from: Instant| from.checked_add(every).unwrap_or_else(far_away);
+        let next = after(due);
+        match self {
+            Self::LeaveOut if next > now => next,
+            Self::LeaveOut | Self::Delay => after(now),
+            Self::CatchUp => {
+                let late = now.saturating_duration_since(next).as_nanos() / every.as_nanos();
+                let left_out = late.saturating_sub(u128::from(TIMER_CATCH_UP_MAX) - 1);
+                let nanos = every.as_nanos().saturating_mul(left_out);
+                next + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+            }
+        }
+    }
 }
 
 impl<M> Timers<M> {
@@ -82,16 +118,22 @@ impl<M> Timers<M> {
     }
 
     pub(crate) fn once(&mut self, key: TimerKey, after: Duration, message: M) {
-        self.insert(key, later(after), Tick::Once(message));
+        self.at(key, later(after), message);
     }
 
-    pub(crate) fn every(
-        &mut self,
-        key: TimerKey,
-        every: Duration,
-        make: Box<dyn FnMut() -> M + Send>,
-    ) {
-        self.insert(key, later(every), Tick::Every(every, make));
+    pub(crate) fn at(&mut self, key: TimerKey, due: Instant, message: M) {
+        self.insert(key, due, Tick::Once(message));
+    }
+
+    /// # Panics
+    /// If `every` is zero.
+    pub(crate) fn every(&mut self, key: TimerKey, every: Duration, repeat: Repeat, make: Make<M>) {
+        assert!(!every.is_zero(), "a timer needs an interval above zero");
+        self.insert(key, later(every), Tick::Repeated(every, repeat, make));
+    }
+
+    pub(crate) fn is_active(&self, key: &TimerKey) -> bool {
+        self.by_key.contains_key(key)
     }
 
     pub(crate) fn cancel(&mut self, key: &TimerKey) -> bool {
@@ -107,6 +149,14 @@ impl<M> Timers<M> {
         self.by_key.is_empty()
     }
 
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.sleep = None;
+        std::mem::take(&mut self.by_key)
+            .into_values()
+            .for_each(drop_guarded);
+    }
+
     /// The message of a timer that is due, the earliest first.
     pub(crate) fn pop_due(&mut self) -> Option<Result<M, Failure>> {
         let (&place, _) = self.queue.first_key_value()?;
@@ -118,20 +168,19 @@ impl<M> Timers<M> {
         let timer = self.by_key.remove(&key)?;
         match timer.tick {
             Tick::Once(message) => Some(Ok(message)),
-            Tick::Every(every, mut make) => {
+            Tick::Repeated(every, repeat, mut make) => {
                 let message = guarded_call(&mut make);
-                // Ticks that were missed are left out, not made up for.
-                let next = place.0.checked_add(every).unwrap_or_else(far_away);
-                let next = if next > now { next } else { now + every };
-                self.insert(key, next, Tick::Every(every, make));
+                let next = repeat.next(place.0, now, every);
+                self.insert(key, next, Tick::Repeated(every, repeat, make));
                 Some(message)
             }
         }
     }
 
-    /// Waits for the earliest timer: `Ready` when one is due.
-    pub(crate) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some((&(due, _), _)) = self.queue.first_key_value() else {
+    /// Waits for the earliest timer, or for `other` if that is earlier: `Ready` when one is due.
+    pub(crate) fn poll_due(&mut self, other: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
+        let first = self.queue.first_key_value().map(|(place, _)| place.0);
+        let Some(due) = first.into_iter().chain(other).min() else {
             return Poll::Pending;
         };
         let sleep = self
@@ -154,6 +203,6 @@ impl<M> Timers<M> {
     }
 }
 
-fn later(after: Duration) -> Instant {
+pub(crate) fn later(after: Duration) -> Instant {
     Instant::now().checked_add(after).unwrap_or_else(far_away)
 }

@@ -11,6 +11,7 @@
 
 use crate::message::RemoteMessage;
 use crate::wire_format::{DecodeError, ExportId, Target, decode, type_tag};
+use otava_actor::adapter::Conversion;
 use otava_actor::{ActorPath, ActorRef, Rng, TellError, Terminated, Time, Watching};
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -35,12 +36,13 @@ struct Table {
     ports: BTreeMap<ExportId, Port>,
 }
 
-/// What tells exported actors apart: number, path and type of message. References to actors of other
-/// nodes may share a number.
-type Identity = (u64, ActorPath, u64);
+/// What tells exported references apart: number, path and type of message, and the function behind
+/// an adapted one. References to actors of other nodes may share a number.
+type Identity = (u64, ActorPath, u64, Option<Conversion>);
 
 fn identity_of<M: RemoteMessage>(actor: &ActorRef<M>) -> Identity {
-    (actor.uid(), actor.path().clone(), tag_of::<M>())
+    let (uid, path) = (actor.uid(), actor.path().clone());
+    (uid, path, tag_of::<M>(), actor.conversion())
 }
 
 /// An exported actor, its message type forgotten.

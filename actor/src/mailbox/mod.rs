@@ -199,6 +199,34 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         Ok((self.queue.unpark_idle(), dropped.map(Left)))
     }
 
+    /// What [`Mailbox::push`] would say now, for those who must know before they make the message.
+    pub(crate) fn admits(&self) -> Result<(), TellError<()>> {
+        if self.queue.is_closed() {
+            return Err(TellError::Stopped(()));
+        }
+        let room = match self.queue.is_diverted() {
+            false => self.queue.room(),
+            true => {
+                let rest = lock(&self.queue.middle.rest);
+                let order = rest.as_ref().and_then(|rest| rest.order.as_ref());
+                order.map_or(0, |order| order.room())
+            }
+        };
+        if room == 0 {
+            Err(TellError::Full(()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// News that was taken and is to be looked at once more, before everything else.
+    pub(crate) fn return_news(&self, news: Box<(u64, Terminated)>) {
+        let mut rest = lock(&self.queue.middle.rest);
+        let rest = rest.get_or_insert_with(|| Box::new(Rest::new(None)));
+        rest.side.push_front((0, Free::Ended(news)));
+        self.queue.signals.fetch_or(Signals::NEWS, AcqRel);
+    }
+
     /// Queues `entry` beyond the bound; gives it back if the actor accepts nothing any more.
     pub(crate) fn push_free(&self, entry: Free<M>) -> Result<Wake, Free<M>> {
         {

@@ -1,6 +1,7 @@
 //! Strategy: what can be chosen for a failure, and what a decider sees of it.
 
 use crate::path::ActorPath;
+use crate::watch::Ended;
 use std::fmt::{self, Display};
 use std::time::Duration;
 
@@ -134,6 +135,13 @@ pub enum Fault<'a, E> {
     },
     /// A hook, a handler or the factory returned this error.
     Error(&'a E),
+    /// An actor to which this one is linked ([`crate::Context::link`]) has ended.
+    Linked {
+        /// The other actor.
+        path: &'a ActorPath,
+        /// How it ended.
+        reason: Ended,
+    },
     /// User code panicked. The text of the panic, or "(not a text)".
     Panic(&'a str),
 }
@@ -151,6 +159,12 @@ impl<E: Display> Display for Fault<'_, E> {
         match self {
             Self::Child { path, failure } => write!(f, "the child {path} failed: {failure}"),
             Self::Error(error) => Display::fmt(error, f),
+            Self::Linked { path, reason } => {
+                write!(
+                    f,
+                    "{path}, to which the actor is linked, has ended: {reason:?}"
+                )
+            }
             Self::Panic(text) => write!(f, "panic: {text}"),
         }
     }

@@ -115,9 +115,11 @@ fn run(seed: u64) -> Vec<String> {
                     0 => return Err("no".into()),
                     1 => ctx.timer_once(n, pause, say(format!("timer {n}"))),
                     2 => ctx.me().tell(Order::Sleep(pause)).unwrap(),
-                    _ => ctx.pipe_to_self(tokio::time::sleep(pause), move |()| {
-                        say(format!("piped {n}"))
-                    }),
+                    _ => {
+                        ctx.pipe_to_self(tokio::time::sleep(pause), move |()| {
+                            say(format!("piped {n}"))
+                        });
+                    }
                 }
                 Ok(())
             }))

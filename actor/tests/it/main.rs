@@ -2,11 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
+mod adapter;
 mod ask;
+mod ask_then;
 mod fairness;
+mod links;
 mod mailbox;
 mod protocol;
+mod receive_timeout;
+mod stash;
 mod stop;
+mod stream;
 mod supervision;
 mod supervision_backoff;
 mod supervision_escalation;

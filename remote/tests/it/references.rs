@@ -34,6 +34,33 @@ async fn two_references_to_an_address_stay_apart_in_messages() {
     x.expect_no_msg(SECOND).await;
 }
 
+/// References to one actor that understand the same messages in different ways stay what they are.
+#[tokio::test(start_paused = true)]
+async fn adapted_references_in_messages_lead_through_their_own_functions() {
+    let world = VirtualWorld::new(4);
+    let (a, b) = pair(&world);
+    let _counter = b.counter();
+    let counter = a.sees(&b);
+    let mut probe = TestProbe::<u64>::new(&a.system);
+    for above in [0, 100, 200] {
+        let to = match above {
+            0 => probe.actor_ref().adapt(|Number(n)| n),
+            _ => probe.actor_ref().adapt(move |Number(n)| n + above),
+        };
+        counter.tell(Command::Count(2, to)).unwrap();
+        assert_eq!(probe.expect_msg(SOON).await, above);
+        assert_eq!(probe.expect_msg(SOON).await, above + 1);
+    }
+    // An actor of the other node behind a function of this one.
+    let add = counter.adapt(|Number(n)| Command::Add(n));
+    add.tell(Number(5)).unwrap();
+    assert_eq!(add.uid(), counter.uid());
+    assert_eq!(counter.ask(Command::Get).within(SOON).await, Ok(5));
+    counter.tell(Command::Count(4, add)).unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(counter.ask(Command::Get).within(SOON).await, Ok(5 + 6));
+}
+
 /// The end of an actor takes only its own name back.
 #[tokio::test(start_paused = true)]
 async fn a_name_that_was_given_on_outlives_the_actor_before() {
