@@ -41,7 +41,9 @@
 //! | [`path`] | names |
 //! | [`props`] | recipes and supervision strategies |
 //! | [`rng`] | the seeded generator |
+//! | [`router`] | pools and groups, and who of them gets a message |
 //! | `scheduler` | which runnable actor runs next, and where |
+//! | [`shutdown`] | ending a program in phases |
 //! | [`system`] | the root of the tree, its clock, its end |
 //! | [`testkit`] | probes |
 //! | [`time`] | the clock type |
@@ -61,7 +63,9 @@ mod mailbox;
 pub mod path;
 pub mod props;
 pub mod rng;
+pub mod router;
 mod scheduler;
+pub mod shutdown;
 mod sync;
 pub mod system;
 pub mod testkit;
@@ -80,6 +84,8 @@ pub use failure::describe_panic;
 pub use path::ActorPath;
 pub use props::{Props, Supervision};
 pub use rng::Rng;
+pub use router::{Group, GroupHandle, Pool, PoolHandle, Resizer, RouteeEnded, Router, Routing};
+pub use shutdown::CoordinatedShutdown;
 pub use system::{ActorSystem, Shutdown, SystemBuilder};
 pub use time::Time;
 pub use timers::TimerKey;

@@ -5,6 +5,8 @@
 mod ask;
 mod fairness;
 mod mailbox;
+mod router;
+mod shutdown;
 mod stop;
 mod supervision;
 mod support;
