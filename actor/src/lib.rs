@@ -31,15 +31,19 @@
 //! | [`actor`] | the trait that users implement |
 //! | [`actor_ref`] | references, and the trait by which other nodes plug in |
 //! | [`ask`] | questions with a deadline, reply ports |
+//! | [`blocking`] | actors that block, on threads of their own |
 //! | `cell` | one actor as others see it: when it may run, its place in the tree |
 //! | [`context`] | what an actor can do as itself |
 //! | [`dead_letters`] | counting what was not delivered |
 //! | [`error`] | what telling, asking and spawning may answer |
+//! | [`event_stream`] | publish and subscribe by type of event |
+//! | `extensions` | what a system carries beside its actors |
 //! | `failure` | one form for errors and panics |
 //! | `life` | an actor from its first instance to its end: restarts, stop order |
 //! | `mailbox` | what is accepted, in which order it is taken, who is woken |
 //! | [`path`] | names |
 //! | [`props`] | recipes and supervision strategies |
+//! | [`receptionist`] | who offers which service |
 //! | [`rng`] | the seeded generator |
 //! | [`router`] | pools and groups, and who of them gets a message |
 //! | `scheduler` | which runnable actor runs next, and where |
@@ -53,15 +57,19 @@
 pub mod actor;
 pub mod actor_ref;
 pub mod ask;
+pub mod blocking;
 mod cell;
 pub mod context;
 pub mod dead_letters;
 pub mod error;
+pub mod event_stream;
+mod extensions;
 mod failure;
 mod life;
 mod mailbox;
 pub mod path;
 pub mod props;
+pub mod receptionist;
 pub mod rng;
 pub mod router;
 mod scheduler;
@@ -76,13 +84,16 @@ pub mod watch;
 pub use actor::Actor;
 pub use actor_ref::{ActorRef, RemoteTarget};
 pub use ask::{Ask, Asking, Reply, ReplyTo};
+pub use blocking::{BlockingActor, BlockingContext};
 pub use context::Context;
 pub use dead_letters::{DeadLetter, DeadLetterEvent, DeadLetterReason, DeadLetters};
 pub use error::{AskError, SpawnError, TellError, Unsendable};
+pub use event_stream::EventStream;
 #[doc(hidden)]
 pub use failure::describe_panic;
 pub use path::ActorPath;
 pub use props::{Props, Supervision};
+pub use receptionist::{Listing, Receptionist, ServiceKey};
 pub use rng::Rng;
 pub use router::{Group, GroupHandle, Pool, PoolHandle, Resizer, RouteeEnded, Router, Routing};
 pub use shutdown::CoordinatedShutdown;

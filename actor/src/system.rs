@@ -255,6 +255,7 @@ impl SystemBuilder {
             capacity: self.capacity,
             shutdown_limit: self.shutdown_limit,
             dead_letters: DeadLetters::new(),
+            extensions: Default::default(),
             rng: Mutex::new(Rng::seeded(self.seed)),
             numbers: AtomicU64::new(0),
             top: Mutex::default(),
@@ -296,6 +297,7 @@ pub(crate) struct Core {
     capacity: NonZeroUsize,
     shutdown_limit: Duration,
     pub(crate) dead_letters: DeadLetters,
+    pub(crate) extensions: crate::extensions::Extensions,
     rng: Mutex<Rng>,
     /// Numbers of actors and of watch registrations.
     numbers: AtomicU64,

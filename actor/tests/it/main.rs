@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 mod ask;
+mod blocking;
+mod event_stream;
 mod fairness;
 mod mailbox;
+mod receptionist;
 mod router;
 mod shutdown;
 mod stop;
