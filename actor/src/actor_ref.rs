@@ -4,7 +4,8 @@ use crate::ask::{Ask, ReplyTo};
 use crate::cell::{Cell, Node};
 use crate::dead_letters::{DeadLetterReason, DeadLetters};
 use crate::error::TellError;
-use crate::mailbox::Phase;
+use crate::failure::drop_guarded;
+use crate::mailbox::{Left, Phase, Wake};
 use crate::path::ActorPath;
 use crate::time::Time;
 use crate::watch::{Terminated, Watchable, Watcher, WatcherId, Watching};
@@ -50,9 +51,9 @@ impl<M: Send + 'static> ActorRef<M> {
     /// is on another node and the message has no wire form or too large a one.
     pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
         match &*self.0 {
-            Target::Local(cell) => match cell.mailbox.push(message) {
-                Ok(wake) => {
-                    self.0.wake_if(wake);
+            Target::Local(cell) => match cell.mailbox.push(message, 0) {
+                Ok(pushed) => {
+                    self.0.accepted(pushed);
                     Ok(())
                 }
                 Err(refused) => Err(cell.refuse(refused)),
@@ -119,7 +120,7 @@ impl<M: Send + 'static> ActorRef<M> {
     /// The actor's place in its system's tree.
     pub fn path(&self) -> &ActorPath {
         match &*self.0 {
-            Target::Local(cell) => &cell.path,
+            Target::Local(cell) => cell.path(),
             Target::Remote(remote) => remote.path(),
         }
     }
@@ -127,7 +128,7 @@ impl<M: Send + 'static> ActorRef<M> {
     /// The actor's number, unique in its system and never given twice there.
     pub fn uid(&self) -> u64 {
         match &*self.0 {
-            Target::Local(cell) => cell.uid,
+            Target::Local(cell) => cell.uid(),
             Target::Remote(remote) => remote.uid(),
         }
     }
@@ -204,13 +205,13 @@ impl<M: Send + 'static> ActorRef<M> {
     /// The time on the clock of the actor's system.
     pub(crate) fn now(&self) -> Option<Time> {
         match &*self.0 {
-            Target::Local(cell) => Some(cell.core.clock.now()),
+            Target::Local(cell) => Some(cell.core().clock.now()),
             Target::Remote(remote) => remote.now(),
         }
     }
 
     pub(crate) fn dead_letters(&self) -> Option<&DeadLetters> {
-        self.0.local().map(|cell| &cell.core.dead_letters)
+        self.0.local().map(|cell| &cell.core().dead_letters)
     }
 }
 
@@ -229,6 +230,19 @@ impl<M> Target<M> {
     }
 }
 
+impl<M: Send + 'static> Target<M> {
+    /// A message was accepted: the actor is woken if it has to be, and what was given up for the
+    /// message is counted.
+    #[inline]
+    fn accepted(self: &Arc<Self>, (wake, left): (Wake, Option<Left<M>>)) {
+        self.wake_if(wake);
+        if let Some(Left(oldest)) = left {
+            self.cell().count_lost(DeadLetterReason::DroppedOldest);
+            drop_guarded(oldest);
+        }
+    }
+}
+
 impl<M: Send + 'static> Cell<M> {
     /// Counts a message that goes back to its sender.
     fn refuse(&self, refused: TellError<M>) -> TellError<M> {
@@ -237,9 +251,7 @@ impl<M: Send + 'static> Cell<M> {
             // A local mailbox refuses nothing else.
             TellError::Stopped(_) | TellError::Unsendable(..) => DeadLetterReason::RefusedStopped,
         };
-        self.core
-            .dead_letters
-            .report(&self.path, reason, std::any::type_name::<M>());
+        self.count_lost(reason);
         refused
     }
 }
@@ -264,7 +276,7 @@ impl<M: Send + 'static> Future for InLine<'_, M> {
             .mailbox
             .poll_push(&mut this.message, &mut this.place, cx)
             .map(|sent| {
-                this.target.wake_if(sent?);
+                this.target.accepted(sent?);
                 Ok(())
             })
     }
@@ -300,7 +312,7 @@ impl<M: 'static> Eq for ActorRef<M> {}
 impl<M: 'static> Hash for ActorRef<M> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match &*self.0 {
-            Target::Local(cell) => cell.uid.hash(state),
+            Target::Local(cell) => cell.uid().hash(state),
             Target::Remote(remote) => remote.uid().hash(state),
         }
     }
@@ -309,7 +321,7 @@ impl<M: 'static> Hash for ActorRef<M> {
 impl<M: 'static> fmt::Debug for ActorRef<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
-            Target::Local(cell) => fmt::Debug::fmt(&cell.path, f),
+            Target::Local(cell) => fmt::Debug::fmt(cell.path(), f),
             Target::Remote(remote) => fmt::Debug::fmt(remote.path(), f),
         }
     }

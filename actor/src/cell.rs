@@ -1,343 +1,381 @@
-//! Cell: one local actor as others see it: its mailbox, its place in the tree, when it may run.
+//! Cell: one local actor as others see it: its mailbox, its place in the tree, who may run it.
 //!
 //! # Parts
-//! A cell is shared by everyone who holds a reference to the actor. Its `body` is the actor's life
-//! ([`crate::life`]), which owns the instance and the context. While the actor has something to do,
-//! the body is one future that takes messages; a handler's future is a part of it, polled in place:
-//! no message and no handler is ever boxed. Between two activations the body is the bare life, a
-//! few words. It is polled by whichever scheduler task gets the cell.
+//! A cell is shared by everyone who holds a reference to the actor, and is its one allocation while
+//! it idles, beside the bare [`crate::life::Life`]. While the actor has something to do, its body is
+//! one future that takes messages; a handler's future is a part of it, polled in place: no message
+//! and no handler is ever boxed. It is polled by whichever scheduler task gets the cell.
 //!
 //! # Who may run it
-//! `run` is the only thing that decides it:
+//! Whoever has the actor's token ([`crate::mailbox`]). It lies in the mailbox while the actor idles
+//! or waits, is in a run queue with the job, or with the thread that polls the body:
 //!
 //! ```text
-//!            notify                 a task takes it             notify
-//!   IDLE ------------> QUEUED -----------------------> RUNNING --------> NOTIFIED
-//!    ^                    ^                               |                 |
-//!    |                    |  end of turn                  |                 |
-//!    |                    +-------------------------------(-----------------+
-//!    +----------------------------------------------------+ end of turn
+//!              push, news, wake                a task takes it
+//!   IN THE MAILBOX ----------------> QUEUED -----------------------> RUNNING
+//!         ^                            ^      end of turn, notified     |
+//!         |                            +--------------------------------+
+//!         +------------------------------------------ nothing to do ----+
 //! ```
 //!
-//! - A cell is in a run queue exactly while it is `QUEUED`, so no two tasks poll the same body, and
-//!   the lock around the body is never waited for.
-//! - Whoever has news for the actor makes the news visible first and calls `notify` afterwards. If
-//!   the body is being polled, `NOTIFIED` makes it run once more: no wake-up is lost.
-//! - The waker of a pending handler is the cell itself, with the same `notify`. Messages do not
-//!   wake an actor whose handler is pending: its mailbox is not marked idle.
+//! - There is one token, so no two threads poll the same body, and nobody waits for anybody.
+//! - Whoever has news for the actor makes the news visible first and tells the mailbox afterwards.
+//!   If the body is being polled, a notice makes it run once more: no wake-up is lost.
+//! - The waker of a pending handler is the cell itself. Messages do not wake an actor whose handler
+//!   is pending.
 //!
 //! # The tree
-//! `family` holds the living children and the watchers. A child takes itself out of its parent's
+//! `kin` holds the living children and the watchers. A child takes itself out of its parent's
 //! family when it has ended; a parent that waits for that is notified. Locks are never nested: no
 //! code of users, no other cell and no scheduler is called under one.
 //!
 //! # What can go wrong
 //! A cell and its body refer to each other; the body is dropped when the actor ends. If nobody will
 //! ever poll it again (the runtime is gone, or a handler blocks beyond the limit of a shutdown),
-//! [`Node::abandon`] ends the actor from outside.
+//! [`Node::abandon`] ends the actor from outside; the body is dropped by the holder of the token.
+#![allow(
+    unsafe_code,
+    reason = "the body is touched without a lock, by the holder of the token (body.rs)"
+)]
 
 use crate::actor_ref::Target;
+use crate::body::{Body, Dormant, Outcome, Place};
 use crate::dead_letters::DeadLetterReason;
 use crate::failure::{drop_guarded, guarded_call};
-use crate::mailbox::{BATCH, Entry, Mailbox, Phase, Wake};
+use crate::family::{Children, Refused};
+use crate::mailbox::{BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Wake};
 use crate::path::ActorPath;
 use crate::scheduler::Runnable;
 use crate::sync::lock;
 use crate::system::Core;
 use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher, WatcherId};
-use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake as TaskWake, Waker};
-
-/// An actor between two activations.
-pub(crate) trait Dormant: Send {
-    fn wake(self: Box<Self>) -> Active;
-}
-
-/// An actor at work: a future that is polled in place and kept only while a handler is pending.
-pub(crate) type Active = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-
-/// How an activation ended.
-pub(crate) enum Outcome {
-    Ended,
-    Idle(Box<dyn Dormant>),
-    TurnOver(Box<dyn Dormant>),
-}
-
-/// The actor itself, in whichever form it is.
-enum Body {
-    Active(Active),
-    Dormant(Box<dyn Dormant>),
-    /// Not yet there, or no more.
-    None,
-}
+use futures_util::task::{ArcWake, waker_ref};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll};
 
 pub(crate) struct Cell<M> {
-    pub(crate) path: ActorPath,
-    pub(crate) uid: u64,
+    pub(crate) mailbox: Mailbox<M, Identity>,
+    kin: Mutex<Option<Box<Kin>>>,
+    body: Place,
+    /// Changed under the lock of `kin`.
+    fate: AtomicU8,
+    /// Where it stands in its family.
+    place: AtomicU32,
+}
+
+/// What does not change, and why it lies where it lies: see [`Mailbox`].
+pub(crate) struct Identity {
     pub(crate) core: Arc<Core>,
-    pub(crate) mailbox: Mailbox<M>,
+    pub(crate) uid: u64,
     /// `None`: the parent is the system.
     parent: Option<Arc<dyn Node>>,
-    run: AtomicU8,
-    /// Messages that may still be handled in this turn. Only the running task touches it.
-    turn: AtomicU32,
-    family: Mutex<Family>,
-    body: Mutex<Body>,
-    /// Ended from outside: the body is dropped as soon as it lets go of its thread.
-    abandoned: AtomicBool,
+    /// Of anonymous actors only when somebody asks.
+    path: OnceLock<Box<Named>>,
+}
+
+struct Named {
+    path: ActorPath,
+    anonymous: bool,
 }
 
 /// The relations of a cell.
 #[derive(Default)]
-pub(crate) struct Family {
-    children: Option<Box<Children>>,
-    /// No child may be added.
-    closed: bool,
+struct Kin {
+    children: Children,
     watchers: Vec<Watcher>,
-    ended: Option<Ended>,
 }
 
-pub(crate) type Children = BTreeMap<ActorPath, Arc<dyn Node>>;
+/// Bits of a cell's fate.
+const CLOSED: u8 = 1;
+const ENDED: u8 = 2;
+const FAILED: u8 = 4;
 
 /// A local actor, its message type forgotten.
 pub(crate) trait Node: Send + Sync {
     fn path(&self) -> &ActorPath;
+    /// The last part of its path, if it was given one.
+    fn own_name(&self) -> Option<&str>;
     fn uid(&self) -> u64;
+    fn place(&self) -> u32;
+    fn set_place(&self, place: u32);
     fn request(self: Arc<Self>, phase: Phase);
     fn has_ended(&self) -> bool;
     fn children(&self) -> Vec<Arc<dyn Node>>;
     /// Adds a child, unless the actor is stopping or the name is taken.
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused>;
-    /// The child of this path and number has ended.
-    fn bury(self: Arc<Self>, path: &ActorPath, uid: u64);
+    /// This child has ended.
+    fn bury(self: Arc<Self>, child: &dyn Node);
     /// Ends the actor, and first its children, from outside. For actors that nobody will run again.
     fn abandon(self: Arc<Self>);
 }
 
-/// Why a child was not added.
-#[derive(Debug)]
-pub(crate) enum Refused {
-    NameTaken,
-    Stopping,
-}
-
-/// Adds `child` to `children`. The name of a child that has ended is free, also if that child is
-/// still about to take itself out.
-pub(crate) fn adopt_into(children: &mut Children, child: Arc<dyn Node>) -> Result<(), Refused> {
-    match children.get(child.path()) {
-        Some(other) if !other.has_ended() => Err(Refused::NameTaken),
-        _ => {
-            children.insert(child.path().clone(), child);
-            Ok(())
-        }
-    }
-}
-
-/// Takes a child out, if it is still this one that has the name. Returns what to drop later.
-pub(crate) fn bury_from(
-    children: &mut Children,
-    path: &ActorPath,
-    uid: u64,
-) -> Option<Arc<dyn Node>> {
-    if children.get(path)?.uid() == uid {
-        children.remove(path)
-    } else {
-        None
-    }
-}
-
-const IDLE: u8 = 0;
-const QUEUED: u8 = 1;
-const RUNNING: u8 = 2;
-const NOTIFIED: u8 = 3;
-
-impl<M: Send + 'static> Cell<M> {
+impl Identity {
     pub(crate) fn new(
-        path: ActorPath,
-        uid: u64,
         core: Arc<Core>,
+        uid: u64,
         parent: Option<Arc<dyn Node>>,
-        capacity: usize,
+        path: Option<ActorPath>,
     ) -> Self {
+        let named = path.map(|path| {
+            Box::new(Named {
+                path,
+                anonymous: false,
+            })
+        });
         Self {
-            path,
-            uid,
             core,
-            mailbox: Mailbox::new(capacity),
+            uid,
             parent,
-            run: AtomicU8::new(IDLE),
-            turn: AtomicU32::new(0),
-            family: Mutex::default(),
-            body: Mutex::new(Body::None),
-            abandoned: AtomicBool::new(false),
+            path: named.map_or_else(OnceLock::new, OnceLock::from),
         }
     }
 
-    pub(crate) fn set_body(&self, life: Box<dyn Dormant>) {
-        *lock(&self.body) = Body::Dormant(life);
-        // The system may have ended since the actor was added to its family.
-        if self.abandoned.load(SeqCst) {
-            let body = std::mem::replace(&mut *lock(&self.body), Body::None);
-            drop_guarded(body);
-        }
-    }
-
-    /// Takes one message from what this turn allows; `false` if the turn is over.
-    pub(crate) fn spend_turn(&self) -> bool {
-        let left = self.turn.load(Relaxed);
-        self.turn.store(left.saturating_sub(1), Relaxed);
-        left > 0
-    }
-
-    /// Whether all children have ended. If not, the actor is notified when the last of them does.
-    pub(crate) fn is_childless(&self) -> bool {
-        lock(&self.family)
-            .children
-            .as_ref()
-            .is_none_or(|children| children.is_empty())
-    }
-
-    /// Accepts no child any more, or again.
-    pub(crate) fn close_family(&self, closed: bool) {
-        lock(&self.family).closed = closed;
-    }
-
-    /// The end of the actor: whoever watches is told, the parent forgets it. Once.
-    pub(crate) fn end(&self, reason: Ended) {
-        let watchers = {
-            let mut family = lock(&self.family);
-            if family.ended.is_some() {
-                return;
-            }
-            family.ended = Some(reason);
-            family.closed = true;
-            std::mem::take(&mut family.watchers)
-        };
-        for watcher in watchers {
-            watcher.notify(Terminated::new(self.path.clone(), self.uid, reason));
-        }
-        match &self.parent {
-            Some(parent) => parent.clone().bury(&self.path, self.uid),
-            None => self.core.bury(&self.path, self.uid),
-        }
-    }
-
-    /// Drops messages that nobody will handle, and counts them.
-    pub(crate) fn discard(&self, entries: impl IntoIterator<Item = Entry<M>>) {
-        for entry in entries {
-            if let Entry::Counted(message) | Entry::Free(message) = entry {
-                let kind = std::any::type_name::<M>();
-                self.core
-                    .dead_letters
-                    .report(&self.path, DeadLetterReason::LeftInMailbox, kind);
-                drop_guarded(message);
-            }
-        }
-    }
-}
-
-impl<M: Send + 'static> Target<M> {
-    /// There is news for the actor.
-    pub(crate) fn notify(self: &Arc<Self>) {
-        let Some(cell) = self.local() else { return };
-        if cell.transit(|run| match run {
-            IDLE => Some(QUEUED),
-            RUNNING => Some(NOTIFIED),
-            _ => None,
-        }) == Some(IDLE)
-        {
-            cell.core.scheduler().schedule(self.clone());
-        }
-    }
-
-    /// Passes on what a mailbox said about waking.
-    pub(crate) fn wake_if(self: &Arc<Self>, Wake(needed): Wake) {
-        if needed {
-            self.notify();
-        }
+    fn path(&self) -> &ActorPath {
+        let named = self.path.get_or_init(|| {
+            let above = self
+                .parent
+                .as_ref()
+                .map_or(self.core.path(), |parent| parent.path());
+            Box::new(Named {
+                path: above.child(&format!("${}", self.uid)),
+                anonymous: true,
+            })
+        });
+        &named.path
     }
 }
 
 impl<M> Cell<M> {
-    /// Changes the run state as `step` says; returns the state before, `None` if it stays.
-    fn transit(&self, step: impl Fn(u8) -> Option<u8>) -> Option<u8> {
-        self.run.fetch_update(AcqRel, Acquire, step).ok()
+    pub(crate) fn new(
+        identity: Identity,
+        capacity: u64,
+        order: Option<Box<Order<M>>>,
+    ) -> (Self, Consumer) {
+        let (mailbox, consumer) = Mailbox::new(capacity, order, identity);
+        let cell = Self {
+            mailbox,
+            kin: Mutex::new(None),
+            body: Place::new(),
+            fate: AtomicU8::new(0),
+            place: AtomicU32::new(0),
+        };
+        (cell, consumer)
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.mailbox.owner().core
+    }
+
+    pub(crate) fn uid(&self) -> u64 {
+        self.mailbox.owner().uid
+    }
+
+    pub(crate) fn path(&self) -> &ActorPath {
+        self.mailbox.owner().path()
+    }
+
+    /// Whether all children have ended. If not, the actor is notified when the last of them does.
+    pub(crate) fn is_childless(&self) -> bool {
+        lock(&self.kin)
+            .as_ref()
+            .is_none_or(|kin| kin.children.is_empty())
+    }
+
+    /// Accepts no child any more, or again.
+    pub(crate) fn close_family(&self, closed: bool) {
+        let _kin = lock(&self.kin);
+        match closed {
+            true => self.fate.fetch_or(CLOSED, AcqRel),
+            false => self.fate.fetch_and(!CLOSED, AcqRel),
+        };
+    }
+
+    fn ended(&self) -> Option<Ended> {
+        match self.fate.load(Acquire) & (ENDED | FAILED) {
+            0 => None,
+            ENDED => Some(Ended::Stopped),
+            _ => Some(Ended::Failed),
+        }
+    }
+}
+
+impl<M: Send + 'static> Cell<M> {
+    /// Drops messages that nobody will handle, and counts them.
+    pub(crate) fn discard(&self, left: impl IntoIterator<Item = Left<M>>) {
+        for Left(message) in left {
+            self.count_lost(DeadLetterReason::LeftInMailbox);
+            drop_guarded(message);
+        }
+    }
+
+    pub(crate) fn count_lost(&self, reason: DeadLetterReason) {
+        let kind = std::any::type_name::<M>();
+        self.core().dead_letters.report(self.path(), reason, kind);
+    }
+}
+
+impl<M: Send + 'static> Target<M> {
+    /// The actor's first activation is due. The caller has its token.
+    pub(crate) fn start(self: &Arc<Self>, life: Box<dyn Dormant>) {
+        let cell = self.cell();
+        // SAFETY: the token is with the one who made the cell until it is scheduled here.
+        unsafe { cell.body.put(Body::Dormant(life)) };
+        self.wake_if(Wake(true));
+    }
+
+    /// There is news for whatever the actor waits for.
+    pub(crate) fn notify(self: &Arc<Self>) {
+        let Some(cell) = self.local() else { return };
+        self.wake_if(cell.mailbox.notify());
+    }
+
+    /// Passes on what a mailbox said about waking.
+    #[inline]
+    pub(crate) fn wake_if(self: &Arc<Self>, Wake(needed): Wake) {
+        if needed && let Some(cell) = self.local() {
+            cell.core().scheduler().schedule(self.clone());
+        }
+    }
+
+    /// The end of the actor: whoever watches is told, the parent forgets it. Once.
+    pub(crate) fn end(&self, reason: Ended) {
+        let cell = self.cell();
+        let kin = {
+            let mut kin = lock(&cell.kin);
+            if cell.ended().is_some() {
+                return;
+            }
+            let failed = if reason == Ended::Failed { FAILED } else { 0 };
+            cell.fate.fetch_or(CLOSED | ENDED | failed, AcqRel);
+            kin.take()
+        };
+        for watcher in kin.into_iter().flat_map(|kin| kin.watchers) {
+            watcher.notify(Terminated::new(cell.path().clone(), cell.uid(), reason));
+        }
+        match &cell.mailbox.owner().parent {
+            Some(parent) => parent.clone().bury(self),
+            None => cell.core().bury(self),
+        }
     }
 }
 
 impl<M: Send + 'static> Runnable for Target<M> {
     fn run(self: Arc<Self>) -> u32 {
         let Some(cell) = self.local() else { return 1 };
-        cell.run.store(RUNNING, Release);
-        cell.turn.store(BATCH as u32, Relaxed);
-        let turn_over = cell.activate(&Waker::from(self.clone()));
-        let units = BATCH as u32 - cell.turn.load(Relaxed);
-        let before = cell.transit(|run| {
-            let again = turn_over || run == NOTIFIED;
-            Some(if again { QUEUED } else { IDLE })
-        });
-        if turn_over || before == Some(NOTIFIED) {
-            cell.core.scheduler().schedule_last(self.clone());
+        let mut units = 0;
+        loop {
+            // SAFETY: a job in a run queue is the token; `self` is it now.
+            let body = unsafe { cell.body.take() };
+            let (body, more) = self.activate(body, &mut units);
+            let idle = matches!(body, Body::Dormant(_)) && !more;
+            let ended = matches!(body, Body::None);
+            if cell.mailbox.is_abandoned() {
+                drop_guarded(body);
+                self.end(Ended::Stopped);
+                return units;
+            }
+            // SAFETY: the token is still here; it is put down after this, below.
+            unsafe { cell.body.put(body) };
+            if ended {
+                return units;
+            }
+            let parked = match (idle, more) {
+                // SAFETY: the token is still here.
+                (true, _) => unsafe { cell.mailbox.park_idle() },
+                (false, true) => {
+                    cell.mailbox.after_turn();
+                    false
+                }
+                (false, false) => cell.mailbox.park(),
+            };
+            if parked {
+                return units;
+            }
+            if !idle || units >= BATCH {
+                cell.core().scheduler().schedule_last(self.clone());
+                return units;
+            }
         }
-        units.max(1)
+    }
+
+    fn discard(self: Arc<Self>) {
+        // SAFETY: a job in a run queue is the token; `self` is it now. It is not put down again.
+        let body = unsafe { self.cell().body.take() };
+        self.cell().mailbox.abandon();
+        drop_guarded(body);
+        self.end(Ended::Stopped);
     }
 }
 
-impl<M: Send + 'static> Cell<M> {
-    /// Polls the actor once; `true` if it has more to do and only its turn is over.
-    fn activate(&self, waker: &Waker) -> bool {
-        let mut place = lock(&self.body);
-        let mut active = match std::mem::replace(&mut *place, Body::None) {
+impl<M: Send + 'static> Target<M> {
+    /// Polls the actor once. Returns what is left of it, and whether only its turn is over.
+    #[inline]
+    fn activate(self: &Arc<Self>, body: Body, units: &mut u32) -> (Body, bool) {
+        let mut active = match body {
             Body::Active(active) => active,
             Body::Dormant(life) => life.wake(),
-            Body::None => return false,
+            Body::None => return (Body::None, false),
         };
-        let polled = guarded_call(|| active.as_mut().poll(&mut Context::from_waker(waker)));
-        let (body, turn_over) = match polled {
-            Ok(Poll::Pending) => (Body::Active(active), false),
-            Ok(Poll::Ready(Outcome::Idle(life))) => (Body::Dormant(life), false),
-            Ok(Poll::Ready(Outcome::TurnOver(life))) => (Body::Dormant(life), true),
-            Ok(Poll::Ready(Outcome::Ended)) => (Body::None, false),
-            Err(failure) => {
-                // Every call of user code is guarded on its own: this is a bug of ours.
-                tracing::error!(actor = %self.path, %failure, "the actor's own life failed");
-                self.discard(self.mailbox.close());
-                self.end(Ended::Failed);
-                drop_guarded(active);
+        let waker = waker_ref(self);
+        match guarded_call(|| active.poll(&mut Context::from_waker(&waker))) {
+            Ok(Poll::Pending) => {
+                *units += 1;
+                (Body::Active(active), false)
+            }
+            Ok(Poll::Ready(Outcome::Idle(life, handled))) => {
+                *units += handled.max(1);
+                (Body::Dormant(life), false)
+            }
+            Ok(Poll::Ready(Outcome::TurnOver(life))) => {
+                *units += BATCH;
+                (Body::Dormant(life), true)
+            }
+            Ok(Poll::Ready(Outcome::Ended)) => {
+                *units += 1;
                 (Body::None, false)
             }
-        };
-        if self.abandoned.load(Acquire) {
-            drop_guarded(body);
-            return false;
+            Err(failure) => {
+                // Every call of user code is guarded on its own: this is a bug of ours.
+                let actor = self.cell().path();
+                tracing::error!(%actor, %failure, "the actor's own life failed");
+                drop_guarded(active);
+                self.cell().mailbox.abandon();
+                self.end(Ended::Failed);
+                *units += 1;
+                (Body::None, false)
+            }
         }
-        *place = body;
-        turn_over
     }
 }
 
-impl<M: Send + 'static> TaskWake for Target<M> {
-    fn wake(self: Arc<Self>) {
-        self.notify();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.notify();
+impl<M: Send + 'static> ArcWake for Target<M> {
+    fn wake_by_ref(target: &Arc<Self>) {
+        target.notify();
     }
 }
 
 impl<M: Send + 'static> Node for Target<M> {
     fn path(&self) -> &ActorPath {
-        &self.cell().path
+        self.cell().path()
+    }
+
+    fn own_name(&self) -> Option<&str> {
+        let named = self.cell().mailbox.owner().path.get()?;
+        (!named.anonymous).then(|| named.path.name())
     }
 
     fn uid(&self) -> u64 {
-        self.cell().uid
+        self.cell().uid()
+    }
+
+    fn place(&self) -> u32 {
+        self.cell().place.load(Relaxed)
+    }
+
+    fn set_place(&self, place: u32) {
+        self.cell().place.store(place, Relaxed);
     }
 
     fn request(self: Arc<Self>, phase: Phase) {
@@ -346,39 +384,35 @@ impl<M: Send + 'static> Node for Target<M> {
     }
 
     fn has_ended(&self) -> bool {
-        lock(&self.cell().family).ended.is_some()
+        self.cell().ended().is_some()
     }
 
     fn children(&self) -> Vec<Arc<dyn Node>> {
-        let family = lock(&self.cell().family);
-        family
-            .children
-            .iter()
-            .flat_map(|children| children.values().cloned())
-            .collect()
+        lock(&self.cell().kin)
+            .as_ref()
+            .map_or_else(Vec::new, |kin| kin.children.all())
     }
 
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused> {
-        let mut family = lock(&self.cell().family);
-        if family.closed {
+        let cell = self.cell();
+        let mut kin = lock(&cell.kin);
+        if cell.fate.load(Acquire) & CLOSED != 0 {
             return Err(Refused::Stopping);
         }
-        adopt_into(family.children.get_or_insert_default(), child)
+        kin.get_or_insert_default().children.adopt(child)
     }
 
-    fn bury(self: Arc<Self>, path: &ActorPath, uid: u64) {
+    fn bury(self: Arc<Self>, child: &dyn Node) {
+        let cell = self.cell();
         let (child, wait_is_over) = {
-            let mut family = lock(&self.cell().family);
-            let closed = family.closed;
-            let Some(children) = family.children.as_mut() else {
-                return;
-            };
-            let child = bury_from(children, path, uid);
-            let childless = children.is_empty();
+            let mut kin = lock(&cell.kin);
+            let Some(kin) = kin.as_mut() else { return };
+            let child = kin.children.bury(child);
+            let childless = kin.children.is_empty();
             if childless {
-                family.children = None;
+                kin.children = Children::default();
             }
-            (child, closed && childless)
+            (child, childless && cell.fate.load(Acquire) & CLOSED != 0)
         };
         drop(child);
         if wait_is_over {
@@ -389,24 +423,20 @@ impl<M: Send + 'static> Node for Target<M> {
     fn abandon(self: Arc<Self>) {
         let cell = self.cell();
         cell.close_family(true);
-        cell.discard(cell.mailbox.close());
         for child in self.children() {
             child.abandon();
         }
-        // While another thread is inside a handler that does not return, the body stays with it.
-        cell.abandoned.store(true, SeqCst);
-        let body = cell
-            .body
-            .try_lock()
-            .map(|mut body| std::mem::replace(&mut *body, Body::None));
-        drop_guarded(body.ok());
-        cell.end(Ended::Stopped);
+        if cell.mailbox.abandon() {
+            // SAFETY: the token was just taken, and is not put down again.
+            drop_guarded(unsafe { cell.body.take() });
+        }
+        self.end(Ended::Stopped);
     }
 }
 
 impl<M: Send + 'static> WatchSink for Target<M> {
     fn ended(self: Arc<Self>, number: u64, news: Terminated) {
-        let entry = Entry::Ended(Box::new((number, news)));
+        let entry = Free::Ended(Box::new((number, news)));
         if let Ok(wake) = self.cell().mailbox.push_free(entry) {
             self.wake_if(wake);
         }
@@ -420,18 +450,20 @@ impl<M: Send + 'static> Watchable for Target<M> {
             Self::Remote(remote) => return remote.watch(watcher),
         };
         let ended = {
-            let mut family = lock(&cell.family);
-            if family.ended.is_none() {
+            let mut kin = lock(&cell.kin);
+            let ended = cell.ended();
+            if ended.is_none() {
+                let watchers = &mut kin.get_or_insert_default().watchers;
                 let id = watcher.id();
-                if family.watchers.iter().all(|known| known.id() != id) {
-                    family.watchers.push(watcher);
+                if watchers.iter().all(|known| known.id() != id) {
+                    watchers.push(watcher);
                 }
                 return;
             }
-            family.ended
+            ended
         };
         let reason = ended.unwrap_or(Ended::Unknown);
-        watcher.notify(Terminated::new(cell.path.clone(), cell.uid, reason));
+        watcher.notify(Terminated::new(cell.path().clone(), cell.uid(), reason));
     }
 
     fn remove_watcher(&self, id: WatcherId) {
@@ -440,9 +472,12 @@ impl<M: Send + 'static> Watchable for Target<M> {
             Self::Remote(remote) => return remote.unwatch(id),
         };
         let watcher = {
-            let mut family = lock(&cell.family);
-            let place = family.watchers.iter().position(|known| known.id() == id);
-            place.map(|place| family.watchers.remove(place))
+            let mut kin = lock(&cell.kin);
+            let watchers = kin.as_mut().map(|kin| &mut kin.watchers);
+            watchers.and_then(|watchers| {
+                let place = watchers.iter().position(|known| known.id() == id)?;
+                Some(watchers.remove(place))
+            })
         };
         drop(watcher);
     }

@@ -3,9 +3,10 @@
 use crate::actor::Actor;
 use crate::actor_ref::ActorRef;
 use crate::cell::{Cell, Node};
+use crate::dead_letters::DeadLetterReason;
 use crate::error::SpawnError;
 use crate::failure::{Failure, describe_panic, drop_guarded};
-use crate::mailbox::{Entry, Phase, Taken};
+use crate::mailbox::{BATCH, Consumer, Free, Left, Phase, Taken};
 use crate::path::ActorPath;
 use crate::props::Props;
 use crate::system::ActorSystem;
@@ -13,7 +14,7 @@ use crate::time::Time;
 use crate::timers::{TimerKey, Timers};
 use crate::watch::{Terminated, Watchable, Watcher};
 use futures_util::FutureExt;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -30,15 +31,13 @@ pub struct Context<A: Actor> {
     me: ActorRef<A::Msg>,
     /// Behind a lock that is never locked, only for the compiler: a context may be shared by
     /// reference over an await although messages need not be `Sync`.
-    inner: Mutex<Inner<A::Msg>>,
+    extras: Mutex<Option<Box<Extras<A::Msg>>>>,
+    consumer: Consumer,
+    /// Messages that may still be handled in this turn.
+    turn: u32,
 }
 
-struct Inner<M> {
-    /// What was taken from the mailbox and not handled yet.
-    batch: VecDeque<Entry<M>>,
-    /// What only some actors have: a million idle ones shall not pay for it.
-    extras: Option<Box<Extras<M>>>,
-}
+/// What only some actors have: a million idle ones shall not pay for it.
 
 struct Extras<M> {
     timers: Timers<M>,
@@ -71,14 +70,12 @@ pub(crate) enum Step<M> {
 }
 
 impl<A: Actor> Context<A> {
-    pub(crate) fn new(me: ActorRef<A::Msg>) -> Self {
-        let inner = Inner {
-            batch: VecDeque::new(),
-            extras: None,
-        };
+    pub(crate) fn new(me: ActorRef<A::Msg>, consumer: Consumer) -> Self {
         Self {
             me,
-            inner: Mutex::new(inner),
+            extras: Mutex::new(None),
+            consumer,
+            turn: 0,
         }
     }
 
@@ -94,12 +91,12 @@ impl<A: Actor> Context<A> {
 
     /// The system in which this actor lives.
     pub fn system(&self) -> ActorSystem {
-        ActorSystem::of(&self.cell().core)
+        ActorSystem::of(self.cell().core())
     }
 
     /// The time on the system's clock.
     pub fn now(&self) -> Time {
-        self.cell().core.clock.now()
+        self.cell().core().clock.now()
     }
 
     /// Starts a child: an actor that ends before this one does, and before this one restarts.
@@ -121,7 +118,7 @@ impl<A: Actor> Context<A> {
         props: Props<B>,
     ) -> Result<ActorRef<B::Msg>, SpawnError> {
         let parent: Arc<dyn Node> = self.me.target().clone();
-        self.cell().core.spawn(Some(parent), Some(name), props)
+        self.cell().core().spawn(Some(parent), Some(name), props)
     }
 
     /// Starts a child whose name is made up and begins with `$`.
@@ -133,7 +130,7 @@ impl<A: Actor> Context<A> {
         props: Props<B>,
     ) -> Result<ActorRef<B::Msg>, SpawnError> {
         let parent: Arc<dyn Node> = self.me.target().clone();
-        self.cell().core.spawn(Some(parent), None, props)
+        self.cell().core().spawn(Some(parent), None, props)
     }
 
     /// The paths of the living children, sorted.
@@ -160,7 +157,7 @@ impl<A: Actor> Context<A> {
     /// everything that it sent to this actor; soon, if it has ended already. Watching twice is
     /// watching once. An actor that watches itself hears nothing: it is gone by then.
     pub fn watch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
-        let number = self.cell().core.next_number();
+        let number = self.cell().core().next_number();
         let key = (actor.uid(), actor.path().clone());
         let watched = &mut self.extras().watched;
         if watched.by_target.contains_key(&key) {
@@ -177,7 +174,7 @@ impl<A: Actor> Context<A> {
     /// news was already on its way.
     pub fn unwatch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
         let key = (actor.uid(), actor.path().clone());
-        let Some(extras) = self.inner().extras.as_mut() else {
+        let Some(extras) = self.rare().as_mut() else {
             return;
         };
         if let Some((number, target)) = extras.watched.by_target.remove(&key) {
@@ -213,7 +210,7 @@ impl<A: Actor> Context<A> {
     /// Removes the timer of this key; `false` if there is none. Nothing comes from it any more, even
     /// if it was due.
     pub fn cancel_timer(&mut self, key: impl Into<TimerKey>) -> bool {
-        let extras = self.inner().extras.as_mut();
+        let extras = self.rare().as_mut();
         extras.is_some_and(|extras| extras.timers.cancel(&key.into()))
     }
 
@@ -228,7 +225,7 @@ impl<A: Actor> Context<A> {
         F: Future + Send + 'static,
     {
         let me = self.me.clone();
-        let handle = self.cell().core.handle.clone();
+        let handle = self.cell().core().handle.clone();
         let pipes = &mut self.extras().pipes;
         // Those that are done are forgotten here, so the set stays as small as what runs.
         while pipes.try_join_next().is_some() {}
@@ -237,9 +234,10 @@ impl<A: Actor> Context<A> {
                 .catch_unwind()
                 .await;
             let target = me.target();
-            match piped.map(|message| target.cell().mailbox.push_free(Entry::Free(message))) {
+            match piped.map(|message| target.cell().mailbox.push_free(Free::Message(message))) {
                 Ok(Ok(wake)) => target.wake_if(wake),
-                Ok(Err(entry)) => target.cell().discard([entry]),
+                Ok(Err(Free::Message(message))) => target.cell().discard([Left(message)]),
+                Ok(Err(Free::Ended(_))) => {}
                 Err(panic) => {
                     let panic = describe_panic(panic);
                     tracing::warn!(actor = %me.path(), panic, "a piped future panicked");
@@ -253,12 +251,14 @@ impl<A: Actor> Context<A> {
         self.me.target().cell()
     }
 
-    fn inner(&mut self) -> &mut Inner<A::Msg> {
-        self.inner.get_mut().unwrap_or_else(PoisonError::into_inner)
+    fn rare(&mut self) -> &mut Option<Box<Extras<A::Msg>>> {
+        self.extras
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn extras(&mut self) -> &mut Extras<A::Msg> {
-        self.inner().extras.get_or_insert_with(|| {
+        self.rare().get_or_insert_with(|| {
             Box::new(Extras {
                 timers: Timers::new(),
                 timer_was_last: false,
@@ -272,51 +272,76 @@ impl<A: Actor> Context<A> {
 
 /// What the actor's life (`life.rs`) uses.
 impl<A: Actor> Context<A> {
+    /// A turn begins.
+    pub(crate) fn begin_turn(&mut self) {
+        self.turn = BATCH;
+    }
+
+    /// How many messages were handled in this turn.
+    pub(crate) fn handled(&self) -> u32 {
+        BATCH - self.turn
+    }
+
     /// What to do next.
+    #[inline]
     pub(crate) fn next(&mut self) -> Step<A::Msg> {
-        let Self { me, inner } = self;
-        let inner = inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let cell = me.target().cell();
         loop {
-            if cell.mailbox.stop_requested() {
-                return Step::Stop;
-            }
-            if !cell.spend_turn() {
-                return Step::TurnOver;
-            }
-            match inner.batch.pop_front() {
-                Some(Entry::Counted(message)) => {
-                    cell.mailbox.begin();
+            let extras = self
+                .extras
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner);
+            let cell = self.me.target().cell();
+            let Some(left) = self.turn.checked_sub(1) else {
+                // Timers come between two turns, so that a flood of messages does not stop them.
+                let due = extras.as_mut().and_then(|extras| extras.due_timer());
+                return match due {
+                    Some(step) if !cell.mailbox.stop_requested() => step,
+                    _ => Step::TurnOver,
+                };
+            };
+            match cell.mailbox.take(&mut self.consumer) {
+                Taken::Message(message, expires) => {
+                    self.turn = left;
+                    if expires == 0 || !self.has_expired(expires) {
+                        return Step::Message(message);
+                    }
+                    self.cell().count_lost(DeadLetterReason::Expired);
+                    drop_guarded(message);
+                }
+                Taken::Free(Free::Message(message)) => {
+                    self.turn = left;
                     return Step::Message(message);
                 }
-                Some(Entry::Free(message)) => return Step::Message(message),
-                Some(Entry::Ended(news)) => {
+                Taken::Free(Free::Ended(news)) => {
+                    self.turn = left;
                     let (number, news) = *news;
-                    let extras = inner.extras.as_mut();
+                    let extras = extras.as_mut();
                     if extras
                         .is_some_and(|extras| extras.watched.ended(number) || extras.takes_all_news)
                     {
                         return Step::Terminated(news);
                     }
-                    continue;
                 }
-                None => {}
-            }
-            if let Some(step) = inner.due_timer() {
-                return step;
-            }
-            match cell.mailbox.take(&mut inner.batch) {
-                Taken::Batch => {}
+                Taken::Soon => return Step::TurnOver,
                 Taken::Stop => return Step::Stop,
-                Taken::Idle => return Step::Idle,
+                Taken::Nothing => {
+                    self.turn = left;
+                    let due = extras.as_mut().and_then(|extras| extras.due_timer());
+                    return due.unwrap_or(Step::Idle);
+                }
             }
         }
     }
 
+    /// Whether nobody waits any more for the answer to a message that expires at `expires`.
+    #[cold]
+    fn has_expired(&self, expires: u64) -> bool {
+        self.now().as_nanos() >= expires
+    }
+
     /// Sees to it that the earliest timer wakes this actor; `false` if it is due already.
     pub(crate) fn arm_timers(&mut self, cx: &mut task::Context<'_>) -> bool {
-        self.inner()
-            .extras
+        self.rare()
             .as_mut()
             .is_none_or(|extras| extras.timers.poll_due(cx).is_pending())
     }
@@ -330,18 +355,21 @@ impl<A: Actor> Context<A> {
 
     /// Accepts nothing any more, gives up what is queued, and waits until all children have ended.
     pub(crate) async fn wind_up(&mut self) {
-        let cell = self.me.target().cell();
-        let left = cell.mailbox.close();
-        let batch = std::mem::take(&mut self.inner().batch);
-        self.cell().discard(batch.into_iter().chain(left));
+        self.discard_left();
         self.forget_timers_and_watches();
-        self.inner().extras = None;
+        *self.rare() = None;
         self.stop_children().await;
     }
 
     /// For probes.
     pub(crate) fn take_all_news(&mut self) {
         self.extras().takes_all_news = true;
+    }
+
+    fn discard_left(&mut self) {
+        let Self { me, consumer, .. } = self;
+        let cell = me.target().cell();
+        cell.discard(std::iter::from_fn(|| cell.mailbox.take_left(consumer)));
     }
 
     async fn stop_children(&self) {
@@ -358,7 +386,7 @@ impl<A: Actor> Context<A> {
     }
 
     fn forget_timers_and_watches(&mut self) {
-        let Some(extras) = self.inner().extras.as_mut() else {
+        let Some(extras) = self.rare().as_mut() else {
             return;
         };
         extras.timer_was_last = false;
@@ -370,15 +398,14 @@ impl<A: Actor> Context<A> {
     }
 }
 
-impl<M> Inner<M> {
+impl<M> Extras<M> {
     /// A timer that is due, unless the last step was one and messages have not had their turn.
     fn due_timer(&mut self) -> Option<Step<M>> {
-        let extras = self.extras.as_mut()?;
-        if std::mem::take(&mut extras.timer_was_last) {
+        if std::mem::take(&mut self.timer_was_last) {
             return None;
         }
-        let due = extras.timers.pop_due()?;
-        extras.timer_was_last = true;
+        let due = self.timers.pop_due()?;
+        self.timer_was_last = true;
         Some(due.map_or_else(Step::Failed, Step::Message))
     }
 }
@@ -397,8 +424,7 @@ impl Watched {
 impl<A: Actor> Drop for Context<A> {
     /// Only an actor that is ended from outside still has something here.
     fn drop(&mut self) {
-        let batch = std::mem::take(&mut self.inner().batch);
-        self.cell().discard(batch);
+        self.discard_left();
         self.forget_timers_and_watches();
     }
 }

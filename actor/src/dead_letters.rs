@@ -13,6 +13,10 @@ const SUBSCRIBER_LETTERS_MAX: usize = 1_024;
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum DeadLetterReason {
+    /// The mailbox gives up its oldest message when it is full, and this was the oldest.
+    DroppedOldest,
+    /// Its asker had stopped waiting before it was handled, so it was not handled.
+    Expired,
     /// An answer came when its asker no longer waited.
     LateReply,
     /// The message was accepted, but its actor stopped before it was handled.
@@ -25,7 +29,7 @@ pub enum DeadLetterReason {
     Unreachable,
 }
 
-const REASONS: usize = 5;
+const REASONS: usize = 7;
 
 /// One message, or answer, that was not delivered. The content is not kept.
 #[derive(Clone, Debug, Eq, PartialEq)]

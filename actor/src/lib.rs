@@ -32,6 +32,7 @@
 //! | [`actor_ref`] | references, and the trait by which other nodes plug in |
 //! | [`ask`] | questions with a deadline, reply ports |
 //! | [`blocking`] | actors that block, on threads of their own |
+//! | `body` | an actor in the form in which it is now |
 //! | `cell` | one actor as others see it: when it may run, its place in the tree |
 //! | [`context`] | what an actor can do as itself |
 //! | [`dead_letters`] | counting what was not delivered |
@@ -39,9 +40,11 @@
 //! | [`event_stream`] | publish and subscribe by type of event |
 //! | `extensions` | what a system carries beside its actors |
 //! | `failure` | one form for errors and panics |
+//! | `family` | the living children of one parent |
 //! | `life` | an actor from its first instance to its end: restarts, stop order |
 //! | `mailbox` | what is accepted, in which order it is taken, who is woken |
 //! | [`path`] | names |
+//! | `pool` | memory for activations and messages |
 //! | [`props`] | recipes and supervision strategies |
 //! | [`receptionist`] | who offers which service |
 //! | [`rng`] | the seeded generator |
@@ -58,6 +61,7 @@ pub mod actor;
 pub mod actor_ref;
 pub mod ask;
 pub mod blocking;
+mod body;
 mod cell;
 pub mod context;
 pub mod dead_letters;
@@ -65,9 +69,11 @@ pub mod error;
 pub mod event_stream;
 mod extensions;
 mod failure;
+mod family;
 mod life;
 mod mailbox;
 pub mod path;
+mod pool;
 pub mod props;
 pub mod receptionist;
 pub mod rng;

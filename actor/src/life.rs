@@ -21,7 +21,7 @@
 //!   its `Drop` releases.
 
 use crate::actor::Actor;
-use crate::cell::{Active, Dormant, Outcome};
+use crate::body::{Active, Dormant, Outcome};
 use crate::context::{Context, Step};
 use crate::failure::{Failure, drop_guarded, guarded, guarded_call};
 use crate::props::{Make, Supervision};
@@ -54,9 +54,13 @@ impl<A: Actor> Life<A> {
     /// Serves until there is nothing to do, the turn is over, or the actor has ended. Never panics:
     /// each piece of user code is guarded.
     async fn live(mut self: Box<Self>) -> Outcome {
+        self.ctx.begin_turn();
         let reason = loop {
             let failure = match self.serve().await {
-                Ok(Served::Idle) => return Outcome::Idle(self),
+                Ok(Served::Idle) => {
+                    let handled = self.ctx.handled();
+                    return Outcome::Idle(self, handled);
+                }
                 Ok(Served::TurnOver) => return Outcome::TurnOver(self),
                 Ok(Served::Stop) => break Ended::Stopped,
                 Err(failure) => failure,
@@ -117,13 +121,13 @@ impl<A: Actor> Life<A> {
         let me = self.ctx.me().clone();
         drop_guarded(self);
         tracing::debug!(actor = %me.path(), ?reason, "the actor ended");
-        me.target().cell().end(reason);
+        me.target().end(reason);
     }
 }
 
 impl<A: Actor> Dormant for Life<A> {
     fn wake(self: Box<Self>) -> Active {
-        Box::pin(self.live())
+        Active::new(self.live())
     }
 }
 

@@ -56,6 +56,9 @@ const INJECTOR_INTERVAL: u32 = 61;
 pub(crate) trait Runnable: Send + Sync {
     /// Runs for one turn and says how many messages that were (at least 1). Never panics.
     fn run(self: Arc<Self>) -> u32;
+
+    /// Will never run: the scheduler has ended.
+    fn discard(self: Arc<Self>);
 }
 
 pub(crate) type Job = Arc<dyn Runnable>;
@@ -152,7 +155,7 @@ impl Scheduler {
         let steal_all = |steal: &dyn Fn() -> Steal<Job>| {
             loop {
                 match steal() {
-                    Steal::Success(job) => drop(job),
+                    Steal::Success(job) => job.discard(),
                     Steal::Retry => {}
                     Steal::Empty => break,
                 }
@@ -228,6 +231,14 @@ struct Local {
     scheduler: usize,
     queue: Worker<Job>,
     slot: Option<Job>,
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        while let Some(job) = self.slot.take().or_else(|| self.queue.pop()) {
+            job.discard();
+        }
+    }
 }
 
 thread_local! {

@@ -2,10 +2,11 @@
 
 use crate::actor::Actor;
 use crate::actor_ref::{ActorRef, Target};
-use crate::cell::{Cell, Children, Node, Refused, adopt_into, bury_from};
+use crate::cell::{Cell, Identity, Node};
 use crate::context::Context;
 use crate::dead_letters::DeadLetters;
 use crate::error::SpawnError;
+use crate::family::{Children, Refused};
 use crate::life::Life;
 use crate::mailbox::Phase;
 use crate::path::{ActorPath, is_valid_name};
@@ -322,6 +323,11 @@ impl Core {
             .expect("it is set before anything is spawned")
     }
 
+    /// The path of the top of the tree.
+    pub(crate) fn path(&self) -> &ActorPath {
+        &self.name
+    }
+
     /// A number that was never given before in this system.
     pub(crate) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
@@ -345,36 +351,40 @@ impl Core {
         prepare: impl FnOnce(&mut Context<A>),
     ) -> Result<ActorRef<A::Msg>, SpawnError> {
         let uid = self.next_number();
-        let above = parent.as_ref().map_or(&self.name, |parent| parent.path());
+        let above = || parent.as_ref().map_or(&self.name, |parent| parent.path());
         let path = match name {
-            Some(name) if is_valid_name(name) => above.child(name),
+            Some(name) if is_valid_name(name) => Some(above().child(name)),
             Some(name) => {
                 return Err(SpawnError::BadName {
                     name: name.to_owned(),
                 });
             }
-            None => above.child(&format!("${uid}")),
+            None => None,
+        };
+        let shown = || match &path {
+            Some(path) => path.clone(),
+            None => above().child(&format!("${uid}")),
         };
         if !props.can_be_supervised() {
-            return Err(SpawnError::NoFactory { path });
+            return Err(SpawnError::NoFactory { path: shown() });
         }
-        let capacity = props.capacity.unwrap_or(self.capacity).get();
-        let cell = Cell::new(path.clone(), uid, self.clone(), parent.clone(), capacity);
+        let capacity = props.capacity.unwrap_or(self.capacity).get() as u64;
+        let identity = Identity::new(self.clone(), uid, parent.clone(), path.clone());
+        let (cell, consumer) = Cell::new(identity, capacity, None);
         let me = ActorRef::from_target(Arc::new(Target::Local(cell)));
-        let adopted = match parent {
+        let adopted = match &parent {
             Some(parent) => parent.adopt(me.target().clone()),
             None => self.adopt(me.target().clone()),
         };
         adopted.map_err(|refused| match refused {
-            Refused::NameTaken => SpawnError::NameTaken { path: path.clone() },
-            Refused::Stopping => SpawnError::Stopping { path: path.clone() },
+            Refused::NameTaken => SpawnError::NameTaken { path: shown() },
+            Refused::Stopping => SpawnError::Stopping { path: shown() },
         })?;
-        let mut ctx = Context::new(me.clone());
+        let mut ctx = Context::new(me.clone(), consumer);
         prepare(&mut ctx);
         let life = Life::new(ctx, props.make, props.supervision);
-        me.target().cell().set_body(Box::new(life));
-        tracing::debug!(actor = %path, uid, "an actor starts");
-        me.target().notify();
+        tracing::debug!(actor = %me.path(), uid, "an actor starts");
+        me.target().start(Box::new(life));
         Ok(me)
     }
 
@@ -383,14 +393,14 @@ impl Core {
         if top.closed {
             return Err(Refused::Stopping);
         }
-        adopt_into(&mut top.children, child)
+        top.children.adopt(child)
     }
 
     /// An actor at the top has ended.
-    pub(crate) fn bury(&self, path: &ActorPath, uid: u64) {
+    pub(crate) fn bury(&self, child: &dyn Node) {
         let (child, all_ended) = {
             let mut top = lock(&self.top);
-            let child = bury_from(&mut top.children, path, uid);
+            let child = top.children.bury(child);
             (child, top.closed && top.children.is_empty())
         };
         drop(child);
@@ -404,7 +414,7 @@ impl Core {
         let children: Vec<_> = {
             let mut top = lock(&self.top);
             top.closed = true;
-            top.children.values().cloned().collect()
+            top.children.all()
         };
         if children.is_empty() {
             self.end();
@@ -419,7 +429,7 @@ impl Core {
         let children: Vec<_> = {
             let mut top = lock(&self.top);
             top.closed = true;
-            top.children.values().cloned().collect()
+            top.children.all()
         };
         for child in children {
             child.abandon();
@@ -434,7 +444,7 @@ impl Core {
     }
 
     fn living(&self) -> Vec<Arc<dyn Node>> {
-        let mut found: Vec<Arc<dyn Node>> = lock(&self.top).children.values().cloned().collect();
+        let mut found: Vec<Arc<dyn Node>> = lock(&self.top).children.all();
         let mut next = 0;
         while let Some(actor) = found.get(next) {
             let children = actor.children();

@@ -1,0 +1,79 @@
+//! Family: the living children of one actor, or of the system.
+
+use crate::cell::Node;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Why a child was not added.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    NameTaken,
+    Stopping,
+}
+
+/// The living children, each at a place of its own. An anonymous child costs one pointer here.
+#[derive(Default)]
+pub(crate) struct Children {
+    places: Vec<Option<Arc<dyn Node>>>,
+    free: Vec<u32>,
+    by_name: BTreeMap<Box<str>, u32>,
+}
+
+impl Children {
+    /// Adds `child`. The name of a child that has ended is free, also if that child is still about
+    /// to take itself out.
+    pub(crate) fn adopt(&mut self, child: Arc<dyn Node>) -> Result<(), Refused> {
+        let name = child.own_name();
+        if let Some(name) = name
+            && let Some(&place) = self.by_name.get(name)
+            && self.at(place).is_some_and(|other| !other.has_ended())
+        {
+            return Err(Refused::NameTaken);
+        }
+        let place = match self.free.pop() {
+            Some(place) => place,
+            None => {
+                // More than four billion living children do not fit in memory.
+                let place = u32::try_from(self.places.len()).map_err(|_| Refused::Stopping)?;
+                self.places.push(None);
+                place
+            }
+        };
+        child.set_place(place);
+        if let Some(name) = name {
+            self.by_name.insert(name.into(), place);
+        }
+        if let Some(free) = self.places.get_mut(place as usize) {
+            *free = Some(child);
+        }
+        Ok(())
+    }
+
+    /// Takes `child` out. Returns what to drop later.
+    pub(crate) fn bury(&mut self, child: &dyn Node) -> Option<Arc<dyn Node>> {
+        let place = child.place();
+        if self.at(place)?.uid() != child.uid() {
+            return None;
+        }
+        if let Some(name) = child.own_name()
+            && self.by_name.get(name) == Some(&place)
+        {
+            self.by_name.remove(name);
+        }
+        self.free.push(place);
+        self.places.get_mut(place as usize)?.take()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.len() == self.free.len()
+    }
+
+    /// Those who live, in the order of their places.
+    pub(crate) fn all(&self) -> Vec<Arc<dyn Node>> {
+        self.places.iter().flatten().cloned().collect()
+    }
+
+    fn at(&self, place: u32) -> Option<&Arc<dyn Node>> {
+        self.places.get(place as usize)?.as_ref()
+    }
+}

@@ -1,0 +1,47 @@
+//! Line: senders that wait for room, by the order in which they came.
+
+use std::collections::BTreeMap;
+use std::task::Waker;
+
+pub(super) struct Line {
+    next: u64,
+    /// `None`: this one was woken and has not looked yet.
+    waiting: BTreeMap<u64, Option<Waker>>,
+}
+
+impl Line {
+    pub(super) const fn new() -> Self {
+        Self {
+            next: 0,
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    /// Stands in line, at `place` if there was one before. Returns the place.
+    pub(super) fn stand(&mut self, place: Option<u64>, waker: &Waker) -> u64 {
+        let place = place.unwrap_or_else(|| {
+            self.next += 1;
+            self.next
+        });
+        self.waiting.insert(place, Some(waker.clone()));
+        place
+    }
+
+    pub(super) fn leave(&mut self, place: u64) {
+        self.waiting.remove(&place);
+    }
+
+    /// The wakers of those among the first `room` that were not woken yet.
+    pub(super) fn wake(&mut self, room: u64) -> Vec<Waker> {
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        self.waiting
+            .values_mut()
+            .take(room)
+            .filter_map(Option::take)
+            .collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}

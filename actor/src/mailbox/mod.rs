@@ -1,0 +1,480 @@
+//! Mailbox: what is accepted, in which order it is taken, who is woken.
+//!
+//! # Lanes
+//! - The **queue** ([`queue`]) holds messages, bounded by count. Mailboxes with an order or a bound
+//!   of their own (priority, drop-oldest) divert theirs to an [`Order`] behind a lock.
+//! - The **side lane** holds what must not be refused: news that a watched actor ended, which must
+//!   arrive behind what that actor sent, and results of the actor's own pipes. Each entry knows the
+//!   index in the queue that it stands behind. It is not counted against the bound.
+//! - The **system lane** is a set of bits, the [`Signals`]: a request folds into its bit, so the lane
+//!   needs no memory, cannot be full, and nothing in it can be lost. They are looked at between any
+//!   two messages.
+//!
+//! # Who wakes whom
+//! - The queue says whether the caller has to schedule the actor. News is written first, then its
+//!   signal is set, then the queue is told ([`queue::Queue::unpark_idle`]): the consumer looks at the
+//!   signals after it has parked, so one of the two sees the other.
+//! - A sender that waits for room stands in line under the lock, sets its signal, goes through the
+//!   queue's word, and looks at the room once more. The consumer wakes the first of the line when
+//!   there is room for a good part of a turn, and whenever it parks or ends its turn. A sender keeps
+//!   its place until it has sent or is dropped, so a wake-up that meets a dropped sender, or one
+//!   whose room was taken by a `tell`, is not lost: the next look counts from the front again.
+//!
+//! # What can go wrong
+//! A message is dropped only by those who count it. Destructors of messages are code of users and
+//! never run under a lock.
+
+mod line;
+mod order;
+mod queue;
+
+use crate::error::TellError;
+use crate::failure::guarded_call;
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
+use crate::sync::{AtomicU8, lock};
+use crate::watch::Terminated;
+use line::Line;
+pub(crate) use order::{Order, Rank};
+pub(crate) use queue::{Consumer, Wake};
+use queue::{Popped, Queue, Refusal};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::task::{Context, Poll, Waker};
+
+/// How many messages an actor handles before others get their turn.
+pub(crate) const BATCH: u32 = 64;
+
+/// Bits of the system lane.
+pub(crate) struct Signals;
+
+impl Signals {
+    /// Something is in the side lane, or in the order of a diverted mailbox.
+    pub(crate) const NEWS: u8 = 1;
+    /// Stop before the next message.
+    pub(crate) const STOP: u8 = 1 << 1;
+    /// Senders wait for room.
+    pub(crate) const SENDERS: u8 = 1 << 2;
+    /// The actor was ended from outside: whoever has the token drops it.
+    pub(crate) const ABANDONED: u8 = 1 << 3;
+}
+
+/// What the system lane asks for; later ones win over earlier ones.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    /// What is queued is handled, nothing more is accepted, then the actor stops.
+    Draining,
+    /// The actor stops after the message in work.
+    Stopping,
+}
+
+/// What does not count against the bound.
+pub(crate) enum Free<M> {
+    /// A message of the actor to itself.
+    Message(M),
+    /// The end of a watched actor, with the number of the registration.
+    Ended(Box<(u64, Terminated)>),
+}
+
+/// What the consumer found.
+pub(crate) enum Taken<M> {
+    /// A message, and when it expires (nanoseconds on the system's clock; 0: never).
+    Message(M, u64),
+    Free(Free<M>),
+    /// Nothing: the actor may park.
+    Nothing,
+    /// A message is just being put there: come again.
+    Soon,
+    /// The actor shall stop now.
+    Stop,
+}
+
+/// A message that was left when its actor ended.
+pub(crate) struct Left<M>(pub(crate) M);
+
+/// `middle` is what the owner wants to have between the words of producers and those of the
+/// consumer, so that these do not share a cache line.
+pub(crate) struct Mailbox<M, T> {
+    queue: Queue<M, Middle<M, T>>,
+    signals: AtomicU8,
+}
+
+struct Middle<M, T> {
+    owner: T,
+    rest: Mutex<Option<Box<Rest<M>>>>,
+}
+
+/// What only some mailboxes have, or only at times.
+struct Rest<M> {
+    /// Behind which index of the queue each entry stands.
+    side: VecDeque<(u64, Free<M>)>,
+    line: Line,
+    order: Option<Box<Order<M>>>,
+}
+
+impl<M> Rest<M> {
+    const fn new(order: Option<Box<Order<M>>>) -> Self {
+        Self {
+            side: VecDeque::new(),
+            line: Line::new(),
+            order,
+        }
+    }
+}
+
+impl<M, T> Mailbox<M, T> {
+    /// A mailbox for at most `capacity` messages whose token is with the caller.
+    pub(crate) fn new(capacity: u64, order: Option<Box<Order<M>>>, owner: T) -> (Self, Consumer) {
+        let diverted = order.is_some();
+        let rest = diverted.then(|| Box::new(Rest::new(order)));
+        let middle = Middle {
+            owner,
+            rest: Mutex::new(rest),
+        };
+        let (queue, consumer) = Queue::new(capacity, diverted, middle);
+        let mailbox = Self {
+            queue,
+            signals: AtomicU8::new(0),
+        };
+        (mailbox, consumer)
+    }
+
+    pub(crate) fn owner(&self) -> &T {
+        &self.queue.middle.owner
+    }
+
+    /// Queues `message`. A mailbox that drops the oldest for it gives that back.
+    #[inline]
+    pub(crate) fn push(
+        &self,
+        message: M,
+        expires: u64,
+    ) -> Result<(Wake, Option<Left<M>>), TellError<M>> {
+        match self.queue.push(message, expires) {
+            Ok(wake) => Ok((wake, None)),
+            Err((Refusal::Full, message)) => Err(TellError::Full(message)),
+            Err((Refusal::Closed, message)) => Err(TellError::Stopped(message)),
+            Err((Refusal::Diverted, message)) => self.push_diverted(message, expires),
+        }
+    }
+
+    #[cold]
+    fn push_diverted(
+        &self,
+        message: M,
+        expires: u64,
+    ) -> Result<(Wake, Option<Left<M>>), TellError<M>> {
+        let ranks = {
+            let rest = lock(&self.queue.middle.rest);
+            let order = rest.as_ref().and_then(|rest| rest.order.as_ref());
+            order.and_then(|order| order.rank())
+        };
+        let rank = ranks.map_or(Ok(0), |ranks| guarded_call(|| ranks(&message)));
+        let rank = rank.unwrap_or_else(|failure| {
+            tracing::warn!(%failure, "the rank of a message could not be told: it comes last");
+            i64::MIN
+        });
+        let pushed = {
+            let mut rest = lock(&self.queue.middle.rest);
+            let order = rest.as_mut().and_then(|rest| rest.order.as_mut());
+            match order {
+                Some(order) if !self.queue.is_closed() => order.push(message, expires, rank),
+                _ => return Err(TellError::Stopped(message)),
+            }
+        };
+        let dropped = pushed.map_err(TellError::Full)?;
+        self.signals.fetch_or(Signals::NEWS, AcqRel);
+        Ok((self.queue.unpark_idle(), dropped.map(Left)))
+    }
+
+    /// Queues `entry` beyond the bound; gives it back if the actor accepts nothing any more.
+    pub(crate) fn push_free(&self, entry: Free<M>) -> Result<Wake, Free<M>> {
+        {
+            let mut rest = lock(&self.queue.middle.rest);
+            if self.queue.is_closed() {
+                return Err(entry);
+            }
+            let rest = rest.get_or_insert_with(|| Box::new(Rest::new(None)));
+            let behind = match &rest.order {
+                Some(order) => order.pushed(),
+                None => self.queue.end(),
+            };
+            rest.side.push_back((behind, entry));
+            self.signals.fetch_or(Signals::NEWS, AcqRel);
+        }
+        Ok(self.queue.unpark_idle())
+    }
+
+    /// One look of a sender that waits for room. `place` is where it stands in the line, from its
+    /// second look on.
+    pub(crate) fn poll_push(
+        &self,
+        message: &mut Option<M>,
+        place: &mut Option<u64>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Wake, Option<Left<M>>), TellError<M>>> {
+        let mut result = self.try_push(message);
+        if matches!(result, Err(TellError::Full(()))) {
+            {
+                let mut rest = lock(&self.queue.middle.rest);
+                let rest = rest.get_or_insert_with(|| Box::new(Rest::new(None)));
+                *place = Some(rest.line.stand(*place, cx.waker()));
+                self.signals.fetch_or(Signals::SENDERS, AcqRel);
+            }
+            // The word orders this look and the consumer's: room that is not seen here yet is seen
+            // by the consumer together with the signal.
+            self.queue.settle();
+            result = self.try_push(message);
+        }
+        let result = match result {
+            Err(TellError::Full(())) => return Poll::Pending,
+            Err(_) => Err(TellError::Stopped(
+                message
+                    .take()
+                    .expect("a sender is not polled after it is done"),
+            )),
+            Ok(pushed) => Ok(pushed),
+        };
+        if let Some(place) = place.take() {
+            self.leave_line(place);
+        }
+        Poll::Ready(result)
+    }
+
+    fn try_push(&self, message: &mut Option<M>) -> Result<(Wake, Option<Left<M>>), TellError<()>> {
+        let taken = message
+            .take()
+            .expect("a sender is not polled after it is done");
+        self.push(taken, 0)
+            .map_err(|refused| refused.map(|back| *message = Some(back)))
+    }
+
+    /// A waiting sender goes away; the wake-up it may have got goes to the next.
+    pub(crate) fn leave_line(&self, place: u64) {
+        let woken = {
+            let mut rest = lock(&self.queue.middle.rest);
+            let Some(rest) = rest.as_mut() else { return };
+            rest.line.leave(place);
+            self.next_in_line(rest)
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes as many waiting senders as there is room for. For the consumer.
+    #[cold]
+    pub(crate) fn wake_senders(&self) {
+        let woken = {
+            let mut rest = lock(&self.queue.middle.rest);
+            let Some(rest) = rest.as_mut() else { return };
+            self.next_in_line(rest)
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    fn next_in_line(&self, rest: &mut Rest<M>) -> Vec<Waker> {
+        let room = match &rest.order {
+            Some(order) => order.room(),
+            None => self.queue.room(),
+        };
+        let room = if self.queue.is_closed() {
+            u64::MAX
+        } else {
+            room
+        };
+        let woken = rest.line.wake(room);
+        if rest.line.is_empty() {
+            self.signals.fetch_and(!Signals::SENDERS, AcqRel);
+        }
+        woken
+    }
+
+    /// Asks for a later phase. Nothing happens if that or more was asked for before.
+    pub(crate) fn request(&self, phase: Phase) -> Wake {
+        if phase == Phase::Stopping {
+            self.signals.fetch_or(Signals::STOP, AcqRel);
+        }
+        let wake = self.queue.close();
+        self.wake_senders();
+        wake
+    }
+
+    /// The actor is ended from outside. `true`: the caller has its token now and drops it; else
+    /// whoever has the token does.
+    pub(crate) fn abandon(&self) -> bool {
+        self.signals
+            .fetch_or(Signals::ABANDONED | Signals::STOP, AcqRel);
+        let Wake(was_idle) = self.queue.close();
+        self.wake_senders();
+        was_idle || self.queue.take_token()
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
+    /// The signals that are set. For the consumer, between messages.
+    #[inline]
+    pub(crate) fn signals(&self) -> u8 {
+        self.signals.load(Relaxed)
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.signals.load(Acquire) & Signals::ABANDONED != 0
+    }
+
+    /// Whether the actor shall stop before the next message.
+    pub(crate) fn stop_requested(&self) -> bool {
+        self.signals.load(Relaxed) & Signals::STOP != 0
+    }
+
+    /// How many messages wait, without the one in work.
+    pub(crate) fn len(&self) -> usize {
+        let mut len = self.queue.len();
+        if self.queue.is_diverted() {
+            let rest = lock(&self.queue.middle.rest);
+            let order = rest.as_ref().and_then(|rest| rest.order.as_ref());
+            len = order.map_or(0, |order| order.len());
+        }
+        usize::try_from(len).unwrap_or(usize::MAX)
+    }
+
+    /// The next thing to do.
+    #[inline]
+    pub(crate) fn take(&self, consumer: &mut Consumer) -> Taken<M> {
+        let signals = self.signals.load(Relaxed);
+        if signals != 0
+            && let Some(taken) = self.attend(signals)
+        {
+            return taken;
+        }
+        match self.queue.pop(consumer) {
+            Popped::Message(message, expires) => Taken::Message(message, expires),
+            Popped::Empty => Taken::Nothing,
+            Popped::Coming => Taken::Soon,
+            Popped::Over => self.last(),
+        }
+    }
+
+    /// Looks at the system lane and the side lane.
+    #[cold]
+    fn attend(&self, signals: u8) -> Option<Taken<M>> {
+        if signals & Signals::STOP != 0 {
+            return Some(Taken::Stop);
+        }
+        if signals & Signals::SENDERS != 0 && self.has_worthwhile_room() {
+            self.wake_senders();
+        }
+        if signals & Signals::NEWS == 0 {
+            return None;
+        }
+        let mut rest = lock(&self.queue.middle.rest);
+        let rest = rest.as_mut()?;
+        let begin = match &rest.order {
+            Some(order) => order.taken(),
+            None => self.queue.begin(),
+        };
+        if rest
+            .side
+            .front()
+            .is_some_and(|(behind, _)| *behind <= begin)
+        {
+            return rest.side.pop_front().map(|(_, entry)| Taken::Free(entry));
+        }
+        if let Some(order) = rest.order.as_mut()
+            && let Some((message, expires)) = order.pop()
+        {
+            return Some(Taken::Message(message, expires));
+        }
+        if rest.side.is_empty() {
+            self.signals.fetch_and(!Signals::NEWS, AcqRel);
+        }
+        None
+    }
+
+    /// The queue is empty and closed. What came to the side lane before it was closed is still due.
+    #[cold]
+    fn last(&self) -> Taken<M> {
+        let mut rest = lock(&self.queue.middle.rest);
+        let Some(rest) = rest.as_mut() else {
+            return Taken::Stop;
+        };
+        if let Some((message, expires)) = rest.order.as_mut().and_then(|order| order.pop()) {
+            return Taken::Message(message, expires);
+        }
+        let entry = rest.side.pop_front();
+        entry.map_or(Taken::Stop, |(_, entry)| Taken::Free(entry))
+    }
+
+    /// Whether so much room has come that it pays to wake senders within a turn.
+    fn has_worthwhile_room(&self) -> bool {
+        let len = self.len() as u64;
+        let room = self.queue.capacity().saturating_sub(len);
+        room >= u64::from(BATCH).min(self.queue.capacity() / 2).max(1)
+    }
+
+    /// The end of a turn, or a handler is pending: puts the token down. `false`: it was notified
+    /// meanwhile, the token stays with the caller.
+    pub(crate) fn park(&self) -> bool {
+        let parked = self.queue.park();
+        self.after_turn();
+        parked
+    }
+
+    /// Puts the token down if there is nothing to do. `false`: there is, and the token stays with
+    /// the caller.
+    ///
+    /// # Safety
+    /// The caller holds the token.
+    #[allow(unsafe_code, reason = "passes on what the queue asks for")]
+    #[inline]
+    pub(crate) unsafe fn park_idle(&self) -> bool {
+        // SAFETY: as the caller promises.
+        if !unsafe { self.queue.park_idle() } {
+            return false;
+        }
+        let signals = self.signals.load(Acquire);
+        if signals == 0 {
+            return true;
+        }
+        self.after_turn();
+        let urgent = Signals::NEWS | Signals::STOP | Signals::ABANDONED;
+        // If it is idle no more, somebody else has taken the token and runs it.
+        signals & urgent == 0 || self.queue.unpark_idle() == Wake(false)
+    }
+
+    /// Senders get what room there is.
+    pub(crate) fn after_turn(&self) {
+        if self.signals.load(Acquire) & Signals::SENDERS != 0 {
+            self.wake_senders();
+        }
+    }
+
+    /// Something that the actor waits for may have come.
+    pub(crate) fn notify(&self) -> Wake {
+        self.queue.notify()
+    }
+
+    /// Accepts nothing any more and gives out what is left, one by one; `None` at the end. For the
+    /// consumer.
+    pub(crate) fn take_left(&self, consumer: &mut Consumer) -> Option<Left<M>> {
+        let Wake(_) = self.request(Phase::Stopping);
+        let mut tries = 0;
+        loop {
+            match self.queue.pop(consumer) {
+                Popped::Message(message, _) => return Some(Left(message)),
+                Popped::Coming => crate::sync::spin(&mut tries),
+                Popped::Empty | Popped::Over => break,
+            }
+        }
+        let mut rest = lock(&self.queue.middle.rest);
+        let rest = rest.as_mut()?;
+        if let Some((message, _)) = rest.order.as_mut().and_then(|order| order.pop()) {
+            return Some(Left(message));
+        }
+        while let Some((_, entry)) = rest.side.pop_front() {
+            if let Free::Message(message) = entry {
+                return Some(Left(message));
+            }
+        }
+        None
+    }
+}
