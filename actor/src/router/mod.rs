@@ -41,7 +41,11 @@
 //!
 //! With [`Router::send`] the sender waits, where the table says `Full`, for room at the routee that
 //! was chosen first. A router that has no living routee at the moment answers as a full one; one that
-//! has ended answers `Stopped`.
+//! has ended answers `Stopped`. A routee that refuses counts that as a dead letter of its own, also
+//! if the message then finds another one.
+//!
+//! A key that moves to another routee, because one came or went, may be handled there while earlier
+//! messages of it still wait at the old one.
 
 mod group;
 mod handle;

@@ -189,6 +189,7 @@ impl<M: Send + 'static> PoolHandle<M> {
     }
 
     /// Lets the pool accept nothing more, handle what is queued, and end; waits until it has ended.
+    /// Not to be awaited in a handler of one of its routees: it would wait for itself.
     ///
     /// # Cancel safety
     /// Once it was polled, the pool ends also if this is dropped, unless the mailbox of the pool's

@@ -222,6 +222,64 @@ mod tests {
         assert_eq!(slots.size(), 1);
     }
 
+    /// Whatever happens: the size is the one that was asked for, nobody who drains is started again,
+    /// and each slot that is given out is new.
+    #[test]
+    fn a_random_life_of_a_pool_keeps_its_books() {
+        for seed in 0..200 {
+            let mut rng = crate::rng::Rng::seeded(seed);
+            let mut slots = Slots::new(RouteeEnded::default());
+            // What the pool would have running and draining, by the answers alone.
+            let (mut running, mut draining) = (BTreeSet::new(), BTreeSet::new());
+            for step in 0..100 {
+                let any = |set: &BTreeSet<u32>, rng: &mut crate::rng::Rng| {
+                    let n = rng.below(set.len().max(1) as u64) as usize;
+                    set.iter().nth(n).copied()
+                };
+                match rng.below(3) {
+                    0 => {
+                        let size = 1 + rng.below(8) as usize;
+                        let change = slots.resize(size);
+                        assert_eq!(slots.size(), size, "seed {seed}, step {step}");
+                        for slot in change.drain {
+                            assert!(running.remove(&slot), "seed {seed}, step {step}");
+                            draining.insert(slot);
+                        }
+                        for slot in change.start {
+                            assert!(slots.is_vacant(slot), "seed {seed}, step {step}");
+                            assert!(!draining.contains(&slot), "seed {seed}, step {step}");
+                            slots.started(slot, at(step));
+                            assert!(running.insert(slot), "seed {seed}, step {step}");
+                        }
+                    }
+                    1 => {
+                        let Some(slot) = any(&running, &mut rng) else {
+                            continue;
+                        };
+                        let after = slots.ended(slot, at(step));
+                        assert!(
+                            matches!(after, After::Replace(_)),
+                            "seed {seed}, step {step}"
+                        );
+                        if rng.below(2) == 0 {
+                            slots.started(slot, at(step));
+                        } else {
+                            running.remove(&slot);
+                        }
+                    }
+                    _ => {
+                        let Some(slot) = any(&draining, &mut rng) else {
+                            continue;
+                        };
+                        let after = slots.ended(slot, at(step));
+                        assert_eq!(after, After::Nothing, "seed {seed}, step {step}");
+                        draining.remove(&slot);
+                    }
+                }
+            }
+        }
+    }
+
     /// Routees that fail for a whole day do not overflow anything.
     #[test]
     fn delays_never_overflow() {

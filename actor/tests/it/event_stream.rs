@@ -2,7 +2,7 @@
 
 use crate::support::{Log, Order, Puppet, SOON, act, system};
 use otava_actor::testkit::TestProbe;
-use otava_actor::{ActorRef, DeadLetterReason, Props};
+use otava_actor::{ActorRef, ActorSystem, DeadLetterReason, Props};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -143,4 +143,34 @@ async fn a_conversion_that_panics_is_contained() {
     assert_eq!(other.expect_msg(SOON).await, Paid(13));
     assert_eq!(picky.expect_msg(SOON).await, News::Paid(14));
     assert_eq!(log.take(), ["p: started", "[1, 2]"]);
+}
+
+/// On threads: while subscribers come and go, the others miss nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscribers_that_come_and_go_cost_the_others_nothing() {
+    let system = ActorSystem::new("test");
+    let events = system.event_stream();
+    let mut stays = TestProbe::<Paid>::new(&system);
+    events.subscribe::<Paid>(stays.actor_ref());
+    let publisher = {
+        let events = events.clone();
+        tokio::spawn(async move {
+            for n in 0..20_000 {
+                events.publish(Paid(n));
+            }
+        })
+    };
+    while !publisher.is_finished() {
+        let passing = TestProbe::<Paid>::new(&system);
+        events.subscribe::<Paid>(passing.actor_ref());
+        tokio::task::yield_now().await;
+        passing.actor_ref().stop();
+    }
+    publisher.await.unwrap();
+    for n in 0..20_000 {
+        assert_eq!(stays.expect_msg(SOON).await, Paid(n));
+    }
+    stays.actor_ref().stop();
+    system.shutdown().await;
+    assert_eq!(events.publish(Paid(0)), 0, "nobody is left");
 }

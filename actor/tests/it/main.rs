@@ -7,6 +7,7 @@ mod blocking;
 mod event_stream;
 mod fairness;
 mod mailbox;
+mod pool;
 mod receptionist;
 mod router;
 mod shutdown;
