@@ -1,8 +1,8 @@
 //! ActorRef: the way to reach an actor, here or on another node, by what it understands.
 
-use crate::ask::{Ask, ReplyTo};
+use crate::ask::{Ask, Late, ReplyTo};
 use crate::cell::{Cell, Node};
-use crate::dead_letters::{DeadLetterReason, DeadLetters};
+use crate::dead_letters::DeadLetterReason;
 use crate::error::TellError;
 use crate::failure::drop_guarded;
 use crate::mailbox::{Left, Phase, Wake};
@@ -16,6 +16,7 @@ use std::hash::{Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::time::Instant;
 
 /// A reference to an actor that understands `M`. It names a protocol, not the actor's type, and says
 /// nothing about where the actor runs.
@@ -49,6 +50,7 @@ impl<M: Send + 'static> ActorRef<M> {
     /// The message comes back: [`TellError::Full`] if the mailbox has no room,
     /// [`TellError::Stopped`] if the actor accepts nothing any more, [`TellError::Unsendable`] if it
     /// is on another node and the message has no wire form or too large a one.
+    #[inline]
     pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
         match &*self.0 {
             Target::Local(cell) => match cell.mailbox.push(message, 0) {
@@ -202,16 +204,50 @@ impl<M: Send + 'static> ActorRef<M> {
         self.0.clone()
     }
 
-    /// The time on the clock of the actor's system.
-    pub(crate) fn now(&self) -> Option<Time> {
+    /// The moment `instant` on the clock of the actor's system.
+    pub(crate) fn time_of(&self, instant: Instant) -> Option<Time> {
         match &*self.0 {
-            Target::Local(cell) => Some(cell.core().clock.now()),
+            Target::Local(cell) => Some(cell.core().clock.time(instant)),
             Target::Remote(remote) => remote.now(),
         }
     }
 
-    pub(crate) fn dead_letters(&self) -> Option<&DeadLetters> {
-        self.0.local().map(|cell| &cell.core().dead_letters)
+    /// Tells a question, which expires at `deadline`. A local actor that was idle handles it here
+    /// and now if it may ([`crate::scheduler::Scheduler::run_here`]).
+    pub(crate) fn put_question(
+        &self,
+        message: M,
+        deadline: Option<Time>,
+    ) -> Result<(), TellError<M>> {
+        match &*self.0 {
+            Target::Local(cell) => {
+                let expires = deadline.unwrap_or(Time::MAX).as_nanos();
+                match cell.mailbox.push(message, expires) {
+                    Ok((Wake(true), None)) => {
+                        cell.core()
+                            .scheduler()
+                            .run_here(&cell.core().handle, self.0.clone());
+                        Ok(())
+                    }
+                    Ok(pushed) => {
+                        self.0.accepted(pushed);
+                        Ok(())
+                    }
+                    Err(refused) => Err(cell.refuse(refused)),
+                }
+            }
+            Target::Remote(remote) => remote.tell(message),
+        }
+    }
+}
+
+impl<M> ActorRef<M> {
+    /// Where an answer that comes too late is counted.
+    pub(crate) fn late(&self) -> Option<Late> {
+        self.0.local().map(|cell| Late {
+            letters: cell.core().dead_letters.clone(),
+            path: cell.path().clone(),
+        })
     }
 }
 

@@ -40,12 +40,8 @@ pub struct Ask<M, R> {
 
 impl<M: Send + 'static, R: Send + 'static> Ask<M, R> {
     pub(crate) fn new(target: &ActorRef<M>, question: impl FnOnce(ReplyTo<R>) -> M) -> Self {
-        let letters = target.dead_letters().map(|letters| Late {
-            letters: letters.clone(),
-            path: target.path().clone(),
-        });
-        let slot = Arc::new(Slot::new(State::Empty(None), Some(Time::MAX), letters));
-        let message = question(ReplyTo { slot: slot.clone() });
+        let slot = Arc::new(Slot::new(State::Empty(None), Some(Time::MAX)));
+        let message = question(ReplyTo::new(slot.clone()));
         Self {
             target: target.clone(),
             message,
@@ -69,12 +65,11 @@ impl<M: Send + 'static, R: Send + 'static> IntoFuture for Ask<M, R> {
         Asking {
             target: self.target,
             message: Some(self.message),
-            reply: Reply {
-                slot: self.slot,
-                path: None,
-            },
+            slot: self.slot,
             within: self.within,
+            deadline: None,
             sleep: None,
+            over: false,
         }
     }
 }
@@ -92,11 +87,26 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct Asking<M, R> {
         target: ActorRef<M>,
+        // Taken when the question is sent.
         message: Option<M>,
-        reply: Reply<R>,
+        slot: Arc<Slot<R>>,
         within: Duration,
+        deadline: Option<Instant>,
+        // Made when the answer is not there at once.
         #[pin]
         sleep: Option<Sleep>,
+        // Nothing is waited for any more.
+        over: bool,
+    }
+
+    impl<M, R> PinnedDrop for Asking<M, R> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if !*this.over && this.message.is_none() {
+                let unseen = this.slot.abandon(this.target.late());
+                drop(unseen);
+            }
+        }
     }
 }
 
@@ -105,40 +115,40 @@ impl<M: Send + 'static, R: Send + 'static> Future for Asking<M, R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let path = || this.target.path().clone();
         if let Some(message) = this.message.take() {
-            let now = this.target.now();
-            this.reply
-                .slot
-                .set_deadline(now.map(|now| now + *this.within));
-            match this.target.tell(message) {
-                Ok(()) => {}
-                Err(TellError::Full(_)) => {
-                    return Poll::Ready(Err(AskError::Full { path: path() }));
-                }
-                Err(TellError::Stopped(_)) => {
-                    return Poll::Ready(Err(AskError::Stopped { path: path() }));
-                }
-                Err(TellError::Unsendable(_, why)) => {
-                    return Poll::Ready(Err(AskError::Unsendable { path: path(), why }));
-                }
+            let now = Instant::now();
+            *this.deadline = now.checked_add(*this.within);
+            let deadline = this.target.time_of(now).map(|now| now + *this.within);
+            this.slot.set_deadline(deadline);
+            if let Err(refused) = this.target.put_question(message, deadline) {
+                *this.over = true;
+                let path = this.target.path().clone();
+                return Poll::Ready(Err(match refused {
+                    TellError::Full(_) => AskError::Full { path },
+                    TellError::Stopped(_) => AskError::Stopped { path },
+                    TellError::Unsendable(_, why) => AskError::Unsendable { path, why },
+                }));
             }
-            let deadline = Instant::now()
-                .checked_add(*this.within)
-                .unwrap_or_else(crate::time::far_away);
-            this.sleep.set(Some(tokio::time::sleep_until(deadline)));
         }
-        if let Poll::Ready(answer) = this.reply.slot.poll_answer(cx) {
-            return Poll::Ready(answer.ok_or_else(|| AskError::NoReply { path: path() }));
+        if let Poll::Ready(answer) = this.slot.poll_answer(cx) {
+            *this.over = true;
+            return Poll::Ready(answer.ok_or_else(|| AskError::NoReply {
+                path: this.target.path().clone(),
+            }));
+        }
+        if this.sleep.is_none() {
+            let deadline = this.deadline.unwrap_or_else(crate::time::far_away);
+            this.sleep.set(Some(tokio::time::sleep_until(deadline)));
         }
         if let Some(sleep) = this.sleep.as_pin_mut() {
             ready!(sleep.poll(cx));
         }
-        Poll::Ready(match this.reply.slot.abandon() {
+        *this.over = true;
+        Poll::Ready(match this.slot.abandon(this.target.late()) {
             // The answer came between the two looks.
             Some(answer) => Ok(answer),
             None => Err(AskError::Timeout {
-                path: path(),
+                path: this.target.path().clone(),
                 waited: *this.within,
             }),
         })
@@ -150,7 +160,18 @@ impl<M: Send + 'static, R: Send + 'static> Future for Asking<M, R> {
 /// When the last handle on the port is dropped unanswered, the asker learns it at once
 /// ([`AskError::NoReply`]).
 pub struct ReplyTo<R> {
-    slot: Arc<Slot<R>>,
+    /// `None` once it was used.
+    slot: Option<Arc<Slot<R>>>,
+}
+
+impl<R> ReplyTo<R> {
+    fn new(slot: Arc<Slot<R>>) -> Self {
+        Self { slot: Some(slot) }
+    }
+
+    fn slot(&self) -> &Arc<Slot<R>> {
+        self.slot.as_ref().expect("only `send` takes it out")
+    }
 }
 
 impl<R: Send + 'static> ReplyTo<R> {
@@ -161,50 +182,56 @@ impl<R: Send + 'static> ReplyTo<R> {
     ///
     /// # Delivery
     /// `Ok` means that the answer was put where the asker finds it if it still looks.
-    pub fn send(self, answer: R) -> Result<(), R> {
-        self.slot.answer(answer)
+    pub fn send(mut self, answer: R) -> Result<(), R> {
+        match self.slot.take() {
+            // The other handles on an answered port need not know how many there are.
+            Some(slot) => slot.answer(answer),
+            None => Err(answer),
+        }
     }
 
     /// When the asker stops waiting, on its system's clock; `None` if it waits without end, or if
     /// that is not known.
     pub fn deadline(&self) -> Option<Time> {
-        self.slot.deadline()
+        self.slot().deadline()
     }
 
     /// Whether an answer would find nobody.
     pub fn is_closed(&self) -> bool {
-        !matches!(*lock(&self.slot.state), State::Empty(_) | State::Forward(_))
+        !matches!(
+            *lock(&self.slot().state),
+            State::Empty(_) | State::Forward(_)
+        )
     }
 
     /// A port and the future of its answer. `deadline` is only carried to the one who answers;
     /// whoever waits sees to it that it stops waiting.
     pub fn channel(deadline: Option<Time>) -> (Self, Reply<R>) {
-        let slot = Arc::new(Slot::new(State::Empty(None), deadline, None));
-        (Self { slot: slot.clone() }, Reply { slot, path: None })
+        let slot = Arc::new(Slot::new(State::Empty(None), deadline));
+        (Self::new(slot.clone()), Reply { slot, path: None })
     }
 
     /// A port that hands its answer to `forward`, for one who carries it further. If the port is
     /// dropped unanswered, `forward` is dropped uncalled.
     pub fn from_fn(forward: impl FnOnce(R) + Send + 'static, deadline: Option<Time>) -> Self {
-        Self {
-            slot: Arc::new(Slot::new(State::Forward(Box::new(forward)), deadline, None)),
-        }
+        let state = State::Forward(Box::new(forward));
+        Self::new(Arc::new(Slot::new(state, deadline)))
     }
 
     /// A second handle on the same port: the first answer through either of them wins.
     #[doc(hidden)]
     pub fn share(&self) -> Self {
-        self.slot.ports.fetch_add(1, Ordering::Relaxed);
-        Self {
-            slot: self.slot.clone(),
-        }
+        self.slot().ports.fetch_add(1, Ordering::Relaxed);
+        Self::new(self.slot().clone())
     }
 }
 
 impl<R> Drop for ReplyTo<R> {
     fn drop(&mut self) {
-        if self.slot.ports.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.slot.last_port_dropped();
+        if let Some(slot) = self.slot.take()
+            && slot.ports.fetch_sub(1, Ordering::AcqRel) == 1
+        {
+            slot.last_port_dropped();
         }
     }
 }
@@ -251,7 +278,7 @@ impl<R> Future for Reply<R> {
 
 impl<R> Drop for Reply<R> {
     fn drop(&mut self) {
-        let unseen = self.slot.abandon();
+        let unseen = self.slot.abandon(None);
         drop(unseen);
     }
 }
@@ -269,13 +296,12 @@ struct Slot<R> {
     ports: AtomicU64,
     /// Nanoseconds; `NO_DEADLINE` if there is none.
     deadline: AtomicU64,
-    late: Option<Late>,
 }
 
 /// Where an answer that comes too late is counted.
-struct Late {
-    letters: DeadLetters,
-    path: ActorPath,
+pub(crate) struct Late {
+    pub(crate) letters: DeadLetters,
+    pub(crate) path: ActorPath,
 }
 
 enum State<R> {
@@ -283,6 +309,8 @@ enum State<R> {
     Empty(Option<Waker>),
     Forward(Box<dyn FnOnce(R) + Send>),
     Answered(R),
+    /// Given up by its asker.
+    GivenUp(Box<Late>),
     /// Answered and taken, given up, or dropped unanswered.
     Over,
 }
@@ -290,13 +318,12 @@ enum State<R> {
 const NO_DEADLINE: u64 = u64::MAX;
 
 impl<R> Slot<R> {
-    fn new(state: State<R>, deadline: Option<Time>, late: Option<Late>) -> Self {
+    fn new(state: State<R>, deadline: Option<Time>) -> Self {
         let deadline = deadline.unwrap_or(Time::MAX).as_nanos();
         Self {
             state: Mutex::new(state),
             ports: AtomicU64::new(1),
             deadline: AtomicU64::new(deadline),
-            late,
         }
     }
 
@@ -326,14 +353,16 @@ impl<R> Slot<R> {
                 forward(answer);
                 Ok(())
             }
+            State::GivenUp(late) => {
+                drop(state);
+                let kind = std::any::type_name::<R>();
+                late.letters
+                    .report(&late.path, DeadLetterReason::LateReply, kind);
+                Err(answer)
+            }
             before => {
                 *state = before;
                 drop(state);
-                if let Some(late) = &self.late {
-                    let kind = std::any::type_name::<R>();
-                    late.letters
-                        .report(&late.path, DeadLetterReason::LateReply, kind);
-                }
                 Err(answer)
             }
         }
@@ -356,9 +385,16 @@ impl<R> Slot<R> {
         }
     }
 
-    /// The asker gives up; an answer that was there already is returned.
-    fn abandon(&self) -> Option<R> {
-        let before = std::mem::replace(&mut *lock(&self.state), State::Over);
+    /// The asker gives up; an answer that was there already is returned, one that comes later is
+    /// counted as `late` says.
+    fn abandon(&self, late: Option<Late>) -> Option<R> {
+        let given_up = late.map_or(State::Over, |late| State::GivenUp(Box::new(late)));
+        let mut state = lock(&self.state);
+        let before = match *state {
+            State::Over => State::Over,
+            _ => std::mem::replace(&mut *state, given_up),
+        };
+        drop(state);
         match before {
             State::Answered(answer) => Some(answer),
             _ => None,
@@ -367,7 +403,7 @@ impl<R> Slot<R> {
 
     fn last_port_dropped(&self) {
         let mut state = lock(&self.state);
-        if matches!(*state, State::Answered(_)) {
+        if matches!(*state, State::Answered(_) | State::Over) {
             return;
         }
         let before = std::mem::replace(&mut *state, State::Over);

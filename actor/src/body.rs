@@ -14,13 +14,19 @@ use std::task::{Context, Poll};
 
 /// An actor between two activations.
 pub(crate) trait Dormant: Send {
+    /// The next activation.
     fn wake(self: Box<Self>) -> Active;
+    /// The same, where more than messages is to be looked at.
+    fn wake_for_other(self: Box<Self>) -> Active;
 }
 
-/// How an activation ended, and how many messages it handled.
+/// How an activation ended.
 pub(crate) enum Outcome {
     Ended,
-    Idle(Box<dyn Dormant>, u32),
+    /// There is nothing to do.
+    Idle(Box<dyn Dormant>),
+    /// There is more to be looked at than messages.
+    Other(Box<dyn Dormant>),
     TurnOver(Box<dyn Dormant>),
 }
 
@@ -46,6 +52,7 @@ impl Place {
 
     /// # Safety
     /// The caller holds the token of this actor.
+    #[inline]
     pub(crate) unsafe fn take(&self) -> Body {
         // SAFETY: nobody else is here, as the caller promises; no reference leaves this line.
         unsafe { std::mem::replace(&mut *self.0.get(), Body::None) }
@@ -53,6 +60,7 @@ impl Place {
 
     /// # Safety
     /// The caller holds the token of this actor, and took the body out before.
+    #[inline]
     pub(crate) unsafe fn put(&self, body: Body) {
         // SAFETY: as above. What is overwritten is `None`, so nothing is dropped.
         unsafe { *self.0.get() = body }
@@ -69,10 +77,27 @@ unsafe impl Send for Active {}
 impl Active {
     #[inline]
     pub(crate) fn new<F: Future<Output = Outcome> + Send + 'static>(future: F) -> Self {
+        let place = Self::allocate::<F>();
+        // SAFETY: the memory is of this layout, and what lies there is a future from now on.
+        unsafe {
+            place.write(future);
+            Self::from_raw(place)
+        }
+    }
+
+    /// Memory for a future that is put together in its place, because moving it would cost.
+    #[inline]
+    pub(crate) fn allocate<F>() -> NonNull<F> {
         const { assert!(size_of::<F>() > 0, "it holds at least a life") };
-        let place = pool::allocate(Layout::new::<F>()).cast::<F>();
-        // SAFETY: the memory is ours and of this layout.
-        unsafe { place.write(future) };
+        pool::allocate(Layout::new::<F>()).cast::<F>()
+    }
+
+    /// # Safety
+    /// `place` came from [`Active::allocate`], and a whole future was written there.
+    #[inline]
+    pub(crate) unsafe fn from_raw<F: Future<Output = Outcome> + Send + 'static>(
+        place: NonNull<F>,
+    ) -> Self {
         Self(place)
     }
 

@@ -41,7 +41,7 @@
 use crate::actor_ref::Target;
 use crate::body::{Body, Dormant, Outcome, Place};
 use crate::dead_letters::DeadLetterReason;
-use crate::failure::{drop_guarded, guarded_call};
+use crate::failure::{describe_panic, drop_guarded};
 use crate::family::{Children, Refused};
 use crate::mailbox::{BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Wake};
 use crate::path::ActorPath;
@@ -50,6 +50,7 @@ use crate::sync::lock;
 use crate::system::Core;
 use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher, WatcherId};
 use futures_util::task::{ArcWake, waker_ref};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicU8, AtomicU32};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -63,6 +64,8 @@ pub(crate) struct Cell<M> {
     fate: AtomicU8,
     /// Where it stands in its family.
     place: AtomicU32,
+    /// Messages handled in the last turn. For the holder of the token.
+    pub(crate) handled: AtomicU32,
 }
 
 /// What does not change, and why it lies where it lies: see [`Mailbox`].
@@ -160,6 +163,7 @@ impl<M> Cell<M> {
             body: Place::new(),
             fate: AtomicU8::new(0),
             place: AtomicU32::new(0),
+            handled: AtomicU32::new(0),
         };
         (cell, consumer)
     }
@@ -319,16 +323,22 @@ impl<M: Send + 'static> Target<M> {
             Body::None => return (Body::None, false),
         };
         let waker = waker_ref(self);
-        match guarded_call(|| active.poll(&mut Context::from_waker(&waker))) {
+        let mut cx = Context::from_waker(&waker);
+        let mut polled = catch_unwind(AssertUnwindSafe(|| active.poll(&mut cx)));
+        if let Ok(Poll::Ready(Outcome::Other(life))) = polled {
+            active = life.wake_for_other();
+            polled = catch_unwind(AssertUnwindSafe(|| active.poll(&mut cx)));
+        }
+        match polled {
             Ok(Poll::Pending) => {
                 *units += 1;
                 (Body::Active(active), false)
             }
-            Ok(Poll::Ready(Outcome::Idle(life, handled))) => {
-                *units += handled.max(1);
+            Ok(Poll::Ready(Outcome::Idle(life))) => {
+                *units += self.cell().handled.load(Relaxed).max(1);
                 (Body::Dormant(life), false)
             }
-            Ok(Poll::Ready(Outcome::TurnOver(life))) => {
+            Ok(Poll::Ready(Outcome::Other(life) | Outcome::TurnOver(life))) => {
                 *units += BATCH;
                 (Body::Dormant(life), true)
             }
@@ -336,10 +346,10 @@ impl<M: Send + 'static> Target<M> {
                 *units += 1;
                 (Body::None, false)
             }
-            Err(failure) => {
+            Err(panic) => {
                 // Every call of user code is guarded on its own: this is a bug of ours.
-                let actor = self.cell().path();
-                tracing::error!(%actor, %failure, "the actor's own life failed");
+                let (actor, panic) = (self.cell().path(), describe_panic(panic));
+                tracing::error!(%actor, panic, "the actor's own life failed");
                 drop_guarded(active);
                 self.cell().mailbox.abandon();
                 self.end(Ended::Failed);

@@ -6,7 +6,7 @@ use crate::cell::{Cell, Node};
 use crate::dead_letters::DeadLetterReason;
 use crate::error::SpawnError;
 use crate::failure::{Failure, describe_panic, drop_guarded};
-use crate::mailbox::{BATCH, Consumer, Free, Left, Phase, Taken};
+use crate::mailbox::{BATCH, Consumer, Free, Left, Look, Phase, Taken};
 use crate::path::ActorPath;
 use crate::props::Props;
 use crate::system::ActorSystem;
@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{self, Poll};
 use std::time::Duration;
@@ -47,6 +48,8 @@ struct Extras<M> {
     watched: Watched,
     /// For probes: news about actors that were not watched through this context counts too.
     takes_all_news: bool,
+    /// A handler failed, and nothing was done about it yet.
+    failure: Option<Failure>,
 }
 
 /// The actors that this one watches, by registration and by target.
@@ -54,6 +57,15 @@ struct Extras<M> {
 struct Watched {
     by_number: BTreeMap<u64, (u64, ActorPath)>,
     by_target: BTreeMap<(u64, ActorPath), (u64, Arc<dyn Watchable>)>,
+}
+
+/// What comes next, at a glance.
+pub(crate) enum Next {
+    Message,
+    Nothing,
+    /// [`Context::next`] knows.
+    Other,
+    TurnOver,
 }
 
 /// What an actor does next.
@@ -265,6 +277,7 @@ impl<A: Actor> Context<A> {
                 pipes: JoinSet::new(),
                 watched: Watched::default(),
                 takes_all_news: false,
+                failure: None,
             })
         })
     }
@@ -277,19 +290,68 @@ impl<A: Actor> Context<A> {
         self.turn = BATCH;
     }
 
-    /// How many messages were handled in this turn.
-    pub(crate) fn handled(&self) -> u32 {
-        BATCH - self.turn
+    /// Says how many messages were handled in this turn.
+    #[inline]
+    pub(crate) fn end_turn(&self) {
+        self.cell().handled.store(BATCH - self.turn, Relaxed);
+    }
+
+    /// What comes next, if it is a message or nothing, as almost always.
+    #[inline]
+    pub(crate) fn look(&mut self) -> Next {
+        let extras = self
+            .extras
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if extras.as_ref().is_some_and(|extras| !extras.are_quiet()) {
+            return Next::Other;
+        }
+        if self.turn == 0 {
+            return Next::TurnOver;
+        }
+        match self.me.target().cell().mailbox.look(&self.consumer) {
+            Look::Message => Next::Message,
+            Look::Expires(at) if !self.has_expired(at) => Next::Message,
+            Look::Nothing => Next::Nothing,
+            Look::Expires(_) | Look::Other => Next::Other,
+        }
+    }
+
+    /// The message that [`Context::look`] has seen.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    pub(crate) fn take_message(&mut self) -> A::Msg {
+        self.turn -= 1;
+        let mailbox = &self.me.target().cell().mailbox;
+        mailbox.take_seen(&mut self.consumer)
+    }
+
+    /// The next step is this failure.
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        self.extras().failure = Some(failure);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        let extras = self.extras.try_lock();
+        extras.is_ok_and(|extras| {
+            extras
+                .as_ref()
+                .is_some_and(|extras| extras.failure.is_some())
+        })
     }
 
     /// What to do next.
-    #[inline]
     pub(crate) fn next(&mut self) -> Step<A::Msg> {
         loop {
             let extras = self
                 .extras
                 .get_mut()
                 .unwrap_or_else(PoisonError::into_inner);
+            if let Some(failure) = extras.as_mut().and_then(|extras| extras.failure.take()) {
+                return Step::Failed(failure);
+            }
             let cell = self.me.target().cell();
             let Some(left) = self.turn.checked_sub(1) else {
                 // Timers come between two turns, so that a flood of messages does not stop them.
@@ -399,6 +461,11 @@ impl<A: Actor> Context<A> {
 }
 
 impl<M> Extras<M> {
+    /// Whether nothing in here asks for a look before the next message.
+    fn are_quiet(&self) -> bool {
+        self.failure.is_none() && self.timers.is_empty()
+    }
+
     /// A timer that is due, unless the last step was one and messages have not had their turn.
     fn due_timer(&mut self) -> Option<Step<M>> {
         if std::mem::take(&mut self.timer_was_last) {

@@ -13,6 +13,16 @@ pub(crate) enum Failure {
     Panic(String),
 }
 
+impl Failure {
+    /// A handler returned this.
+    #[cold]
+    pub(crate) fn of<E: Display>(error: E) -> Self {
+        let text = print_error(&error);
+        drop_guarded(error);
+        Self::Error(text)
+    }
+}
+
 impl Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -51,6 +51,7 @@
 //! | [`router`] | pools and groups, and who of them gets a message |
 //! | `scheduler` | which runnable actor runs next, and where |
 //! | [`shutdown`] | ending a program in phases |
+//! | `serving` | the short way of a message to its handler |
 //! | [`system`] | the root of the tree, its clock, its end |
 //! | [`testkit`] | probes |
 //! | [`time`] | the clock type |
@@ -79,6 +80,7 @@ pub mod receptionist;
 pub mod rng;
 pub mod router;
 mod scheduler;
+mod serving;
 pub mod shutdown;
 mod sync;
 pub mod system;

@@ -25,6 +25,7 @@ use crate::body::{Active, Dormant, Outcome};
 use crate::context::{Context, Step};
 use crate::failure::{Failure, drop_guarded, guarded, guarded_call};
 use crate::props::{Make, Supervision};
+use crate::serving::serve;
 use crate::time::Time;
 use crate::watch::Ended;
 use std::collections::VecDeque;
@@ -34,9 +35,9 @@ use std::task::Poll;
 
 /// One actor while it is in nobody's hands: between two activations.
 pub(crate) struct Life<A: Actor> {
-    ctx: Context<A>,
+    pub(crate) ctx: Context<A>,
     /// `None` before the first instance and while a new one is needed.
-    actor: Option<A>,
+    pub(crate) actor: Option<A>,
     make: Make<A>,
     restarts: Restarts,
 }
@@ -58,8 +59,8 @@ impl<A: Actor> Life<A> {
         let reason = loop {
             let failure = match self.serve().await {
                 Ok(Served::Idle) => {
-                    let handled = self.ctx.handled();
-                    return Outcome::Idle(self, handled);
+                    self.ctx.end_turn();
+                    return Outcome::Idle(self);
                 }
                 Ok(Served::TurnOver) => return Outcome::TurnOver(self),
                 Ok(Served::Stop) => break Ended::Stopped,
@@ -72,10 +73,10 @@ impl<A: Actor> Life<A> {
                 break Ended::Failed;
             }
             tracing::warn!(actor = %ctx.path(), %failure, "the actor failed and restarts");
-            ctx.reset().await;
+            Box::pin(ctx.reset()).await;
             drop_guarded(self.actor.take());
         };
-        self.end(reason).await;
+        Box::pin(self.end(reason)).await;
         Outcome::Ended
     }
 
@@ -127,6 +128,13 @@ impl<A: Actor> Life<A> {
 
 impl<A: Actor> Dormant for Life<A> {
     fn wake(self: Box<Self>) -> Active {
+        match self.actor {
+            Some(_) if !self.ctx.has_failed() => serve(self),
+            _ => Active::new(self.live()),
+        }
+    }
+
+    fn wake_for_other(self: Box<Self>) -> Active {
         Active::new(self.live())
     }
 }

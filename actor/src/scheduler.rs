@@ -23,7 +23,7 @@
 //! the two steps on both sides, so either the sleeper sees the work or the pusher sees the sleeper.
 //!
 //! # Fairness to the runtime
-//! After [`UNITS_PER_POLL`] messages, or half a millisecond, a task yields to tokio, so that timers,
+//! After half a millisecond, or some hundred messages where there is one worker, a task yields to tokio, so that timers,
 //! sockets and tasks of users get the thread; also as soon as tokio's own budget for the task is
 //! used up, for until then its sockets and timers would answer "pending" to every actor. With one
 //! worker the clock is not looked at: the order of events depends on nothing but the program.
@@ -34,19 +34,22 @@
 
 use crate::sync::lock;
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::task::coop;
 
 /// Actors run from the slot in a row before the queue gets a turn.
 const SLOT_RUNS_MAX: u32 = 16;
-/// Messages handled in one poll of a scheduler task.
+/// Messages handled in one poll of a scheduler task, if the runtime has only one worker.
 const UNITS_PER_POLL: u32 = 512;
+/// The same, where [`POLL_TIME_MAX`] holds as well: yielding wakes another worker for nothing.
+const UNITS_PER_TIMED_POLL: u32 = 16_384;
 /// How long one poll of a scheduler task may last before it yields (between two actors).
 const POLL_TIME_MAX: Duration = Duration::from_micros(500);
 /// Every so many runs the injector is looked at first.
@@ -114,6 +117,27 @@ impl Scheduler {
     /// Makes `job` run after those that wait already.
     pub(crate) fn schedule_last(&self, job: Job) {
         self.place(job, |_, job| Some(job));
+    }
+
+    /// Runs `job` here and now, if this thread serves the runtime behind `handle` and is not in the
+    /// midst of another actor; else makes it run soon.
+    ///
+    /// For somebody who will wait for what the job does: waking a task for it, and being woken by
+    /// it, costs several times what most jobs need. With one worker nothing runs early, so that the
+    /// order of events stays what the queues say.
+    pub(crate) fn run_here(&self, handle: &Handle, job: Job) {
+        let may = self.stealers.len() > 1
+            && !self.closed.load(SeqCst)
+            && !HERE.get()
+            && CURRENT.with_borrow(Option::is_none)
+            && Handle::try_current().is_ok_and(|current| current.id() == handle.id());
+        if !may {
+            return self.schedule(job);
+        }
+        HERE.set(true);
+        // It never panics, so the mark is always taken back.
+        job.run();
+        HERE.set(false);
     }
 
     /// Puts `job` where `choose` says: what it returns goes to the queue.
@@ -242,6 +266,8 @@ impl Drop for Local {
 }
 
 thread_local! {
+    /// Whether this thread runs an actor for somebody who waits for it ([`Scheduler::run_here`]).
+    static HERE: Cell<bool> = const { Cell::new(false) };
     /// The queues of the worker task that this thread polls right now.
     static CURRENT: RefCell<Option<Local>> = const { RefCell::new(None) };
 }
@@ -307,7 +333,8 @@ fn run_until_idle(
     cx: &mut Context<'_>,
 ) -> Poll<()> {
     let begun = (scheduler.stealers.len() > 1).then(Instant::now);
-    let (mut units, mut slot_runs, mut next_look) = (0, 0, 16);
+    let units_max = begun.map_or(UNITS_PER_POLL, |_| UNITS_PER_TIMED_POLL);
+    let (mut units, mut slot_runs, mut next_look) = (0, 0, 32);
     loop {
         if scheduler.closed.load(SeqCst) {
             return Poll::Ready(());
@@ -324,10 +351,10 @@ fn run_until_idle(
         };
         units += job.run();
         let too_long = units >= next_look && {
-            next_look = units + 16;
+            next_look = units + 32;
             begun.is_some_and(|begun| begun.elapsed() >= POLL_TIME_MAX)
         };
-        if units >= UNITS_PER_POLL || too_long || !coop::has_budget_remaining() {
+        if units >= units_max || too_long || !coop::has_budget_remaining() {
             release_slot();
             // Leaves a wake-up behind that tokio serves after its driver and other tasks.
             let _ = pin!(tokio::task::yield_now()).poll(cx);

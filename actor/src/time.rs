@@ -84,7 +84,11 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> Time {
-        Time::ZERO + self.origin.elapsed()
+        self.time(tokio::time::Instant::now())
+    }
+
+    pub(crate) fn time(&self, instant: tokio::time::Instant) -> Time {
+        Time::ZERO + instant.saturating_duration_since(self.origin)
     }
 
     /// The tokio instant of `time`; times too far away become some thirty years from now.

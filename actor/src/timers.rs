@@ -103,6 +103,10 @@ impl<M> Timers<M> {
         true
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
     /// The message of a timer that is due, the earliest first.
     pub(crate) fn pop_due(&mut self) -> Option<Result<M, Failure>> {
         let (&place, _) = self.queue.first_key_value()?;

@@ -100,7 +100,7 @@ impl Actor for Player {
                 }
             }
             (Self::Answerer, Message::Ask(n, reply_to)) => drop(reply_to.send(n + 1)),
-            (Self::Returner { partner }, Message::Ball) => pass(partner, Message::Ball).await,
+            (Self::Returner { partner }, Message::Ball) => pass(partner, Message::Ball),
             (
                 Self::Server {
                     partner,
@@ -113,11 +113,11 @@ impl Actor for Player {
                 if *rounds == 0 {
                     done.one_less();
                 } else {
-                    pass(partner, Message::Ball).await;
+                    pass(partner, Message::Ball);
                 }
             }
             (Self::Link { next, .. }, Message::Token(left)) if left > 0 => {
-                pass(next, Message::Token(left - 1)).await;
+                pass(next, Message::Token(left - 1));
             }
             (Self::Link { done, .. }, Message::Token(_))
             | (Self::Idler { done }, Message::Tick) => done.one_less(),
@@ -126,9 +126,9 @@ impl Actor for Player {
                 ctx.stop_self();
             }
             (Self::Member { crowd, .. }, Message::Ping(from)) => {
-                put(&crowd.as_ref().unwrap()[from as usize], Message::Pong).await;
+                tell(&crowd.as_ref().unwrap()[from as usize], Message::Pong);
             }
-            (player @ Self::Member { .. }, Message::Pong) => player.pong().await,
+            (player @ Self::Member { .. }, Message::Pong) => player.pong(),
             (player, setup) => player.begin(setup).await,
         }
         Ok(())
@@ -153,9 +153,9 @@ impl Player {
                 Message::Begin(n),
             ) => {
                 *rounds = n;
-                pass(partner, Message::Ball).await;
+                pass(partner, Message::Ball);
             }
-            (player @ Self::Member { .. }, Message::Begin(n)) => player.ping_first(n).await,
+            (player @ Self::Member { .. }, Message::Begin(n)) => player.ping_first(n),
             (Self::Producer { consumer }, Message::Begin(n)) => {
                 for _ in 0..n {
                     put(consumer, Message::Tick).await;
@@ -165,14 +165,14 @@ impl Player {
         }
     }
 
-    async fn ping_first(&mut self, n: u64) {
+    fn ping_first(&mut self, n: u64) {
         if let Self::Member { left, .. } = self {
             *left = n.try_into().unwrap();
         }
-        self.ping_any().await;
+        self.ping_any();
     }
 
-    async fn pong(&mut self) {
+    fn pong(&mut self) {
         if let Self::Member { left, done, .. } = self {
             *left -= 1;
             if *left == 0 {
@@ -180,10 +180,10 @@ impl Player {
                 return;
             }
         }
-        self.ping_any().await;
+        self.ping_any();
     }
 
-    async fn ping_any(&mut self) {
+    fn ping_any(&mut self) {
         let Self::Member {
             crowd, me, random, ..
         } = self
@@ -195,10 +195,11 @@ impl Player {
         *random ^= *random >> 17;
         *random ^= *random << 5;
         let crowd = crowd.as_ref().unwrap();
-        put(&crowd[*random as usize % crowd.len()], Message::Ping(*me)).await;
+        tell(&crowd[*random as usize % crowd.len()], Message::Ping(*me));
     }
 }
 
+/// Waits for room if there is none.
 pub(crate) async fn put(to: &Ref, message: Message) {
     match to.tell(message) {
         Ok(()) => {}
@@ -207,6 +208,13 @@ pub(crate) async fn put(to: &Ref, message: Message) {
     }
 }
 
-async fn pass(to: &Option<Ref>, message: Message) {
-    put(to.as_ref().unwrap(), message).await;
+/// For those who have so few messages under way that no mailbox is ever full.
+fn tell(to: &Ref, message: Message) {
+    if let Err(refused) = to.tell(message) {
+        panic!("{refused:?}");
+    }
+}
+
+fn pass(to: &Option<Ref>, message: Message) {
+    tell(to.as_ref().unwrap(), message);
 }

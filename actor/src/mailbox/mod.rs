@@ -15,8 +15,8 @@
 //!   signal is set, then the queue is told ([`queue::Queue::unpark_idle`]): the consumer looks at the
 //!   signals after it has parked, so one of the two sees the other.
 //! - A sender that waits for room stands in line under the lock, sets its signal, goes through the
-//!   queue's word, and looks at the room once more. The consumer wakes the first of the line when
-//!   there is room for a good part of a turn, and whenever it parks or ends its turn. A sender keeps
+//!   queue's word, and looks at the room once more. The consumer wakes the first of the line whenever
+//!   it parks or ends its turn, so that they fill the room of a turn at once. A sender keeps
 //!   its place until it has sent or is dropped, so a wake-up that meets a dropped sender, or one
 //!   whose room was taken by a `tell`, is not lost: the next look counts from the front again.
 //!
@@ -35,7 +35,7 @@ use crate::sync::{AtomicU8, lock};
 use crate::watch::Terminated;
 use line::Line;
 pub(crate) use order::{Order, Rank};
-pub(crate) use queue::{Consumer, Wake};
+pub(crate) use queue::{Consumer, Look, Wake};
 use queue::{Popped, Queue, Refusal};
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -337,11 +337,29 @@ impl<M, T> Mailbox<M, T> {
         usize::try_from(len).unwrap_or(usize::MAX)
     }
 
+    /// What comes next, at a glance.
+    #[inline]
+    pub(crate) fn look(&self, consumer: &Consumer) -> Look {
+        if self.signals.load(Relaxed) & !Signals::SENDERS != 0 {
+            return Look::Other;
+        }
+        self.queue.look(consumer)
+    }
+
+    /// The message that [`Mailbox::look`] has seen.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    pub(crate) fn take_seen(&self, consumer: &mut Consumer) -> M {
+        self.queue.pop_seen(consumer)
+    }
+
     /// The next thing to do.
     #[inline]
     pub(crate) fn take(&self, consumer: &mut Consumer) -> Taken<M> {
         let signals = self.signals.load(Relaxed);
-        if signals != 0
+        if signals & !Signals::SENDERS != 0
             && let Some(taken) = self.attend(signals)
         {
             return taken;
@@ -359,9 +377,6 @@ impl<M, T> Mailbox<M, T> {
     fn attend(&self, signals: u8) -> Option<Taken<M>> {
         if signals & Signals::STOP != 0 {
             return Some(Taken::Stop);
-        }
-        if signals & Signals::SENDERS != 0 && self.has_worthwhile_room() {
-            self.wake_senders();
         }
         if signals & Signals::NEWS == 0 {
             return None;
@@ -402,13 +417,6 @@ impl<M, T> Mailbox<M, T> {
         }
         let entry = rest.side.pop_front();
         entry.map_or(Taken::Stop, |(_, entry)| Taken::Free(entry))
-    }
-
-    /// Whether so much room has come that it pays to wake senders within a turn.
-    fn has_worthwhile_room(&self) -> bool {
-        let len = self.len() as u64;
-        let room = self.queue.capacity().saturating_sub(len);
-        room >= u64::from(BATCH).min(self.queue.capacity() / 2).max(1)
     }
 
     /// The end of a turn, or a handler is pending: puts the token down. `false`: it was notified

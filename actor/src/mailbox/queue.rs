@@ -95,6 +95,17 @@ pub(crate) enum Refusal {
     Full,
 }
 
+/// What the consumer sees without taking it.
+pub(crate) enum Look {
+    Message,
+    /// A message, and when it expires.
+    Expires(u64),
+    /// Nothing: the actor may park.
+    Nothing,
+    /// Something else, or something that is only coming.
+    Other,
+}
+
 /// What the consumer found.
 pub(crate) enum Popped<M> {
     /// A message, and when it expires (nanoseconds; 0: never).
@@ -355,10 +366,6 @@ impl<M, T> Queue<M, T> {
         self.tail.load(Relaxed) & DIVERTED != 0
     }
 
-    pub(crate) fn capacity(&self) -> u64 {
-        self.capacity
-    }
-
     /// Takes the token if it lies here.
     pub(crate) fn take_token(&self) -> bool {
         let Wake(taken) = self.change(|word| (word & !(PARKED | IDLE), word & PARKED != 0));
@@ -423,8 +430,50 @@ impl<M, T> Queue<M, T> {
         false
     }
 
-    /// Takes the next message.
+    /// What comes next.
     #[inline]
+    pub(crate) fn look(&self, _: &Consumer) -> Look {
+        let block = self.head_block.load(Acquire);
+        let index = self.head.load(Relaxed);
+        let place = (index % LAP) as usize;
+        if !block.is_null() {
+            // SAFETY: the block at the head is freed only by the holder of the consumer, in `pass`.
+            match unsafe { (*block).ready[place].load(Acquire) } {
+                MESSAGE => return Look::Message,
+                EXPIRING => {
+                    // SAFETY: written before `ready` was, as the kind says.
+                    let at = unsafe { (*block).expires[place].with_mut(|slot| *slot) };
+                    return Look::Expires(at);
+                }
+                _ => {}
+            }
+        }
+        match self.nothing(index) {
+            Popped::Empty => Look::Nothing,
+            _ => Look::Other,
+        }
+    }
+
+    /// Takes the message that [`Queue::look`] has seen. Apart from the look, so that it moves once:
+    /// from its slot to where it is handled.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    pub(crate) fn pop_seen(&self, _: &mut Consumer) -> M {
+        let block = self.head_block.load(Acquire);
+        let index = self.head.load(Relaxed);
+        let place = (index % LAP) as usize;
+        // SAFETY: as above.
+        let there = !block.is_null() && unsafe { (*block).ready[place].load(Acquire) } != EMPTY;
+        assert!(there, "it was seen before");
+        // SAFETY: `ready` says that the slot was written, and `head` that it was not read before.
+        let message = unsafe { (*block).slots[place].with_mut(|slot| (*slot).assume_init_read()) };
+        self.pass(block, index);
+        message
+    }
+
+    /// Takes the next message.
     pub(crate) fn pop(&self, _: &mut Consumer) -> Popped<M> {
         let block = self.head_block.load(Acquire);
         let index = self.head.load(Relaxed);
@@ -432,29 +481,34 @@ impl<M, T> Queue<M, T> {
             return self.nothing(index);
         }
         let place = (index % LAP) as usize;
-        // SAFETY: the block at the head is freed only by the holder of the consumer, below.
+        // SAFETY: as above.
         let kind = unsafe { (*block).ready[place].load(Acquire) };
         if kind == EMPTY {
             return self.nothing(index);
         }
-        // SAFETY: `ready` says that the slot was written, and `head` that it was not read before.
+        // SAFETY: as above.
         let message = unsafe { (*block).slots[place].with_mut(|slot| (*slot).assume_init_read()) };
         let expires = match kind {
             // SAFETY: written before `ready` was, as the kind says.
             EXPIRING => unsafe { (*block).expires[place].with_mut(|slot| *slot) },
             _ => 0,
         };
-        if place + 1 == CAP {
-            // SAFETY: still alive. Its producer linked the next one before it made the slot ready.
-            let next = unsafe { (*block).next.load(Acquire) };
-            self.head_block.store(next, Relaxed);
-            self.head.store(index + 2, Release);
-            // SAFETY: all its slots were read, so no producer will touch it again.
-            unsafe { Block::free(block) };
-        } else {
-            self.head.store(index + 1, Release);
-        }
+        self.pass(block, index);
         Popped::Message(message, expires)
+    }
+
+    /// The message at `index`, in `block`, was read.
+    #[inline]
+    fn pass(&self, block: *mut Block<M>, index: u64) {
+        if (index % LAP) as usize + 1 < CAP {
+            return self.head.store(index + 1, Release);
+        }
+        // SAFETY: still alive. Its producer linked the next one before it made the slot ready.
+        let next = unsafe { (*block).next.load(Acquire) };
+        self.head_block.store(next, Relaxed);
+        self.head.store(index + 2, Release);
+        // SAFETY: all its slots were read, so no producer will touch it again.
+        unsafe { Block::free(block) };
     }
 
     fn nothing(&self, head: u64) -> Popped<M> {

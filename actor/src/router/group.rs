@@ -74,8 +74,7 @@ impl<M: Send + 'static> Group<M> {
         let system = ActorSystem::of(core);
         let mut built = None;
         let orders = spawn_owner(core, parent, name, |ctx: &mut Context<GroupActor<M>>| {
-            let (rng, letters) = (system.rng(), system.dead_letters().clone());
-            let shared = Arc::new(Shared::new(self.routing, ctx.me().clone(), rng, letters));
+            let shared = Arc::new(Shared::new(self.routing, ctx.me().clone(), &system));
             self.routees.iter().for_each(|routee| ctx.watch(routee));
             let group = GroupActor {
                 shared: shared.clone(),

@@ -13,7 +13,8 @@ use crate::error::{TellError, Unsendable};
 use crate::path::ActorPath;
 use crate::rng::Rng;
 use crate::sync::lock;
-use crate::time::Time;
+use crate::system::ActorSystem;
+use crate::time::{Clock, Time};
 use crate::watch::{Terminated, Watchable, Watcher, WatcherId, Watching};
 use std::any::Any;
 use std::fmt;
@@ -130,7 +131,6 @@ trait Owner: Send + Sync {
     fn uid(&self) -> u64;
     fn is_stopped(&self) -> bool;
     fn stop(&self);
-    fn now(&self) -> Option<Time>;
     fn watchable(&self) -> Arc<dyn Watchable>;
 }
 
@@ -151,10 +151,6 @@ impl<N: Send + 'static> Owner for ActorRef<N> {
         self.stop();
     }
 
-    fn now(&self) -> Option<Time> {
-        self.now()
-    }
-
     fn watchable(&self) -> Arc<dyn Watchable> {
         self.watchable()
     }
@@ -168,6 +164,7 @@ pub(super) struct Shared<M> {
     turn: AtomicUsize,
     rng: Mutex<Rng>,
     owner: Box<dyn Owner>,
+    clock: Clock,
     dead_letters: DeadLetters,
 }
 
@@ -193,8 +190,7 @@ impl<M: Send + 'static> Shared<M> {
     pub(super) fn new<N: Send + 'static>(
         routing: Routing<M>,
         owner: ActorRef<N>,
-        rng: Rng,
-        dead_letters: DeadLetters,
+        system: &ActorSystem,
     ) -> Self {
         let table = Table {
             routees: Vec::new(),
@@ -205,9 +201,10 @@ impl<M: Send + 'static> Shared<M> {
             routing,
             table: watch::Sender::new(Arc::new(table)),
             turn: AtomicUsize::new(0),
-            rng: Mutex::new(rng),
+            rng: Mutex::new(system.rng()),
             owner: Box::new(owner),
-            dead_letters,
+            clock: system.core().clock,
+            dead_letters: system.dead_letters().clone(),
         }
     }
 
@@ -468,7 +465,7 @@ impl<M: Send + 'static> RemoteTarget<M> for Shared<M> {
     }
 
     fn now(&self) -> Option<Time> {
-        self.owner.now()
+        Some(self.clock.now())
     }
 
     fn as_any(&self) -> &dyn Any {

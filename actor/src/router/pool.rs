@@ -83,8 +83,7 @@ impl<A: Actor> Pool<A> {
         let props: Vec<Props<A>> = (0..self.size).map(|_| (self.factory)()).collect();
         let mut built = None;
         let orders = spawn_owner(core, parent, name, |ctx: &mut Context<PoolActor<A>>| {
-            let (rng, letters) = (system.rng(), system.dead_letters().clone());
-            let shared = Shared::new(self.routing, ctx.me().clone(), rng, letters);
+            let shared = Shared::new(self.routing, ctx.me().clone(), &system);
             let mut pool = PoolActor {
                 factory: self.factory,
                 shared: Arc::new(shared),

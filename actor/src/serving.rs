@@ -1,0 +1,183 @@
+//! Serving: the activation of an actor that only has messages to handle, as almost always.
+//!
+//! [`crate::life`] says what an actor does, as one `async fn`. That function's state holds what any
+//! of its paths may need, and all of it is moved when an activation begins. Serving is the one path
+//! that every message takes, written by hand: the future of a handler, and a pointer to the life it
+//! borrows from. As soon as anything else is to be done (a stop, news, a timer, a failure), it gives
+//! the life back and `life.rs` takes over.
+#![allow(
+    unsafe_code,
+    reason = "measured: the async fn alone needs twice the time for a hop (docs/speed.md)"
+)]
+
+use crate::actor::Actor;
+use crate::body::{Active, Dormant, Outcome};
+use crate::context::{Context, Next};
+use crate::failure::{Failure, describe_panic, drop_guarded};
+use crate::life::Life;
+use std::future::Future;
+use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::task::{self, Poll};
+
+/// `start` makes the future of a handler; its borrows are said to be `'static`, which this type sees
+/// to: see the safety notes below.
+struct Serving<A: Actor, H, S> {
+    /// Whether `handler` is there.
+    busy: bool,
+    /// Owned. A pointer and not a `Box`, since a `Box` may not be moved while its content is
+    /// borrowed. `None` once it was given away.
+    life: Option<NonNull<Life<A>>>,
+    start: S,
+    /// Borrows from `life`. Pinned here; dropped before `life` is given away.
+    handler: MaybeUninit<H>,
+}
+
+// SAFETY: it owns a `Life`, which is `Send`, and a handler's future, which is `Send`.
+unsafe impl<A: Actor, H: Send, S: Send> Send for Serving<A, H, S> {}
+
+/// An activation of `life`, which has an instance.
+#[inline]
+pub(crate) fn serve<A: Actor>(life: Box<Life<A>>) -> Active {
+    begin(
+        life,
+        |actor: &'static mut A, ctx: &'static mut Context<A>| {
+            let message = ctx.take_message();
+            actor.handle(message, ctx)
+        },
+    )
+}
+
+#[inline]
+fn begin<A, H, S>(life: Box<Life<A>>, start: S) -> Active
+where
+    A: Actor,
+    H: Future<Output = Result<(), A::Err>> + Send + 'static,
+    S: Fn(&'static mut A, &'static mut Context<A>) -> H + Send + 'static,
+{
+    let place = Active::allocate::<Serving<A, H, S>>();
+    let serving = place.as_ptr();
+    // SAFETY: the memory is ours. All fields are written but `handler`, which may be uninitialised.
+    unsafe {
+        (&raw mut (*serving).busy).write(false);
+        (&raw mut (*serving).life).write(Some(NonNull::from(Box::leak(life))));
+        (&raw mut (*serving).start).write(start);
+        Active::from_raw(place)
+    }
+}
+
+impl<A, H, S> Future for Serving<A, H, S>
+where
+    A: Actor,
+    H: Future<Output = Result<(), A::Err>>,
+    S: Fn(&'static mut A, &'static mut Context<A>) -> H,
+{
+    type Output = Outcome;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Outcome> {
+        // SAFETY: the handler is not moved out of its place below.
+        let this = unsafe { self.get_unchecked_mut() };
+        let Some(mut life) = this.life else {
+            return Poll::Ready(Outcome::Ended);
+        };
+        if !this.busy {
+            // SAFETY: the life is ours and no handler borrows from it.
+            unsafe { life.as_mut() }.ctx.begin_turn();
+        }
+        loop {
+            if !this.busy {
+                // SAFETY: the life is ours and no handler borrows from it. The borrows end with this
+                // block, except those that go into the handler.
+                let Life { ctx, actor, .. } = unsafe { life.as_mut() };
+                match (ctx.look(), actor) {
+                    (Next::Message, Some(actor)) => {
+                        let start = &this.start;
+                        let started = catch_unwind(AssertUnwindSafe(move || {
+                            // Moved in, so that they may live as long as the handler.
+                            let (actor, ctx) = (actor, ctx);
+                            start(actor, ctx)
+                        }));
+                        match started {
+                            Ok(handler) => {
+                                this.handler.write(handler);
+                                this.busy = true;
+                            }
+                            Err(panic) => {
+                                return this.fail(Failure::Panic(describe_panic(panic)));
+                            }
+                        }
+                    }
+                    (Next::Nothing, _) => {
+                        ctx.end_turn();
+                        return this.give_back(Outcome::Idle);
+                    }
+                    (Next::TurnOver, _) => return this.give_back(Outcome::TurnOver),
+                    (Next::Other, _) | (Next::Message, None) => {
+                        return this.give_back(Outcome::Other);
+                    }
+                }
+            }
+            // SAFETY: `busy` says that it is there; it stays where it is until it is dropped there.
+            let handler = unsafe { Pin::new_unchecked(this.handler.assume_init_mut()) };
+            match catch_unwind(AssertUnwindSafe(|| handler.poll(cx))) {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(Ok(()))) => this.drop_handler(),
+                Ok(Poll::Ready(Err(error))) => return this.fail(Failure::of(error)),
+                Err(panic) => return this.fail(Failure::Panic(describe_panic(panic))),
+            }
+        }
+    }
+}
+
+impl<A: Actor, H, S> Serving<A, H, S> {
+    /// Drops the handler in its place, if there is one.
+    #[inline]
+    fn drop_handler(&mut self) {
+        if !std::mem::take(&mut self.busy) || !std::mem::needs_drop::<H>() {
+            return;
+        }
+        // SAFETY: it was there, and is not any more by what `busy` says.
+        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe {
+            self.handler.assume_init_drop();
+        }));
+        if let Err(panic) = dropped {
+            let panic = describe_panic(panic);
+            tracing::warn!(panic, "dropping what a handler left failed");
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, failure: Failure) -> Poll<Outcome> {
+        self.drop_handler();
+        if let Some(life) = &mut self.life {
+            // SAFETY: the life is ours, and no handler borrows from it any more.
+            unsafe { life.as_mut() }.ctx.fail(failure);
+        }
+        self.give_back(Outcome::Other)
+    }
+
+    /// The life goes back to its cell.
+    #[inline]
+    fn give_back(&mut self, outcome: impl FnOnce(Box<dyn Dormant>) -> Outcome) -> Poll<Outcome> {
+        debug_assert!(!self.busy, "a handler borrows from the life");
+        Poll::Ready(match self.life.take() {
+            // SAFETY: it came from a box, is given away once, and no handler borrows from it.
+            Some(life) => outcome(unsafe { Box::from_raw(life.as_ptr()) }),
+            None => Outcome::Ended,
+        })
+    }
+}
+
+impl<A: Actor, H, S> Drop for Serving<A, H, S> {
+    fn drop(&mut self) {
+        // Only an actor that is ended from outside still has a life here.
+        if let Some(life) = self.life.take() {
+            self.drop_handler();
+            // SAFETY: as in `give_back`.
+            drop_guarded(unsafe { Box::from_raw(life.as_ptr()) });
+        }
+    }
+}
