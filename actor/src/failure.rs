@@ -73,6 +73,19 @@ pub(crate) fn flatten<T, E>(result: Result<Result<T, E>, Failure>) -> Result<T, 
     result.map_err(Failure::widen)?.map_err(Failure::Error)
 }
 
+/// The same, where the error stays behind and only its text goes on.
+pub(crate) fn in_words<E: Display>(
+    result: Result<Result<(), E>, Failure>,
+) -> Result<(), Failure<String>> {
+    let Err(error) = result.map_err(Failure::widen)? else {
+        return Ok(());
+    };
+    let failure = Failure::Error(error);
+    let text = failure.describe();
+    drop_guarded(failure);
+    Err(Failure::Error(text))
+}
+
 pin_project! {
     /// The future of [`guarded`].
     pub(crate) struct Guarded<F> {

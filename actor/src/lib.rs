@@ -32,28 +32,31 @@
 //! | [`actor_ref`] | references, and the trait by which other nodes plug in |
 //! | [`adapter`] | references that understand something else than their actor |
 //! | [`ask`] | questions with a deadline, reply ports |
+//! | [`blocking`] | actors that block, on threads of their own |
 //! | `body` | an actor in the form in which it is now |
 //! | `cell` | one actor as others see it: when it may run, its place in the tree |
 //! | [`context`] | what an actor can do as itself |
 //! | [`dead_letters`] | counting what was not delivered |
 //! | [`error`] | what telling, asking and spawning may answer |
+//! | [`event_stream`] | publish and subscribe by type of event |
+//! | `extensions` | what a system carries beside its actors |
 //! | `failure` | one form for errors and panics |
 //! | `family` | the living children of one parent |
 //! | `life` | an actor from its first instance to its end: restarts, stop order |
 //! | `mailbox` | what is accepted, in which order it is taken, who is woken |
 //! | [`path`] | names |
 //! | `pool` | memory for activations and messages |
-//! | [`props`] | recipes and supervision strategies |
-//! | [`mod@protocol`] | descriptions of messages, and what they can be sent to |
-//! | [`rng`] | the seeded generator |
-//! | `scheduler` | which runnable actor runs next, and where |
 //! | [`props`] | recipes |
+//! | [`mod@protocol`] | descriptions of messages, and what they can be sent to |
+//! | [`receptionist`] | who offers which service |
 //! | [`rng`] | the seeded generator |
+//! | [`router`] | pools and groups, and who of them gets a message |
 //! | `scheduler` | which runnable actor runs next, and where |
 //! | `serving` | the short way of a message to its handler |
-//! | [`supervision`] | what happens to an actor that failed, alone or with its group |
+//! | [`shutdown`] | ending a program in phases |
 //! | [`stash`] | messages put aside, and the line of those that come back |
 //! | [`stream`] | streams whose items an actor handles |
+//! | [`supervision`] | what happens to an actor that failed, alone or with its group |
 //! | [`system`] | the root of the tree, its clock, its end |
 //! | [`testkit`] | probes |
 //! | [`time`] | the clock type |
@@ -64,11 +67,14 @@ pub mod actor;
 pub mod actor_ref;
 pub mod adapter;
 pub mod ask;
+pub mod blocking;
 mod body;
 mod cell;
 pub mod context;
 pub mod dead_letters;
 pub mod error;
+pub mod event_stream;
+mod extensions;
 mod failure;
 mod family;
 mod life;
@@ -77,9 +83,12 @@ pub mod path;
 mod pool;
 pub mod props;
 pub mod protocol;
+pub mod receptionist;
 pub mod rng;
+pub mod router;
 mod scheduler;
 mod serving;
+pub mod shutdown;
 pub mod stash;
 pub mod stream;
 pub mod supervision;
@@ -93,9 +102,11 @@ pub mod watch;
 pub use actor::Actor;
 pub use actor_ref::{ActorRef, RemoteTarget};
 pub use ask::{Ask, Asking, Reply, ReplyTo};
+pub use blocking::{BlockingActor, BlockingContext};
 pub use context::{Context, Pipe};
 pub use dead_letters::{DeadLetter, DeadLetterEvent, DeadLetterReason, DeadLetters};
 pub use error::{AskError, SpawnError, TellError, Unsendable};
+pub use event_stream::EventStream;
 #[doc(hidden)]
 pub use failure::describe_panic;
 #[doc(hidden)]
@@ -103,7 +114,12 @@ pub use otava_actor_macros as __macros;
 pub use otava_actor_macros::{actor, protocol};
 pub use path::ActorPath;
 pub use props::Props;
+pub use receptionist::{Listing, Receptionist, ServiceKey};
 pub use rng::Rng;
+pub use router::{
+    Pool, PoolHandle, Resizer, RouteeEnded, RouteeGroup, RouteeGroupHandle, Router, Routing,
+};
+pub use shutdown::CoordinatedShutdown;
 pub use stash::{Stash, StashFull};
 pub use stream::{StreamEvent, StreamId};
 pub use supervision::{

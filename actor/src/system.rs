@@ -256,6 +256,7 @@ impl SystemBuilder {
             capacity: self.capacity,
             shutdown_limit: self.shutdown_limit,
             dead_letters: DeadLetters::new(),
+            extensions: Default::default(),
             rng: Mutex::new(Rng::seeded(self.seed)),
             seed: self.seed,
             numbers: AtomicU64::new(0),
@@ -298,6 +299,7 @@ pub(crate) struct Core {
     capacity: NonZeroUsize,
     shutdown_limit: Duration,
     pub(crate) dead_letters: DeadLetters,
+    pub(crate) extensions: crate::extensions::Extensions,
     rng: Mutex<Rng>,
     seed: u64,
     /// Numbers of actors and of watch registrations.

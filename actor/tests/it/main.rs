@@ -5,11 +5,17 @@
 mod adapter;
 mod ask;
 mod ask_then;
+mod blocking;
+mod event_stream;
 mod fairness;
 mod links;
 mod mailbox;
+mod pool;
 mod protocol;
 mod receive_timeout;
+mod receptionist;
+mod router;
+mod shutdown;
 mod stash;
 mod stop;
 mod stream;
