@@ -7,6 +7,7 @@ use crate::error::TellError;
 use crate::mailbox::Phase;
 use crate::path::ActorPath;
 use crate::time::Time;
+use crate::tree::ActorState;
 use crate::watch::{Terminated, Watchable, Watcher, WatcherId, Watching};
 use std::any::Any;
 use std::fmt;
@@ -93,7 +94,8 @@ impl<M: Send + 'static> ActorRef<M> {
     /// result is awaited, and has 5 seconds to be answered unless [`Ask::within`] says otherwise.
     ///
     /// # Errors
-    /// [`crate::AskError`] names the actor: full, stopped, no answer in time, or no answer ever.
+    /// [`crate::AskError`] names the actor: full, stopped, no answer in time, no answer ever, or a
+    /// circle of actors that would wait for each other.
     ///
     /// # Delivery
     /// At most once, see [`Ask`].
@@ -193,10 +195,6 @@ impl<M: Send + 'static> ActorRef<M> {
         Self(target)
     }
 
-    pub(crate) fn target(&self) -> &Arc<Target<M>> {
-        &self.0
-    }
-
     pub(crate) fn watchable(&self) -> Arc<dyn Watchable> {
         self.0.clone()
     }
@@ -209,8 +207,28 @@ impl<M: Send + 'static> ActorRef<M> {
         }
     }
 
+    /// How many messages wait, where that is known.
+    pub(crate) fn depth(&self) -> Option<usize> {
+        self.0.local().map(|cell| cell.mailbox.len())
+    }
+
+    /// Whether a message is in work, where that is known.
+    pub(crate) fn is_in_work(&self) -> Option<bool> {
+        let activity = self.0.local()?.activity();
+        Some(matches!(
+            activity,
+            ActorState::Running | ActorState::Waiting
+        ))
+    }
+
     pub(crate) fn dead_letters(&self) -> Option<&DeadLetters> {
         self.0.local().map(|cell| &cell.core.dead_letters)
+    }
+}
+
+impl<M> ActorRef<M> {
+    pub(crate) fn target(&self) -> &Arc<Target<M>> {
+        &self.0
     }
 }
 

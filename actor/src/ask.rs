@@ -9,6 +9,7 @@ use crate::error::{AskError, TellError};
 use crate::path::ActorPath;
 use crate::sync::lock;
 use crate::time::Time;
+use crate::wait_graph::{self, Edge};
 use pin_project_lite::pin_project;
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -27,6 +28,14 @@ pub const ASK_WITHIN_DEFAULT: Duration = Duration::from_secs(5);
 /// # Delivery
 /// At most once. [`AskError::Timeout`] and [`AskError::NoReply`] say nothing about whether the
 /// question was handled.
+///
+/// # Cycles
+/// An ask that is awaited in a handler keeps its actor from the next message. If the actor that is
+/// asked waits in the same way for the asker, over any number of actors, the ask fails at once
+/// ([`AskError::Cycle`]) and its question is not sent. That holds for every ask that a handler polls,
+/// also in a `select!`: the circle is what is wrong, not the time that it would last. An ask in a
+/// task or in [`crate::Context::pipe_to_self`] blocks nobody and is never refused for this. Asks to
+/// other nodes are not looked at.
 ///
 /// # Cancel safety
 /// Dropping the future gives the answer up. A question that was sent stays sent.
@@ -75,6 +84,7 @@ impl<M: Send + 'static, R: Send + 'static> IntoFuture for Ask<M, R> {
             },
             within: self.within,
             sleep: None,
+            edge: None,
         }
     }
 }
@@ -97,51 +107,102 @@ pin_project! {
         within: Duration,
         #[pin]
         sleep: Option<Sleep>,
+        // Stands while an actor awaits this in its handler.
+        edge: Option<Edge>,
+    }
+
+    impl<M, R> PinnedDrop for Asking<M, R> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            wait_is_over(this.target, this.edge);
+        }
     }
 }
 
 impl<M: Send + 'static, R: Send + 'static> Future for Asking<M, R> {
     type Output = Result<R, AskError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.message.is_some()
+            && let Err(refused) = self.as_mut().begin()
+        {
+            return Poll::Ready(Err(refused));
+        }
         let mut this = self.project();
-        let path = || this.target.path().clone();
-        if let Some(message) = this.message.take() {
-            let now = this.target.now();
-            this.reply
-                .slot
-                .set_deadline(now.map(|now| now + *this.within));
-            match this.target.tell(message) {
-                Ok(()) => {}
-                Err(TellError::Full(_)) => {
-                    return Poll::Ready(Err(AskError::Full { path: path() }));
-                }
-                Err(TellError::Stopped(_)) => {
-                    return Poll::Ready(Err(AskError::Stopped { path: path() }));
-                }
-                Err(TellError::Unsendable(_, why)) => {
-                    return Poll::Ready(Err(AskError::Unsendable { path: path(), why }));
-                }
+        let ended = if let Poll::Ready(answer) = this.reply.slot.poll_answer(cx) {
+            let sleep = this.sleep.as_ref();
+            answer.ok_or_else(|| AskError::NoReply {
+                path: this.target.path().clone(),
+                waited: sleep.as_pin_ref().map(|sleep| {
+                    let left = sleep.deadline().saturating_duration_since(Instant::now());
+                    this.within.saturating_sub(left)
+                }),
+                queued: this.target.depth(),
+            })
+        } else {
+            if let Some(sleep) = this.sleep.as_mut().as_pin_mut() {
+                ready!(sleep.poll(cx));
             }
-            let deadline = Instant::now()
-                .checked_add(*this.within)
-                .unwrap_or_else(crate::time::far_away);
-            this.sleep.set(Some(tokio::time::sleep_until(deadline)));
-        }
-        if let Poll::Ready(answer) = this.reply.slot.poll_answer(cx) {
-            return Poll::Ready(answer.ok_or_else(|| AskError::NoReply { path: path() }));
-        }
-        if let Some(sleep) = this.sleep.as_pin_mut() {
-            ready!(sleep.poll(cx));
-        }
-        Poll::Ready(match this.reply.slot.abandon() {
-            // The answer came between the two looks.
-            Some(answer) => Ok(answer),
-            None => Err(AskError::Timeout {
-                path: path(),
+            // The answer may have come between the two looks.
+            this.reply.slot.abandon().ok_or_else(|| AskError::Timeout {
+                path: this.target.path().clone(),
                 waited: *this.within,
-            }),
-        })
+                queued: this.target.depth(),
+                in_work: this.target.is_in_work(),
+            })
+        };
+        wait_is_over(this.target, this.edge);
+        Poll::Ready(ended)
+    }
+}
+
+impl<M: Send + 'static, R: Send + 'static> Asking<M, R> {
+    /// Sends the question and starts the clock.
+    fn begin(self: Pin<&mut Self>) -> Result<(), AskError> {
+        let mut this = self.project();
+        let Some(message) = this.message.take() else {
+            return Ok(());
+        };
+        let path = || this.target.path().clone();
+        *this.edge = wait_begins(this.target).map_err(|path| AskError::Cycle { path })?;
+        let now = this.target.now();
+        this.reply
+            .slot
+            .set_deadline(now.map(|now| now + *this.within));
+        let told = this.target.tell(message).map_err(|refused| match refused {
+            TellError::Full(_) => AskError::Full {
+                path: path(),
+                queued: this.target.depth(),
+            },
+            TellError::Stopped(_) => AskError::Stopped { path: path() },
+            TellError::Unsendable(_, why) => AskError::Unsendable { path: path(), why },
+        });
+        if told.is_err() {
+            wait_is_over(this.target, this.edge);
+            return told;
+        }
+        let deadline = Instant::now()
+            .checked_add(*this.within)
+            .unwrap_or_else(crate::time::far_away);
+        this.sleep.set(Some(tokio::time::sleep_until(deadline)));
+        Ok(())
+    }
+}
+
+/// Notes that the actor which is polled on this thread, if it is one, waits for `target`.
+fn wait_begins<M: Send + 'static>(target: &ActorRef<M>) -> Result<Option<Edge>, Vec<ActorPath>> {
+    let Some(cell) = target.target().local() else {
+        return Ok(None);
+    };
+    let Some(asker) = wait_graph::at_work(Arc::as_ptr(&cell.core).addr()) else {
+        return Ok(None);
+    };
+    cell.core.waits.add(asker, cell.uid, &cell.path).map(Some)
+}
+
+fn wait_is_over<M>(target: &ActorRef<M>, edge: &mut Option<Edge>) {
+    if let (Some(edge), Some(cell)) = (edge.take(), target.target().local()) {
+        cell.core.waits.remove(edge);
     }
 }
 
@@ -244,6 +305,8 @@ impl<R> Future for Reply<R> {
                     .path
                     .clone()
                     .unwrap_or_else(|| ActorPath::new("(a reply port)")),
+                waited: None,
+                queued: None,
             }
         }))
     }

@@ -44,6 +44,8 @@ use crate::path::ActorPath;
 use crate::scheduler::Runnable;
 use crate::sync::lock;
 use crate::system::Core;
+use crate::tree::{self, ActorState};
+use crate::wait_graph;
 use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher, WatcherId};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -88,6 +90,8 @@ pub(crate) struct Cell<M> {
     turn: AtomicU32,
     family: Mutex<Family>,
     body: Mutex<Body>,
+    /// A handler or hook is pending: the actor is at work although nothing runs.
+    handler_waits: AtomicBool,
     /// Ended from outside: the body is dropped as soon as it lets go of its thread.
     abandoned: AtomicBool,
 }
@@ -111,6 +115,11 @@ pub(crate) trait Node: Send + Sync {
     fn request(self: Arc<Self>, phase: Phase);
     fn has_ended(&self) -> bool;
     fn children(&self) -> Vec<Arc<dyn Node>>;
+    /// The first children by name, and how many there are in all.
+    fn children_up_to(&self, most: usize) -> (Vec<Arc<dyn Node>>, usize);
+    fn message_type(&self) -> &'static str;
+    fn activity(&self) -> ActorState;
+    fn queued(&self) -> usize;
     /// Adds a child, unless the actor is stopping or the name is taken.
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused>;
     /// The child of this path and number has ended.
@@ -174,6 +183,7 @@ impl<M: Send + 'static> Cell<M> {
             turn: AtomicU32::new(0),
             family: Mutex::default(),
             body: Mutex::new(Body::None),
+            handler_waits: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
         }
     }
@@ -184,6 +194,16 @@ impl<M: Send + 'static> Cell<M> {
         if self.abandoned.load(SeqCst) {
             let body = std::mem::replace(&mut *lock(&self.body), Body::None);
             drop_guarded(body);
+        }
+    }
+
+    /// What the actor does at this moment; it may be over when this returns.
+    pub(crate) fn activity(&self) -> ActorState {
+        match self.run.load(Acquire) {
+            QUEUED => ActorState::Queued,
+            RUNNING | NOTIFIED => ActorState::Running,
+            _ if self.handler_waits.load(Relaxed) => ActorState::Waiting,
+            _ => ActorState::Idle,
         }
     }
 
@@ -292,12 +312,18 @@ impl<M: Send + 'static> Cell<M> {
     /// Polls the actor once; `true` if it has more to do and only its turn is over.
     fn activate(&self, waker: &Waker) -> bool {
         let mut place = lock(&self.body);
-        let mut active = match std::mem::replace(&mut *place, Body::None) {
-            Body::Active(active) => active,
-            Body::Dormant(life) => life.wake(),
+        let (mut active, resumed) = match std::mem::replace(&mut *place, Body::None) {
+            Body::Active(active) => (active, true),
+            Body::Dormant(life) => (life.wake(), false),
             Body::None => return false,
         };
+        wait_graph::enter(Arc::as_ptr(&self.core).addr(), self.uid);
         let polled = guarded_call(|| active.as_mut().poll(&mut Context::from_waker(waker)));
+        wait_graph::leave();
+        // Only an actor whose handler is pending pays for these stores.
+        if resumed != matches!(polled, Ok(Poll::Pending)) {
+            self.handler_waits.store(!resumed, Relaxed);
+        }
         let (body, turn_over) = match polled {
             Ok(Poll::Pending) => (Body::Active(active), false),
             Ok(Poll::Ready(Outcome::Idle(life))) => (Body::Dormant(life), false),
@@ -356,6 +382,24 @@ impl<M: Send + 'static> Node for Target<M> {
             .iter()
             .flat_map(|children| children.values().cloned())
             .collect()
+    }
+
+    fn children_up_to(&self, most: usize) -> (Vec<Arc<dyn Node>>, usize) {
+        let family = lock(&self.cell().family);
+        let children = family.children.as_ref();
+        children.map_or((Vec::new(), 0), |children| tree::first_of(children, most))
+    }
+
+    fn message_type(&self) -> &'static str {
+        std::any::type_name::<M>()
+    }
+
+    fn activity(&self) -> ActorState {
+        self.cell().activity()
+    }
+
+    fn queued(&self) -> usize {
+        self.cell().mailbox.len()
     }
 
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused> {

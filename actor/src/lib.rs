@@ -46,6 +46,8 @@
 //! | [`testkit`] | probes |
 //! | [`time`] | the clock type |
 //! | [`timers`] | keys of timers, and when their messages come |
+//! | [`tree`] | a picture of the living actors |
+//! | `wait_graph` | who waits for whom in a handler, and circles of such |
 //! | [`watch`] | who is told of an actor's end |
 
 pub mod actor;
@@ -67,6 +69,8 @@ pub mod system;
 pub mod testkit;
 pub mod time;
 pub mod timers;
+pub mod tree;
+mod wait_graph;
 pub mod watch;
 
 pub use actor::Actor;
@@ -83,4 +87,5 @@ pub use rng::Rng;
 pub use system::{ActorSystem, Shutdown, SystemBuilder};
 pub use time::Time;
 pub use timers::TimerKey;
+pub use tree::{ActorState, Tree, TreeActor};
 pub use watch::{Ended, Terminated, Watcher, WatcherId, Watching};

@@ -14,6 +14,8 @@ use crate::rng::Rng;
 use crate::scheduler::Scheduler;
 use crate::sync::lock;
 use crate::time::{Clock, Time};
+use crate::tree::{self, TREE_ACTORS_MAX, Tree};
+use crate::wait_graph::WaitGraph;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,6 +124,11 @@ impl ActorSystem {
         &self.core.dead_letters
     }
 
+    /// How many asks are awaited in handlers at this moment; for tests that look for leaks.
+    pub fn waiting_asks(&self) -> usize {
+        self.core.waits.len()
+    }
+
     /// The tokio runtime on which the actors run.
     pub fn handle(&self) -> &Handle {
         &self.core.handle
@@ -137,6 +144,28 @@ impl ActorSystem {
             .collect();
         paths.sort();
         paths
+    }
+
+    /// A picture of the living actors: what each one does and how much waits for it. At most
+    /// [`crate::tree::TREE_ACTORS_MAX`] of them, the high ones first; printing it gives an indented
+    /// tree. Taking it stops nobody.
+    ///
+    /// ```
+    /// # use otava_actor::ActorSystem;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let system = ActorSystem::new("shop");
+    /// println!("{}", system.tree());
+    /// # }
+    /// ```
+    pub fn tree(&self) -> Tree {
+        self.tree_up_to(TREE_ACTORS_MAX)
+    }
+
+    /// As [`ActorSystem::tree`], with at most `limit` actors.
+    pub fn tree_up_to(&self, limit: usize) -> Tree {
+        let top = tree::first_of(&lock(&self.core.top).children, limit);
+        Tree::take(self.core.name.clone(), top, limit)
     }
 
     /// Stops all actors, children before their parents, and waits until they have ended, but no
@@ -255,6 +284,7 @@ impl SystemBuilder {
             capacity: self.capacity,
             shutdown_limit: self.shutdown_limit,
             dead_letters: DeadLetters::new(),
+            waits: WaitGraph::default(),
             rng: Mutex::new(Rng::seeded(self.seed)),
             numbers: AtomicU64::new(0),
             top: Mutex::default(),
@@ -296,6 +326,7 @@ pub(crate) struct Core {
     capacity: NonZeroUsize,
     shutdown_limit: Duration,
     pub(crate) dead_letters: DeadLetters,
+    pub(crate) waits: WaitGraph,
     rng: Mutex<Rng>,
     /// Numbers of actors and of watch registrations.
     numbers: AtomicU64,

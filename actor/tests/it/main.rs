@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 mod ask;
+mod ask_cycle;
 mod fairness;
 mod mailbox;
 mod stop;
