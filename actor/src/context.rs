@@ -3,15 +3,17 @@
 use crate::actor::Actor;
 use crate::actor_ref::ActorRef;
 use crate::cell::{Cell, Node};
+use crate::effects::Effect;
 use crate::error::SpawnError;
 use crate::failure::{Failure, describe_panic, drop_guarded};
 use crate::mailbox::{Entry, Phase, Taken};
+use crate::observe::{LifeEvent, Observer};
 use crate::path::ActorPath;
 use crate::props::Props;
 use crate::system::ActorSystem;
-use crate::time::Time;
+use crate::time::{Clock, Time};
 use crate::timers::{TimerKey, Timers};
-use crate::watch::{Terminated, Watchable, Watcher};
+use crate::watch::{Ended, Terminated, Watchable, Watcher};
 use futures_util::FutureExt;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -28,6 +30,8 @@ use tokio::task::JoinSet;
 /// the mailbox stays.
 pub struct Context<A: Actor> {
     me: ActorRef<A::Msg>,
+    /// Who looks at this actor; nobody by default, and nobody once it has ended.
+    observer: Option<Arc<Observer>>,
     /// Behind a lock that is never locked, only for the compiler: a context may be shared by
     /// reference over an await although messages need not be `Sync`.
     inner: Mutex<Inner<A::Msg>>,
@@ -78,6 +82,7 @@ impl<A: Actor> Context<A> {
         };
         Self {
             me,
+            observer: None,
             inner: Mutex::new(inner),
         }
     }
@@ -121,7 +126,9 @@ impl<A: Actor> Context<A> {
         props: Props<B>,
     ) -> Result<ActorRef<B::Msg>, SpawnError> {
         let parent: Arc<dyn Node> = self.me.target().clone();
-        self.cell().core.spawn(Some(parent), Some(name), props)
+        let child = self.cell().core.spawn(Some(parent), Some(name), props)?;
+        self.note(|| Effect::Spawned(child.path().clone()));
+        Ok(child)
     }
 
     /// Starts a child whose name is made up and begins with `$`.
@@ -133,7 +140,9 @@ impl<A: Actor> Context<A> {
         props: Props<B>,
     ) -> Result<ActorRef<B::Msg>, SpawnError> {
         let parent: Arc<dyn Node> = self.me.target().clone();
-        self.cell().core.spawn(Some(parent), None, props)
+        let child = self.cell().core.spawn(Some(parent), None, props)?;
+        self.note(|| Effect::Spawned(child.path().clone()));
+        Ok(child)
     }
 
     /// The paths of the living children, sorted.
@@ -148,11 +157,15 @@ impl<A: Actor> Context<A> {
 
     /// Stops this actor after the message in work; the rest of the mailbox becomes dead letters.
     pub fn stop_self(&self) {
+        self.note(|| Effect::StopRequested {
+            after_queued: false,
+        });
         self.me.stop();
     }
 
     /// Stops this actor after everything that is queued now.
     pub fn stop_self_after_queued(&self) {
+        self.note(|| Effect::StopRequested { after_queued: true });
         self.me.stop_after_queued();
     }
 
@@ -168,6 +181,7 @@ impl<A: Actor> Context<A> {
         }
         watched.by_number.insert(number, key.clone());
         watched.by_target.insert(key, (number, actor.watchable()));
+        self.note(|| Effect::Watched(actor.path().clone()));
         actor
             .watchable()
             .add_watcher(Watcher::new(number, self.me.target().clone()));
@@ -183,13 +197,20 @@ impl<A: Actor> Context<A> {
         if let Some((number, target)) = extras.watched.by_target.remove(&key) {
             extras.watched.by_number.remove(&number);
             target.remove_watcher(Watcher::new(number, self.me.target().clone()).id());
+            self.note(|| Effect::Unwatched(actor.path().clone()));
         }
     }
 
     /// Sends `message` to this actor after `after`. A timer of the same key is replaced: nothing
     /// comes from it any more, even if it was due.
     pub fn timer_once(&mut self, key: impl Into<TimerKey>, after: Duration, message: A::Msg) {
-        self.extras().timers.once(key.into(), after, message);
+        let key = key.into();
+        self.note(|| Effect::TimerSet {
+            key: key.clone(),
+            after,
+            repeated: false,
+        });
+        self.extras().timers.once(key, after, message);
     }
 
     /// Sends a message made by `make` to this actor every `every`, for the first time after `every`.
@@ -205,16 +226,25 @@ impl<A: Actor> Context<A> {
         make: impl FnMut() -> A::Msg + Send + 'static,
     ) {
         assert!(!every.is_zero(), "a timer needs an interval above zero");
-        self.extras()
-            .timers
-            .every(key.into(), every, Box::new(make));
+        let key = key.into();
+        self.note(|| Effect::TimerSet {
+            key: key.clone(),
+            after: every,
+            repeated: true,
+        });
+        self.extras().timers.every(key, every, Box::new(make));
     }
 
     /// Removes the timer of this key; `false` if there is none. Nothing comes from it any more, even
     /// if it was due.
     pub fn cancel_timer(&mut self, key: impl Into<TimerKey>) -> bool {
+        let key = key.into();
         let extras = self.inner().extras.as_mut();
-        extras.is_some_and(|extras| extras.timers.cancel(&key.into()))
+        let cancelled = extras.is_some_and(|extras| extras.timers.cancel(&key));
+        if cancelled {
+            self.note(|| Effect::TimerCancelled(key));
+        }
+        cancelled
     }
 
     /// Runs `future` beside this actor and sends it the result, as `map` puts it. The message needs
@@ -227,6 +257,7 @@ impl<A: Actor> Context<A> {
     ) where
         F: Future + Send + 'static,
     {
+        self.note(|| Effect::Piped);
         let me = self.me.clone();
         let handle = self.cell().core.handle.clone();
         let pipes = &mut self.extras().pipes;
@@ -270,11 +301,46 @@ impl<A: Actor> Context<A> {
     }
 }
 
+/// What those who look at the actor use (`observe`).
+impl<A: Actor> Context<A> {
+    pub(crate) fn observer(&self) -> Option<&Arc<Observer>> {
+        self.observer.as_ref()
+    }
+
+    pub(crate) fn observe(&mut self, observer: Option<Arc<Observer>>) {
+        self.observer = observer;
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.cell().core.clock
+    }
+
+    pub(crate) fn saw(&self, event: &LifeEvent<'_>) {
+        if let Some(observer) = &self.observer {
+            observer.saw(event);
+        }
+    }
+
+    /// The end, once.
+    pub(crate) fn ended(&mut self, reason: Ended) {
+        if let Some(observer) = self.observer.take() {
+            observer.saw(&LifeEvent::Ended(reason));
+        }
+    }
+
+    fn note(&self, effect: impl FnOnce() -> Effect) {
+        let observer = self.observer.as_ref();
+        if let Some(effects) = observer.and_then(|observer| observer.effects.as_ref()) {
+            effects.add(effect());
+        }
+    }
+}
+
 /// What the actor's life (`life.rs`) uses.
 impl<A: Actor> Context<A> {
     /// What to do next.
     pub(crate) fn next(&mut self) -> Step<A::Msg> {
-        let Self { me, inner } = self;
+        let Self { me, inner, .. } = self;
         let inner = inner.get_mut().unwrap_or_else(PoisonError::into_inner);
         let cell = me.target().cell();
         loop {
@@ -340,6 +406,7 @@ impl<A: Actor> Context<A> {
     }
 
     /// For probes.
+    #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn take_all_news(&mut self) {
         self.extras().takes_all_news = true;
     }
@@ -397,6 +464,7 @@ impl Watched {
 impl<A: Actor> Drop for Context<A> {
     /// Only an actor that is ended from outside still has something here.
     fn drop(&mut self) {
+        self.ended(Ended::Stopped);
         let batch = std::mem::take(&mut self.inner().batch);
         self.cell().discard(batch);
         self.forget_timers_and_watches();

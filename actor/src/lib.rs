@@ -34,16 +34,18 @@
 //! | `cell` | one actor as others see it: when it may run, its place in the tree |
 //! | [`context`] | what an actor can do as itself |
 //! | [`dead_letters`] | counting what was not delivered |
+//! | [`effects`] | what one actor did, for tests |
 //! | [`error`] | what telling, asking and spawning may answer |
 //! | `failure` | one form for errors and panics |
 //! | `life` | an actor from its first instance to its end: restarts, stop order |
 //! | `mailbox` | what is accepted, in which order it is taken, who is woken |
+//! | [`observe`] | spans, metrics, and what is in the log |
 //! | [`path`] | names |
 //! | [`props`] | recipes and supervision strategies |
 //! | [`rng`] | the seeded generator |
 //! | `scheduler` | which runnable actor runs next, and where |
 //! | [`system`] | the root of the tree, its clock, its end |
-//! | [`testkit`] | probes |
+//! | `testkit` | probes, spies, a runner for one actor (feature `testkit`) |
 //! | [`time`] | the clock type |
 //! | [`timers`] | keys of timers, and when their messages come |
 //! | [`tree`] | a picture of the living actors |
@@ -56,16 +58,19 @@ pub mod ask;
 mod cell;
 pub mod context;
 pub mod dead_letters;
+pub mod effects;
 pub mod error;
 mod failure;
 mod life;
 mod mailbox;
+pub mod observe;
 pub mod path;
 pub mod props;
 pub mod rng;
 mod scheduler;
 mod sync;
 pub mod system;
+#[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod time;
 pub mod timers;

@@ -24,9 +24,10 @@ use crate::actor::Actor;
 use crate::cell::{Active, Dormant, Outcome};
 use crate::context::{Context, Step};
 use crate::failure::{Failure, drop_guarded, guarded, guarded_call};
+use crate::observe::{LifeEvent, Seen};
 use crate::props::{Make, Supervision};
 use crate::time::Time;
-use crate::watch::Ended;
+use crate::watch::{Ended, Terminated};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -62,12 +63,14 @@ impl<A: Actor> Life<A> {
                 Err(failure) => failure,
             };
             let ctx = &mut self.ctx;
+            ctx.saw(&LifeEvent::Failed(&failure));
             let stopping = ctx.me().target().cell().mailbox.stop_requested();
             if stopping || !self.restarts.allow(ctx.now()) {
                 tracing::warn!(actor = %ctx.path(), %failure, "the actor failed and stops");
                 break Ended::Failed;
             }
             tracing::warn!(actor = %ctx.path(), %failure, "the actor failed and restarts");
+            ctx.saw(&LifeEvent::Restarted);
             ctx.reset().await;
             drop_guarded(self.actor.take());
         };
@@ -83,16 +86,28 @@ impl<A: Actor> Life<A> {
                 let made = guarded_call(|| self.make.instance())?;
                 let actor = self.actor.insert(made);
                 guarded(guarded_call(|| actor.started(ctx))?).await?;
+                ctx.saw(&LifeEvent::Started);
                 actor
             }
         };
         loop {
             match ctx.next() {
                 Step::Message(message) => {
-                    guarded(guarded_call(|| actor.handle(message, ctx))?).await?;
+                    let seen = Seen::begin::<A, A::Msg>(ctx);
+                    let handler = guarded(guarded_call(|| actor.handle(message, ctx))?);
+                    match seen {
+                        None => handler.await?,
+                        // In a box, so that those whom nobody looks at stay small.
+                        Some(seen) => Box::pin(seen.over(handler, Result::is_ok)).await?,
+                    }
                 }
                 Step::Terminated(who) => {
-                    guarded(guarded_call(|| actor.terminated(who, ctx))?).await?;
+                    let seen = Seen::begin::<A, Terminated>(ctx);
+                    let hook = guarded(guarded_call(|| actor.terminated(who, ctx))?);
+                    match seen {
+                        None => hook.await?,
+                        Some(seen) => Box::pin(seen.over(hook, Result::is_ok)).await?,
+                    }
                 }
                 Step::Failed(failure) => return Err(failure),
                 Step::Idle => {
@@ -114,6 +129,7 @@ impl<A: Actor> Life<A> {
             tracing::warn!(actor = %self.ctx.path(), %failure, "the stop hook of the actor failed");
         }
         drop_guarded(self.actor.take());
+        self.ctx.ended(reason);
         let me = self.ctx.me().clone();
         drop_guarded(self);
         tracing::debug!(actor = %me.path(), ?reason, "the actor ended");

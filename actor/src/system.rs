@@ -8,12 +8,16 @@ use crate::dead_letters::DeadLetters;
 use crate::error::SpawnError;
 use crate::life::Life;
 use crate::mailbox::Phase;
+use crate::observe::Observer;
+use crate::observe::metrics::SystemMetrics;
 use crate::path::{ActorPath, is_valid_name};
 use crate::props::Props;
 use crate::rng::Rng;
 use crate::scheduler::Scheduler;
 use crate::sync::lock;
 use crate::time::{Clock, Time};
+#[cfg(any(test, feature = "testkit"))]
+use crate::tree::ActorState;
 use crate::tree::{self, TREE_ACTORS_MAX, Tree};
 use crate::wait_graph::WaitGraph;
 use std::fmt;
@@ -60,6 +64,7 @@ impl ActorSystem {
             seed: 0,
             capacity: MAILBOX_CAPACITY_DEFAULT,
             shutdown_limit: SHUTDOWN_LIMIT_DEFAULT,
+            metrics: false,
         }
     }
 
@@ -211,6 +216,7 @@ impl ActorSystem {
         let _ = self.core.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
+    #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
@@ -247,6 +253,7 @@ pub struct SystemBuilder {
     seed: u64,
     capacity: NonZeroUsize,
     shutdown_limit: Duration,
+    metrics: bool,
 }
 
 impl SystemBuilder {
@@ -269,6 +276,13 @@ impl SystemBuilder {
         self
     }
 
+    /// Whether actors are counted and timed through the `metrics` facade ([`crate::observe::metrics`]
+    /// lists the names); off by default, which costs one branch a message.
+    pub fn metrics(mut self, on: bool) -> Self {
+        self.metrics = on;
+        self
+    }
+
     /// Starts the system on the tokio runtime of the caller: one scheduler task for each of its
     /// workers, so exactly one on a current-thread runtime.
     ///
@@ -277,13 +291,16 @@ impl SystemBuilder {
     pub fn build(self) -> ActorSystem {
         let handle = Handle::current();
         let workers = handle.metrics().num_workers().max(1);
+        let clock = Clock::start();
+        let metrics = self.metrics.then(|| SystemMetrics::new(self.name.as_str()));
         let core = Arc::new(Core {
+            dead_letters: DeadLetters::new(clock, metrics.as_ref()),
+            metrics,
             name: self.name,
-            clock: Clock::start(),
+            clock,
             handle,
             capacity: self.capacity,
             shutdown_limit: self.shutdown_limit,
-            dead_letters: DeadLetters::new(),
             waits: WaitGraph::default(),
             rng: Mutex::new(Rng::seeded(self.seed)),
             numbers: AtomicU64::new(0),
@@ -327,6 +344,7 @@ pub(crate) struct Core {
     shutdown_limit: Duration,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) waits: WaitGraph,
+    metrics: Option<SystemMetrics>,
     rng: Mutex<Rng>,
     /// Numbers of actors and of watch registrations.
     numbers: AtomicU64,
@@ -399,12 +417,22 @@ impl Core {
             Refused::Stopping => SpawnError::Stopping { path: path.clone() },
         })?;
         let mut ctx = Context::new(me.clone());
+        ctx.observe(self.observer_of::<A>());
         prepare(&mut ctx);
         let life = Life::new(ctx, props.make, props.supervision);
         me.target().cell().set_body(Box::new(life));
         tracing::debug!(actor = %path, uid, "an actor starts");
         me.target().notify();
         Ok(me)
+    }
+
+    fn observer_of<A: Actor>(&self) -> Option<Arc<Observer>> {
+        let metrics = self.metrics.as_ref()?.of::<A>();
+        metrics.spawned();
+        Some(Arc::new(Observer {
+            metrics: Some(metrics),
+            effects: None,
+        }))
     }
 
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused> {
@@ -471,6 +499,14 @@ impl Core {
             next += 1;
         }
         found
+    }
+
+    /// Whether an actor runs or waits for its turn.
+    #[cfg(any(test, feature = "testkit"))]
+    pub(crate) fn is_busy(&self) -> bool {
+        let busy = [ActorState::Queued, ActorState::Running];
+        let living = self.living();
+        living.iter().any(|actor| busy.contains(&actor.activity()))
     }
 
     /// The living actors that wait for no child of theirs.
