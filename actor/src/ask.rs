@@ -35,7 +35,9 @@ pub const ASK_WITHIN_DEFAULT: Duration = Duration::from_secs(5);
 /// ([`AskError::Cycle`]) and its question is not sent. That holds for every ask that a handler polls,
 /// also in a `select!`: the circle is what is wrong, not the time that it would last. An ask in a
 /// task or in [`crate::Context::pipe_to_self`] blocks nobody and is never refused for this. Asks to
-/// other nodes are not looked at.
+/// other nodes are not looked at. One who hands a reply port on to a third actor is still taken for
+/// the one that is waited for: such an actor shall not ask back in a handler before the answer is
+/// given.
 ///
 /// # Cancel safety
 /// Dropping the future gives the answer up. A question that was sent stays sent.

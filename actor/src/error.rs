@@ -241,3 +241,73 @@ pub enum SpawnError {
         path: ActorPath,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timeout(queued: Option<usize>, in_work: Option<bool>) -> String {
+        let error = AskError::Timeout {
+            path: ActorPath::new("s/a"),
+            waited: Duration::from_millis(30),
+            queued,
+            in_work,
+        };
+        assert_eq!(error.target().map(ActorPath::as_str), Some("s/a"));
+        error.to_string()
+    }
+
+    #[test]
+    fn a_timeout_says_what_was_seen_and_where_to_look() {
+        assert_eq!(
+            timeout(Some(7), Some(true)),
+            "s/a did not answer within 30ms (7 messages in its mailbox, one in work); the message in \
+             work holds up those behind it"
+        );
+        assert_eq!(
+            timeout(Some(0), Some(false)),
+            "s/a did not answer within 30ms (0 messages in its mailbox, none in work); the question \
+             was taken, but its reply port is kept or handed on"
+        );
+        assert_eq!(
+            timeout(None, None),
+            "s/a did not answer within 30ms; it is on another node: the question or its answer may \
+             also be lost"
+        );
+        let waits = timeout(Some(0), Some(true));
+        assert!(waits.contains("its handler is still at it"), "{waits}");
+        let slow = timeout(Some(1), Some(false));
+        assert!(slow.contains("slower than its senders"), "{slow}");
+    }
+
+    #[test]
+    fn every_error_of_an_ask_names_its_target() {
+        let path = ActorPath::new("s/a");
+        let circle = AskError::Cycle {
+            path: vec![ActorPath::new("s/asker"), path.clone()],
+        };
+        let full = AskError::Full {
+            path: path.clone(),
+            queued: Some(3),
+        };
+        let no_reply = AskError::NoReply {
+            path: path.clone(),
+            waited: Some(Duration::from_secs(1)),
+            queued: Some(0),
+        };
+        let stopped = AskError::Stopped { path: path.clone() };
+        for (error, part) in [
+            (circle, "s/asker -> s/a -> s/asker"),
+            (full, "(3 messages in its mailbox)"),
+            (
+                no_reply,
+                "without an answer after 1s (0 messages in its mailbox)",
+            ),
+            (stopped, "it has stopped"),
+        ] {
+            let text = error.to_string();
+            assert!(text.starts_with("s/a ") && text.contains(part), "{text}");
+            assert_eq!(error.target(), Some(&path));
+        }
+    }
+}

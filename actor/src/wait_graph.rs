@@ -19,6 +19,8 @@
 //! - A reply port that was handed on. The edge says "waits for the one who was asked", and stays so
 //!   when a third actor will answer. If the one who was asked then asks back, that ask fails
 //!   although the third could have ended the wait.
+//! - A handler that returns while it keeps a begun ask in its state: the edge stands until that ask
+//!   is done or dropped.
 
 use crate::path::ActorPath;
 use crate::sync::lock;

@@ -21,6 +21,7 @@
 
 use super::LifeEvent;
 use crate::dead_letters::DeadLetterReason;
+use crate::sync::lock;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, SharedString, Unit};
 use std::any::TypeId;
 use std::collections::BTreeMap;
@@ -46,12 +47,14 @@ impl SystemMetrics {
 
     /// The handles of actors of type `A`.
     pub(crate) fn of<A: 'static>(&self) -> Arc<TypeMetrics> {
-        let mut by_type = crate::sync::lock(&self.by_type);
-        let metrics = by_type.entry(TypeId::of::<A>()).or_insert_with(|| {
-            let actor_type = short_name(std::any::type_name::<A>());
-            Arc::new(TypeMetrics::new(&self.system, &actor_type))
-        });
-        metrics.clone()
+        let key = TypeId::of::<A>();
+        if let Some(known) = lock(&self.by_type).get(&key) {
+            return known.clone();
+        }
+        // The recorder is foreign code and does not run under the lock. Registering twice is harmless.
+        let actor_type = short_name(std::any::type_name::<A>());
+        let new = Arc::new(TypeMetrics::new(&self.system, &actor_type));
+        lock(&self.by_type).entry(key).or_insert(new).clone()
     }
 
     /// One counter for each reason, in the order of `reasons`.

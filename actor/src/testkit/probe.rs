@@ -290,6 +290,9 @@ impl<M: Send + 'static> TestProbe<M> {
     ///
     /// # Panics
     /// If it takes longer.
+    ///
+    /// # Cancel safety
+    /// If it is dropped before it is done, the limit stays.
     pub async fn within<T>(
         &mut self,
         limit: Duration,

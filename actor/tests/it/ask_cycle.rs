@@ -220,7 +220,7 @@ async fn an_ask_that_is_given_up_leaves_no_wait() {
     assert_eq!(b.ask(|port| Message::Along(vec![a], port)).await, Ok(Ok(1)));
 }
 
-/// An actor that is ended from outside takes its waits with it.
+/// L8: stopped asker. An actor that is ended from outside takes its waits with it.
 #[tokio::test(start_paused = true)]
 async fn an_actor_that_is_given_up_leaves_no_wait() {
     let system = ActorSystem::builder("test")
