@@ -5,9 +5,11 @@ use crate::cell::{Cell, Node};
 use crate::dead_letters::{DeadLetterReason, DeadLetters};
 use crate::error::TellError;
 use crate::mailbox::Phase;
+use crate::observe::mark::Parcel;
 use crate::path::ActorPath;
 use crate::time::Time;
 use crate::tree::ActorState;
+use crate::wait_graph::Edge;
 use crate::watch::{Terminated, Watchable, Watcher, WatcherId, Watching};
 use std::any::Any;
 use std::fmt;
@@ -50,14 +52,21 @@ impl<M: Send + 'static> ActorRef<M> {
     /// [`TellError::Stopped`] if the actor accepts nothing any more, [`TellError::Unsendable`] if it
     /// is on another node and the message has no wire form or too large a one.
     pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
+        self.tell_for(message, None)
+    }
+
+    /// Tells `message`, for whose answer the asker of `edge` waits.
+    pub(crate) fn tell_for(&self, message: M, edge: Option<Edge>) -> Result<(), TellError<M>> {
         match &*self.0 {
-            Target::Local(cell) => match cell.mailbox.push(message) {
-                Ok(wake) => {
-                    self.0.wake_if(wake);
-                    Ok(())
+            Target::Local(cell) => {
+                match cell.mailbox.push(Parcel::now(message, &cell.core, edge)) {
+                    Ok(wake) => {
+                        self.0.wake_if(wake);
+                        Ok(())
+                    }
+                    Err(refused) => Err(cell.refuse(refused)),
                 }
-                Err(refused) => Err(cell.refuse(refused)),
-            },
+            }
             Target::Remote(remote) => remote.tell(message),
         }
     }
@@ -81,7 +90,7 @@ impl<M: Send + 'static> ActorRef<M> {
                 let line = InLine {
                     cell,
                     target: &self.0,
-                    message: Some(message),
+                    message: Some(Parcel::now(message, &cell.core, None)),
                     place: None,
                 };
                 line.await.map_err(|refused| cell.refuse(refused))
@@ -266,7 +275,7 @@ impl<M: Send + 'static> Cell<M> {
 struct InLine<'a, M: Send + 'static> {
     cell: &'a Cell<M>,
     target: &'a Arc<Target<M>>,
-    message: Option<M>,
+    message: Option<Parcel<M>>,
     place: Option<u64>,
 }
 

@@ -35,9 +35,8 @@ pub const ASK_WITHIN_DEFAULT: Duration = Duration::from_secs(5);
 /// ([`AskError::Cycle`]) and its question is not sent. That holds for every ask that a handler polls,
 /// also in a `select!`: the circle is what is wrong, not the time that it would last. An ask in a
 /// task or in [`crate::Context::pipe_to_self`] blocks nobody and is never refused for this. Asks to
-/// other nodes are not looked at. One who hands a reply port on to a third actor is still taken for
-/// the one that is waited for: such an actor shall not ask back in a handler before the answer is
-/// given.
+/// other nodes are not looked at. A question that was handled without an answer, because its port was
+/// kept or handed on, closes no circle.
 ///
 /// # Cancel safety
 /// Dropping the future gives the answer up. A question that was sent stays sent.
@@ -171,14 +170,17 @@ impl<M: Send + 'static, R: Send + 'static> Asking<M, R> {
         this.reply
             .slot
             .set_deadline(now.map(|now| now + *this.within));
-        let told = this.target.tell(message).map_err(|refused| match refused {
-            TellError::Full(_) => AskError::Full {
-                path: path(),
-                queued: this.target.depth(),
-            },
-            TellError::Stopped(_) => AskError::Stopped { path: path() },
-            TellError::Unsendable(_, why) => AskError::Unsendable { path: path(), why },
-        });
+        let told = this
+            .target
+            .tell_for(message, *this.edge)
+            .map_err(|refused| match refused {
+                TellError::Full(_) => AskError::Full {
+                    path: path(),
+                    queued: this.target.depth(),
+                },
+                TellError::Stopped(_) => AskError::Stopped { path: path() },
+                TellError::Unsendable(_, why) => AskError::Unsendable { path: path(), why },
+            });
         if told.is_err() {
             wait_is_over(this.target, this.edge);
             return told;

@@ -250,13 +250,16 @@ impl<M: Send + 'static> Cell<M> {
     /// Drops messages that nobody will handle, and counts them.
     pub(crate) fn discard(&self, entries: impl IntoIterator<Item = Entry<M>>) {
         for entry in entries {
-            if let Entry::Counted(message) | Entry::Free(message) = entry {
-                let kind = std::any::type_name::<M>();
-                self.core
-                    .dead_letters
-                    .report(&self.path, DeadLetterReason::LeftInMailbox, kind);
-                drop_guarded(message);
-            }
+            let message = match entry {
+                Entry::Counted(parcel) => parcel.into_message(),
+                Entry::Free(message) => message,
+                Entry::Ended(_) => continue,
+            };
+            let kind = std::any::type_name::<M>();
+            self.core
+                .dead_letters
+                .report(&self.path, DeadLetterReason::LeftInMailbox, kind);
+            drop_guarded(message);
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::effects::Effect;
 use crate::error::SpawnError;
 use crate::failure::{Failure, describe_panic, drop_guarded};
 use crate::mailbox::{Entry, Phase, Taken};
+use crate::observe::mark::{Mark, Marked};
 use crate::observe::{LifeEvent, Observer};
 use crate::path::ActorPath;
 use crate::props::Props;
@@ -38,6 +39,8 @@ pub struct Context<A: Actor> {
 }
 
 struct Inner<M> {
+    /// What came with the message in work.
+    mark: Option<Box<Marked<M>>>,
     /// What was taken from the mailbox and not handled yet.
     batch: VecDeque<Entry<M>>,
     /// What only some actors have: a million idle ones shall not pay for it.
@@ -77,6 +80,7 @@ pub(crate) enum Step<M> {
 impl<A: Actor> Context<A> {
     pub(crate) fn new(me: ActorRef<A::Msg>) -> Self {
         let inner = Inner {
+            mark: None,
             batch: VecDeque::new(),
             extras: None,
         };
@@ -311,6 +315,10 @@ impl<A: Actor> Context<A> {
         self.observer = observer;
     }
 
+    pub(crate) fn mark(&mut self) -> Option<&mut Mark> {
+        self.inner().mark.as_mut().map(|marked| &mut marked.mark)
+    }
+
     pub(crate) fn clock(&self) -> Clock {
         self.cell().core.clock
     }
@@ -343,6 +351,10 @@ impl<A: Actor> Context<A> {
         let Self { me, inner, .. } = self;
         let inner = inner.get_mut().unwrap_or_else(PoisonError::into_inner);
         let cell = me.target().cell();
+        // Whoever waited for the answer to the message before waits for this actor no more.
+        if let Some(edge) = inner.mark.take().and_then(|marked| marked.mark.edge) {
+            cell.core.waits.remove(edge);
+        }
         loop {
             if cell.mailbox.stop_requested() {
                 return Step::Stop;
@@ -351,8 +363,10 @@ impl<A: Actor> Context<A> {
                 return Step::TurnOver;
             }
             match inner.batch.pop_front() {
-                Some(Entry::Counted(message)) => {
+                Some(Entry::Counted(parcel)) => {
                     cell.mailbox.begin();
+                    let (message, mark) = parcel.open();
+                    inner.mark = mark;
                     return Step::Message(message);
                 }
                 Some(Entry::Free(message)) => return Step::Message(message),
@@ -406,7 +420,7 @@ impl<A: Actor> Context<A> {
     }
 
     /// For probes.
-    #[cfg(any(test, feature = "testkit"))]
+    #[cfg(feature = "testkit")]
     pub(crate) fn take_all_news(&mut self) {
         self.extras().takes_all_news = true;
     }

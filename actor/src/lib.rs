@@ -70,7 +70,7 @@ pub mod rng;
 mod scheduler;
 mod sync;
 pub mod system;
-#[cfg(any(test, feature = "testkit"))]
+#[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod time;
 pub mod timers;

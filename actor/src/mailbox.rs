@@ -28,6 +28,7 @@
 //! are code of users and never run under the lock.
 
 use crate::error::TellError;
+use crate::observe::mark::Parcel;
 use crate::sync::lock;
 use crate::watch::Terminated;
 use std::collections::{BTreeMap, VecDeque};
@@ -44,7 +45,7 @@ const KEPT_ENTRIES_MAX: usize = 64;
 /// What waits in the queue.
 pub(crate) enum Entry<M> {
     /// A message that counts against the bound.
-    Counted(M),
+    Counted(Parcel<M>),
     /// A message of the actor to itself, which does not.
     Free(M),
     /// The end of a watched actor, with the number of the registration.
@@ -118,13 +119,13 @@ impl<M> Mailbox<M> {
         }
     }
 
-    pub(crate) fn push(&self, message: M) -> Result<Wake, TellError<M>> {
+    pub(crate) fn push(&self, message: Parcel<M>) -> Result<Wake, TellError<M>> {
         let mut lanes = lock(&self.lanes);
         if lanes.phase != Phase::Open {
-            return Err(TellError::Stopped(message));
+            return Err(TellError::Stopped(message.into_message()));
         }
         if self.room(&lanes) == 0 {
-            return Err(TellError::Full(message));
+            return Err(TellError::Full(message.into_message()));
         }
         Ok(lanes.push_counted(message))
     }
@@ -143,7 +144,7 @@ impl<M> Mailbox<M> {
     /// second look on.
     pub(crate) fn poll_push(
         &self,
-        message: &mut Option<M>,
+        message: &mut Option<Parcel<M>>,
         place: &mut Option<u64>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Wake, TellError<M>>> {
@@ -169,7 +170,7 @@ impl<M> Mailbox<M> {
         Poll::Ready(if lanes.phase == Phase::Open {
             Ok(lanes.push_counted(message))
         } else {
-            Err(TellError::Stopped(message))
+            Err(TellError::Stopped(message.into_message()))
         })
     }
 
@@ -304,7 +305,7 @@ impl<M> Mailbox<M> {
 }
 
 impl<M> Lanes<M> {
-    fn push_counted(&mut self, message: M) -> Wake {
+    fn push_counted(&mut self, message: Parcel<M>) -> Wake {
         self.queue.push_back(Entry::Counted(message));
         self.counted += 1;
         self.unidle()

@@ -16,7 +16,7 @@ use crate::rng::Rng;
 use crate::scheduler::Scheduler;
 use crate::sync::lock;
 use crate::time::{Clock, Time};
-#[cfg(any(test, feature = "testkit"))]
+#[cfg(feature = "testkit")]
 use crate::tree::ActorState;
 use crate::tree::{self, TREE_ACTORS_MAX, Tree};
 use crate::wait_graph::WaitGraph;
@@ -216,7 +216,7 @@ impl ActorSystem {
         let _ = self.core.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
-    #[cfg(any(test, feature = "testkit"))]
+    #[cfg(feature = "testkit")]
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
@@ -426,6 +426,11 @@ impl Core {
         Ok(me)
     }
 
+    /// Whether actors are counted and timed.
+    pub(crate) fn measures(&self) -> bool {
+        self.metrics.is_some()
+    }
+
     fn observer_of<A: Actor>(&self) -> Option<Arc<Observer>> {
         let metrics = self.metrics.as_ref()?.of::<A>();
         metrics.spawned();
@@ -502,7 +507,7 @@ impl Core {
     }
 
     /// Whether an actor runs or waits for its turn.
-    #[cfg(any(test, feature = "testkit"))]
+    #[cfg(feature = "testkit")]
     pub(crate) fn is_busy(&self) -> bool {
         let busy = [ActorState::Queued, ActorState::Running];
         let living = self.living();

@@ -5,9 +5,12 @@
 //! without this graph all of them would wait for their time to run out.
 //!
 //! # Rules
-//! - An edge `asker -> asked` stands from before the question is sent until the ask is answered, has
-//!   failed or is dropped. Only an ask that is polled by an activation of an actor makes one: asks in
-//!   tasks, in pipes and outside of actors wait beside a mailbox and block nobody.
+//! - An edge `asker -> asked` stands from before the question is sent until it was handled, or the
+//!   ask is answered, has failed or is dropped. Only an ask that is polled by an activation of an
+//!   actor makes one: asks in tasks, in pipes and outside of actors wait beside a mailbox and block
+//!   nobody.
+//! - When the question was handled without an answer, its port was kept or handed on: nobody knows
+//!   who will answer, so the edge goes. A circle through such a port ends by its deadline.
 //! - An edge that would close a circle is never added: the ask fails before its question is sent.
 //!   Look and entry happen under one lock, so of several actors that ask in a circle at the same
 //!   moment exactly one fails and the others are answered.
@@ -16,9 +19,8 @@
 //!
 //! # What it does not see
 //! - Actors of other systems and nodes: an ask there makes no edge.
-//! - A reply port that was handed on. The edge says "waits for the one who was asked", and stays so
-//!   when a third actor will answer. If the one who was asked then asks back, that ask fails
-//!   although the third could have ended the wait.
+//! - A port that is handed on by the very handler that then asks back: the edge still stands, and
+//!   the ask fails although a third actor could have ended the wait.
 //! - A handler that returns while it keeps a begun ask in its state: the edge stands until that ask
 //!   is done or dropped.
 

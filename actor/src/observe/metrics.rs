@@ -14,6 +14,7 @@
 //! | `otava_actor_restarts_total` | counter | restarts after a failure |
 //! | `otava_actor_messages_total` | counter | messages and news of ends handled, with or without a failure |
 //! | `otava_actor_handle_seconds` | histogram, seconds | from the begin of a handler to its end, what it awaits included |
+//! | `otava_actor_mailbox_wait_seconds` | histogram, seconds | from the moment a message was sent to the begin of its handler |
 //! | `otava_actor_mailbox_depth` | histogram, messages | messages that wait behind one when it is begun |
 //! | `otava_dead_letters_total` | counter | dead letters, labels `system` and `reason` |
 //!
@@ -81,6 +82,7 @@ pub(crate) struct TypeMetrics {
     messages: Counter,
     handle_seconds: Histogram,
     mailbox_depth: Histogram,
+    mailbox_wait_seconds: Histogram,
 }
 
 static METADATA: Metadata<'static> = Metadata::new("otava_actor", Level::INFO, None);
@@ -104,6 +106,7 @@ impl TypeMetrics {
                 messages: counter("otava_actor_messages_total"),
                 handle_seconds: histogram("otava_actor_handle_seconds"),
                 mailbox_depth: histogram("otava_actor_mailbox_depth"),
+                mailbox_wait_seconds: histogram("otava_actor_mailbox_wait_seconds"),
             }
         })
     }
@@ -123,6 +126,10 @@ impl TypeMetrics {
                 self.alive.decrement(1.0);
             }
         }
+    }
+
+    pub(crate) fn waited(&self, time: Duration) {
+        self.mailbox_wait_seconds.record(time);
     }
 
     pub(crate) fn handled(&self, took: Duration, queued: usize) {
@@ -163,6 +170,11 @@ fn describe() {
             "otava_actor_handle_seconds".into(),
             Some(Unit::Seconds),
             "from the begin of a handler to its end".into(),
+        );
+        recorder.describe_histogram(
+            "otava_actor_mailbox_wait_seconds".into(),
+            Some(Unit::Seconds),
+            "from the moment a message was sent to the begin of its handler".into(),
         );
         recorder.describe_histogram(
             "otava_actor_mailbox_depth".into(),

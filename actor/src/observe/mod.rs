@@ -5,13 +5,15 @@
 //!
 //! # Spans
 //! With a `tracing` subscriber that takes target `otava::message` at level debug, each message is
-//! handled in a span `message` with the fields `actor` (the path) and `message_type`. The contents of
-//! messages are never recorded.
+//! handled in a span `message` with the fields `actor` (the path) and `message_type`. It follows from
+//! the span in which the message was sent, such as the one of the message before: `tracing` calls that
+//! `follows_from`. The contents of messages are never recorded.
 //!
 //! # Log
 //! Births and ends of actors are events at level debug, failures at warn, with the fields `actor`,
 //! `failure`, `reason`. Dead letters: see [`crate::dead_letters`].
 
+pub(crate) mod mark;
 pub mod metrics;
 
 use self::metrics::TypeMetrics;
@@ -67,20 +69,29 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// A message of type `M` is about to be handled; `None` if nobody looks.
-    pub(crate) fn begin<A: Actor, M>(ctx: &Context<A>) -> Option<Self> {
+    /// A message of type `M`, with the mark it came with, is about to be handled; `None` if nobody looks.
+    pub(crate) fn begin<A: Actor, M>(ctx: &mut Context<A>) -> Option<Self> {
         let traced = tracing::enabled!(target: "otava::message", Level::DEBUG);
         let observer = ctx.observer();
         if observer.is_none() && !traced {
             return None;
         }
-        let clock = ctx.clock();
+        let (clock, observer) = (ctx.clock(), observer.cloned());
+        let begun = clock.now();
+        let span = span_of(ctx.path(), std::any::type_name::<M>());
+        if let Some(mark) = ctx.mark() {
+            span.follows_from(mark.cause.take());
+            let metrics = observer.as_ref().and_then(|seen| seen.metrics.as_ref());
+            if let (Some(metrics), Some(sent_at)) = (metrics, mark.sent_at) {
+                metrics.waited(begun.saturating_since(sent_at));
+            }
+        }
         Some(Self {
-            observer: observer.cloned(),
+            observer,
             clock,
-            begun: clock.now(),
+            begun,
             queued: ctx.me().queued(),
-            span: span_of(ctx.path(), std::any::type_name::<M>()),
+            span,
         })
     }
 

@@ -10,6 +10,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
+use tracing_core::span::Current;
 
 /// Collects the `tracing` events and spans of this thread for as long as it lives. A test with a
 /// current-thread runtime sees all of its actors; nothing of the process is changed, so tests beside
@@ -60,6 +61,8 @@ pub struct LoggedSpan {
     pub target: String,
     /// Its fields, as text.
     pub fields: BTreeMap<String, String>,
+    /// The numbers of the spans that caused it; the first span that a spy saw is 1.
+    pub follows_from: Vec<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -67,8 +70,9 @@ struct Seen {
     events: Vec<LoggedEvent>,
     /// By number, the first one is 1.
     spans: Vec<LoggedSpan>,
-    /// The span in which each span was made.
+    /// The span in which each span was made, and its call site.
     parents: Vec<Option<u64>>,
+    sites: Vec<&'static Metadata<'static>>,
     /// The spans that each thread is in.
     entered: HashMap<ThreadId, Vec<u64>>,
 }
@@ -184,10 +188,12 @@ impl Subscriber for Collector {
             None => None,
         };
         seen.parents.push(parent);
+        seen.sites.push(attributes.metadata());
         seen.spans.push(LoggedSpan {
             name: attributes.metadata().name().to_owned(),
             target: attributes.metadata().target().to_owned(),
             fields: fields.0,
+            follows_from: Vec::new(),
         });
         Id::from_u64(seen.spans.len() as u64)
     }
@@ -202,7 +208,13 @@ impl Subscriber for Collector {
         }
     }
 
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn record_follows_from(&self, span: &Id, cause: &Id) {
+        let mut seen = lock(&self.seen);
+        let at = usize::try_from(span.into_u64()).ok();
+        if let Some(span) = at.and_then(|at| seen.spans.get_mut(at - 1)) {
+            span.follows_from.push(cause.into_u64());
+        }
+    }
 
     fn event(&self, event: &Event<'_>) {
         let mut fields = Fields::default();
@@ -222,6 +234,18 @@ impl Subscriber for Collector {
             fields: fields.0,
             spans,
         });
+    }
+
+    fn current_span(&self) -> Current {
+        let seen = lock(&self.seen);
+        let here = seen.here();
+        let site = here
+            .and_then(|number| usize::try_from(number).ok())
+            .and_then(|at| seen.sites.get(at - 1));
+        match (here, site) {
+            (Some(number), Some(site)) => Current::new(Id::from_u64(number), site),
+            _ => Current::none(),
+        }
     }
 
     fn enter(&self, span: &Id) {

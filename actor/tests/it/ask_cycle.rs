@@ -4,6 +4,7 @@ use crate::support::{SOON, system};
 use otava_actor::{Actor, ActorRef, ActorSystem, AskError, Context, ReplyTo};
 use std::convert::Infallible;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// Each is told whom to ask next; the last of a chain answers.
@@ -244,5 +245,78 @@ async fn an_actor_that_is_given_up_leaves_no_wait() {
         blocked.await.unwrap(),
         Err(AskError::NoReply { .. })
     ));
+    assert_eq!(system.waiting_asks(), 0);
+}
+
+/// Hands the port of each question on to somebody who is no actor.
+struct Broker {
+    ports: mpsc::UnboundedSender<ReplyTo<u8>>,
+}
+
+enum Brokered {
+    Question(ReplyTo<u8>),
+    /// Asks `0` in the handler, and answers with how that went.
+    AskBack(ActorRef<Message>, ReplyTo<Outcome>),
+}
+
+impl Actor for Broker {
+    type Msg = Brokered;
+    type Err = Infallible;
+
+    async fn handle(&mut self, msg: Brokered, _: &mut Context<Self>) -> Result<(), Infallible> {
+        match msg {
+            Brokered::Question(port) => self.ports.send(port).unwrap(),
+            Brokered::AskBack(whom, port) => {
+                let _ = port.send(along(vec![whom]).await);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Awaits an answer of a broker in its handler.
+struct Client(ActorRef<Brokered>);
+
+impl Actor for Client {
+    type Msg = Message;
+    type Err = Infallible;
+
+    async fn handle(&mut self, msg: Message, _: &mut Context<Self>) -> Result<(), Infallible> {
+        if let Message::Along(_, port) = msg {
+            let answer = self.0.ask(Brokered::Question).within(SOON).await;
+            let _ = port.send(answer.map(usize::from));
+        }
+        Ok(())
+    }
+}
+
+/// A question that was handled is no longer waited for by the one who handled it: its port may be
+/// with anybody by then.
+#[tokio::test(start_paused = true)]
+async fn a_question_whose_port_was_handed_on_closes_no_circle() {
+    let system = system();
+    let (ports, mut handed_on) = mpsc::unbounded_channel();
+    let broker = system.spawn("broker", Broker { ports }).unwrap();
+    let client = system.spawn("client", Client(broker.clone())).unwrap();
+    let asked = client
+        .ask(|port| Message::Along(vec![], port))
+        .into_future();
+    let asked = tokio::spawn(asked);
+    let first = handed_on.recv().await.unwrap();
+    assert_eq!(system.waiting_asks(), 0, "the question was handled");
+    let back = broker
+        .ask(|port| Brokered::AskBack(client.clone(), port))
+        .into_future();
+    let back = tokio::spawn(back);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(system.waiting_asks(), 1, "the broker waits for the client");
+    first.send(7).unwrap();
+    assert_eq!(asked.await.unwrap(), Ok(Ok(7)));
+    // The client handles the question of the broker now, and asks it while it waits: a circle.
+    let outcome = back.await.unwrap();
+    assert!(
+        matches!(&outcome, Ok(Err(AskError::Cycle { path })) if path.len() == 2),
+        "{outcome:?}"
+    );
     assert_eq!(system.waiting_asks(), 0);
 }
