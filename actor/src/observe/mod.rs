@@ -1,6 +1,6 @@
 //! Observe: what is measured, traced and written down while actors run, at one branch a message.
 //!
-//! An actor that is observed has an [`Observer`]; one that is not has `None` there. Only when there is
+//! An actor that is observed has an `Observer`; one that is not has `None` there. Only when there is
 //! one, or when somebody listens to spans of messages, is a handler wrapped.
 //!
 //! # Spans
