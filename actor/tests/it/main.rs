@@ -4,12 +4,14 @@
 
 mod adapter;
 mod ask;
+mod ask_cycle;
 mod ask_then;
 mod blocking;
 mod event_stream;
 mod fairness;
 mod links;
 mod mailbox;
+mod observe;
 mod pool;
 mod protocol;
 mod receive_timeout;
@@ -27,5 +29,6 @@ mod supervision_strategy;
 mod supervision_support;
 mod support;
 mod system;
+mod testkit;
 mod timers;
 mod watch;
