@@ -54,6 +54,7 @@
 //! | `scheduler` | which runnable actor runs next, and where |
 //! | `serving` | the short way of a message to its handler |
 //! | [`shutdown`] | ending a program in phases |
+//! | `slot` | the actor that a worker runs next |
 //! | [`stash`] | messages put aside, and the line of those that come back |
 //! | [`stream`] | streams whose items an actor handles |
 //! | [`supervision`] | what happens to an actor that failed, alone or with its group |
@@ -62,6 +63,7 @@
 //! | [`time`] | the clock type |
 //! | [`timers`] | keys of timers, and when their messages come |
 //! | [`watch`] | who is told of an actor's end |
+//! | [`watchdog`] | actors that hold their threads are named, and others helped |
 
 pub mod actor;
 pub mod actor_ref;
@@ -89,6 +91,7 @@ pub mod router;
 mod scheduler;
 mod serving;
 pub mod shutdown;
+mod slot;
 pub mod stash;
 pub mod stream;
 pub mod supervision;
@@ -98,6 +101,7 @@ pub mod testkit;
 pub mod time;
 pub mod timers;
 pub mod watch;
+pub mod watchdog;
 
 pub use actor::Actor;
 pub use actor_ref::{ActorRef, RemoteTarget};
@@ -129,3 +133,4 @@ pub use system::{ActorSystem, Shutdown, SystemBuilder};
 pub use time::Time;
 pub use timers::TimerKey;
 pub use watch::{Ended, Terminated, Watcher, WatcherId, Watching};
+pub use watchdog::Watchdog;

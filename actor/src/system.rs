@@ -15,6 +15,7 @@ use crate::rng::Rng;
 use crate::scheduler::Scheduler;
 use crate::sync::lock;
 use crate::time::{Clock, Time};
+use crate::watchdog::{self, Watchdog};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +60,7 @@ impl ActorSystem {
             seed: 0,
             capacity: MAILBOX_CAPACITY_DEFAULT,
             shutdown_limit: SHUTDOWN_LIMIT_DEFAULT,
+            watchdog: Watchdog::default(),
         }
     }
 
@@ -183,6 +185,17 @@ impl ActorSystem {
         let _ = self.core.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
+    /// The paths of the actors that hold their threads for longer than the watchdog allows, now and
+    /// as far as it has noticed; sorted. Empty where there is no watchdog.
+    pub fn blocked_actors(&self) -> Vec<ActorPath> {
+        self.core.scheduler().watch().blocked()
+    }
+
+    /// How often so far an actor has held its thread for longer than the watchdog allows.
+    pub fn times_blocked(&self) -> u64 {
+        self.core.scheduler().watch().episodes()
+    }
+
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
@@ -219,6 +232,7 @@ pub struct SystemBuilder {
     seed: u64,
     capacity: NonZeroUsize,
     shutdown_limit: Duration,
+    watchdog: Watchdog,
 }
 
 impl SystemBuilder {
@@ -238,6 +252,13 @@ impl SystemBuilder {
     /// How long [`ActorSystem::shutdown`] waits for actors; 10 seconds by default.
     pub fn shutdown_limit(mut self, limit: Duration) -> Self {
         self.shutdown_limit = limit;
+        self
+    }
+
+    /// What happens to an actor that holds its thread; by default it is named in the log after one
+    /// second. Not on a runtime with one worker: see [`Watchdog`].
+    pub fn watchdog(mut self, watchdog: Watchdog) -> Self {
+        self.watchdog = watchdog;
         self
     }
 
@@ -266,14 +287,24 @@ impl SystemBuilder {
             lifeline: OnceLock::new(),
         });
         let lifeline = Arc::new(Lifeline(core.clone()));
-        let for_workers = core.clone();
-        let (scheduler, tasks) =
-            Scheduler::new(workers, Arc::new(move || for_workers.abandon_all()));
+        // The core holds the scheduler, and living actors hold the core.
+        let for_workers = Arc::downgrade(&core);
+        let last_worker_gone = move || {
+            if let Some(core) = for_workers.upgrade() {
+                core.abandon_all();
+            }
+        };
+        let (scheduler, tasks) = Scheduler::new(workers, Arc::new(last_worker_gone));
         // Both were empty a moment ago.
         let _ = core.scheduler.set(scheduler);
         let _ = core.lifeline.set(Arc::downgrade(&lifeline));
         for task in tasks {
             drop(core.handle.spawn(task));
+        }
+        if let Watchdog::WarnAfter(limit) = self.watchdog
+            && workers > 1
+        {
+            watchdog::start(&core, limit);
         }
         ActorSystem {
             core,
@@ -291,7 +322,7 @@ impl Drop for Lifeline {
     }
 }
 
-/// What all actors of one system share. Kept alive by handles, actors and scheduler tasks.
+/// What all actors of one system share. Kept alive by handles and actors.
 pub(crate) struct Core {
     name: ActorPath,
     pub(crate) clock: Clock,
@@ -319,7 +350,7 @@ struct Top {
 }
 
 impl Core {
-    pub(crate) fn scheduler(&self) -> &Scheduler {
+    pub(crate) fn scheduler(&self) -> &Arc<Scheduler> {
         self.scheduler
             .get()
             .expect("it is set before anything is spawned")
@@ -462,6 +493,15 @@ impl Core {
             next += 1;
         }
         found
+    }
+
+    /// The path of the living actor whose cell lies at this address.
+    pub(crate) fn path_of_address(&self, address: usize) -> Option<ActorPath> {
+        let living = self.living();
+        let found = living
+            .iter()
+            .find(|actor| Arc::as_ptr(actor).addr() == address)?;
+        Some(found.path().clone())
     }
 
     /// The living actors that wait for no child of theirs.

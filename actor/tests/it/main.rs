@@ -29,3 +29,4 @@ mod support;
 mod system;
 mod timers;
 mod watch;
+mod watchdog;
