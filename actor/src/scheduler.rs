@@ -255,7 +255,9 @@ impl Scheduler {
             self.workers.fetch_add(1, SeqCst);
             drop(handle.spawn(WorkerTask::new(self, index, local)));
         }
-        if stuck > 0 && self.has_work() {
+        // Also if no actor is stuck: a task that was woken by a task of users lies with that task's
+        // thread alone, which may be blocked by now.
+        if self.has_work() {
             self.wake_one();
         }
         if self.spares_out.load(SeqCst) > stuck {
@@ -284,6 +286,8 @@ impl Scheduler {
 
     fn inject(&self, job: Job) {
         self.injector.push(job);
+        // Also if the task that is woken here does not get to run: see `help`.
+        self.watch.somebody_runs();
         self.wake_one();
         if self.closed.load(SeqCst) {
             self.discard();
@@ -529,7 +533,8 @@ fn run_until_idle(
 }
 
 fn next_job(scheduler: &Scheduler, index: usize, ticks: u32, slot_runs: &mut u32) -> Option<Job> {
-    CURRENT.with_borrow_mut(|current| {
+    let mut more_stolen = false;
+    let job = CURRENT.with_borrow_mut(|current| {
         let local = current.as_mut().expect("the task put its queues here");
         if *slot_runs < SLOT_RUNS_MAX
             && let Some(job) = local.slot.take()
@@ -547,14 +552,16 @@ fn next_job(scheduler: &Scheduler, index: usize, ticks: u32, slot_runs: &mut u32
             return Some(job);
         }
         local.queue.pop().or_else(|| {
-            let stolen = scheduler.steal(index, &local.queue)?;
-            // A batch moves without a trace: whoever was woken for it may have found nothing.
-            if !local.queue.is_empty() {
-                scheduler.wake_one();
-            }
-            Some(stolen)
+            let stolen = scheduler.steal(index, &local.queue);
+            more_stolen = !local.queue.is_empty();
+            stolen
         })
-    })
+    });
+    if more_stolen {
+        // While a batch moves it is in no queue: whoever was woken for it may have found nothing.
+        scheduler.wake_one();
+    }
+    job
 }
 
 /// Makes the actor in the slot available to other tasks.

@@ -8,12 +8,14 @@
 //! # What it does
 //! - Stuck: the scheduler takes what waits behind the actor away from the seat, and starts a spare
 //!   worker task ([`crate::scheduler`]). Nothing is logged: a turn may well take that long.
+//! - Work that waits although a task sleeps: the task is woken. Whoever made the work has woken one,
+//!   but tokio may keep that one for a thread that is in code of users outside of any actor.
 //! - Blocked: a warning names the actor, once, and another tells when and after how long the thread
 //!   came back.
 //!
 //! # What it costs
-//! While no actor runs for a while the thread dozes, and whoever sits down next wakes it. If they
-//! miss each other it looks once a second, so no fence is needed between the two.
+//! While no actor runs for a while the thread dozes, and whoever runs one or has one to run wakes it.
+//! If they miss each other it looks once a second, so no fence is needed between the two.
 //!
 //! # The end
 //! The thread holds no handle of the system, and ends when the scheduler closes.
@@ -23,6 +25,7 @@ use crate::sync::lock;
 use crate::system::Core;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -120,7 +123,7 @@ thread_local! {
 }
 
 impl Watch {
-    /// Somebody runs actors now: the watchdog must be awake.
+    /// Somebody runs actors now, or shall: the watchdog must be awake.
     #[inline]
     pub(crate) fn somebody_runs(&self) {
         if self.dozing.load(Relaxed) {
@@ -235,8 +238,12 @@ impl Dog {
                 }
                 _ => self.tick,
             };
+            let dozed = nap == DOZE;
             std::thread::park_timeout(nap);
-            self.watch.dozing.store(false, Relaxed);
+            if dozed && !self.watch.dozing.swap(false, Relaxed) {
+                // Woken by somebody, who shall not have to do it again soon.
+                self.quiet_since = None;
+            }
             let Some(core) = self.core.upgrade() else {
                 return;
             };
@@ -310,7 +317,9 @@ impl Dog {
                 let path = path.unwrap_or_else(|| core.path().child("$ended"));
                 self.watch.episodes.fetch_add(1, Relaxed);
                 lock(&self.watch.blocked).insert(key, path.clone());
-                tracing::warn!(actor = %path, ?held, "the actor does not give its thread back");
+                logged(|| {
+                    tracing::warn!(actor = %path, ?held, "the actor does not give its thread back");
+                });
                 seen.named = Some(path);
             }
         }
@@ -322,7 +331,13 @@ impl Dog {
         if let Some(path) = &seen.named {
             let held = now.duration_since(seen.since);
             lock(&self.watch.blocked).remove(&key);
-            tracing::warn!(actor = %path, ?held, "the actor has given its thread back");
+            logged(|| tracing::warn!(actor = %path, ?held, "the actor has given its thread back"));
         }
     }
+}
+
+/// A subscriber is code of users: its panic does not end the watchdog.
+fn logged(log: impl FnOnce()) {
+    // The panic hook has reported it, and there is no better place to do so.
+    let _ = catch_unwind(AssertUnwindSafe(log));
 }

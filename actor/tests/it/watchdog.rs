@@ -298,6 +298,66 @@ async fn actors_in_block_in_place_do_not_keep_others_waiting() {
     assert_eq!(system.shutdown().await.blocked, []);
 }
 
+/// A task of users that blocks its thread right after it has told something: tokio keeps the worker
+/// task that this has woken for that thread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_a_blocking_task_has_told_runs_nevertheless() {
+    let (system, _log) = watched(NEVER);
+    let actor = puppet(&system, "a");
+    let (done, on_done) = channel();
+    actor.ask(Order::Sync).await.unwrap();
+    let (gate, closed) = channel::<()>();
+    let blocked = tokio::spawn(async move {
+        actor.tell(report(&done)).unwrap();
+        closed.recv_timeout(SOON * 6)
+    });
+    wait(&on_done);
+    drop(gate);
+    assert_eq!(blocked.await.unwrap(), Err(RecvTimeoutError::Disconnected));
+}
+
+/// Whatever a handler does on the thread of its asker, the next one is served as ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handlers_on_the_thread_of_their_asker_may_do_anything() {
+    let (system, _log) = watched(NEVER);
+    let restart = otava_actor::Supervision::Restart {
+        limit: 1_000,
+        within: SOON,
+    };
+    let props = Puppet::props("p", &Log::default()).on_failure(restart);
+    let actor = system.spawn_with("a", props).unwrap();
+    let adder = system.spawn("adder", Adder(3)).unwrap();
+    let ask = async move {
+        for _ in 0..100 {
+            let sum = actor.ask(|reply_to| {
+                let adder = adder.clone();
+                act(move |_, ctx| {
+                    // Another system's or one's own handler on this thread, in the midst of this one.
+                    let sum = tokio::task::block_in_place(|| {
+                        let handle = ctx.system().handle().clone();
+                        handle.block_on(adder.ask(Sums::Get).into_future())
+                    });
+                    let _ = reply_to.send(sum.unwrap());
+                    Ok(())
+                })
+            });
+            assert_eq!(sum.within(SOON).await, Ok(3));
+            let late = |reply_to| Sums::Late(reply_to, Duration::from_micros(1));
+            assert_eq!(adder.ask(late).within(SOON).await, Ok(3));
+            let lost = actor.ask(|reply_to: otava_actor::ReplyTo<()>| {
+                act(move |_, _| {
+                    let _lost = reply_to;
+                    std::panic::resume_unwind(Box::new("on purpose"))
+                })
+            });
+            assert!(lost.within(SOON).await.is_err());
+            actor.ask(Order::Sync).within(SOON).await.unwrap();
+        }
+    };
+    tokio::spawn(ask).await.unwrap();
+    assert_eq!(system.shutdown().await.blocked, []);
+}
+
 /// The thread has the log of whoever built the system; it lets go of it when it ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_thread_ends_with_its_system() {
