@@ -32,3 +32,4 @@ mod system;
 mod testkit;
 mod timers;
 mod watch;
+mod watchdog;
