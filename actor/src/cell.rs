@@ -46,14 +46,15 @@ use crate::family::{Children, Refused};
 use crate::mailbox::{BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Signals, Wake};
 use crate::path::ActorPath;
 use crate::scheduler::Runnable;
+use crate::sync::AtomicU8;
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::system::Core;
 use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher, WatcherId};
 use futures_util::task::{ArcWake, waker_ref};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::sync::atomic::{AtomicU8, AtomicU32};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -573,3 +574,6 @@ impl<M: Send + 'static> Watchable for Target<M> {
         drop(watcher);
     }
 }
+
+#[cfg(all(test, otava_loom))]
+mod loom_models;

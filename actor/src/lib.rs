@@ -69,6 +69,8 @@ mod failure;
 mod family;
 mod life;
 mod mailbox;
+#[cfg(all(test, otava_loom))]
+mod models;
 pub mod path;
 mod pool;
 pub mod props;
