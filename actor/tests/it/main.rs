@@ -4,6 +4,7 @@
 
 mod ask;
 mod fairness;
+mod locks;
 mod mailbox;
 mod protocol;
 mod stop;
