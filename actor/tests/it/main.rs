@@ -10,6 +10,7 @@ mod blocking;
 mod event_stream;
 mod fairness;
 mod links;
+mod locks;
 mod mailbox;
 mod observe;
 mod pool;
