@@ -8,6 +8,7 @@
 use super::{Consumer, Free, Mailbox, Phase, Signals, Taken, Wake};
 use crate::error::TellError;
 use crate::models::{Wakings, bounded, exhaustive};
+use crate::observe::mark::Extra;
 use crate::sync::Ordering::{Acquire, Release};
 use crate::sync::{AtomicU64, UnsafeCell};
 use loom::sync::Arc;
@@ -90,7 +91,7 @@ impl Model {
 
     /// Tells, and runs the actor if that is due. `false`: refused as full.
     fn tell(&self, n: u32) -> Result<(), TellError<u32>> {
-        let (wake, _) = self.mailbox.push(n, 0)?;
+        let wake = self.mailbox.push(n, Extra::None, drop)?;
         self.run_if(wake);
         Ok(())
     }
@@ -294,7 +295,7 @@ fn loom_a_push_and_closing_agree() {
             let wake = model.mailbox.request(Phase::Draining);
             model.run_if(wake);
         });
-        let told = model.mailbox.push(1, 0).is_ok();
+        let told = model.mailbox.push(1, Extra::None, drop).is_ok();
         model.run();
         closer.join().unwrap();
         assert_eq!(model.handled().len() == 1, told);
@@ -342,7 +343,7 @@ fn loom_a_message_waits_for_a_pending_handler() {
     exhaustive(|| {
         let model = Model::new(8);
         let producer = spawn(&model, |model| {
-            let (wake, _) = model.mailbox.push(1, 0).unwrap();
+            let wake = model.mailbox.push(1, Extra::None, drop).unwrap();
             assert_eq!(wake, Wake(false));
         });
         assert!(model.mailbox.park());
@@ -421,7 +422,10 @@ impl Sender {
     fn poll(&mut self, model: &Model) -> bool {
         let Self { message, place, .. } = self;
         let mut cx = Context::from_waker(&self.waker);
-        match model.mailbox.poll_push(message, place, &mut cx) {
+        match model
+            .mailbox
+            .poll_push(message, || Extra::None, place, &mut cx, drop)
+        {
             Poll::Ready(Ok((wake, _))) => {
                 model.run_if(wake);
                 true
@@ -500,7 +504,10 @@ fn loom_a_stop_answers_a_sender_in_line() {
         let look = |sender: &mut Sender| {
             let Sender { message, place, .. } = sender;
             let mut cx = Context::from_waker(&sender.waker);
-            match model.mailbox.poll_push(message, place, &mut cx) {
+            match model
+                .mailbox
+                .poll_push(message, || Extra::None, place, &mut cx, drop)
+            {
                 Poll::Ready(Err(TellError::Stopped(2))) => true,
                 Poll::Pending => false,
                 _ => panic!("there was no room"),

@@ -25,8 +25,8 @@
 //! the one that ends it.
 //! - The producer that claims the last slot of a block has allocated the next block before, links
 //!   it, and moves the index to the next lap.
-//! - An idle actor has no block. The consumer frees it when it parks and moves the index to the next
-//!   lap; the first push brings a new one.
+//! - An idle actor has no block. The consumer frees it when it parks and moves the index to the last
+//!   places of the next lap; the first push brings a short block that has only these.
 //!
 //! # The bound
 //! `count(index)` is the number of messages before an index, so the queue holds `count(tail) -
@@ -77,6 +77,11 @@ const FLAGS: u64 = (1 << SHIFT) - 1;
 const LAP: u64 = if cfg!(otava_loom) { 4 } else { 32 };
 /// Slots in a block.
 const CAP: usize = LAP as usize - 1;
+/// Slots in the first block after an idle time: most actors that wake get one message.
+const SHORT: usize = if cfg!(otava_loom) { 2 } else { 3 };
+/// The place in its lap of the first message after an idle time.
+const FIRST: u64 = (CAP - SHORT) as u64;
+const _: () = assert!(SHORT > 1, "the first message of a block does not end it");
 
 const EMPTY: u8 = 0;
 const MESSAGE: u8 = 1;
@@ -157,12 +162,22 @@ unsafe impl<M: Send, T: Sync> Sync for Queue<M, T> {}
 // SAFETY: as above; the queue owns what lies in it.
 unsafe impl<M: Send, T: Send> Send for Queue<M, T> {}
 
+/// What a block begins with, whatever its length: the type by which blocks are known.
+#[repr(C)]
 struct Block<M> {
     next: AtomicPtr<Self>,
-    ready: [AtomicU8; CAP],
-    slots: [UnsafeCell<MaybeUninit<M>>; CAP],
+    /// It has [`SHORT`] slots, for the last places of a lap, and not [`CAP`].
+    is_short: bool,
+    slots: PhantomData<M>,
+}
+
+#[repr(C)]
+struct Slots<M, const N: usize> {
+    block: Block<M>,
+    ready: [AtomicU8; N],
+    slots: [UnsafeCell<MaybeUninit<M>>; N],
     /// Only written and read for messages that have something beside them.
-    extras: [UnsafeCell<Packed>; CAP],
+    extras: [UnsafeCell<Packed>; N],
 }
 
 /// An [`Extra`] without its kind, which stands in `ready`.
@@ -171,16 +186,27 @@ union Packed {
     mark: ManuallyDrop<Box<Mark>>,
 }
 
-impl<M> Block<M> {
+/// One place of a block.
+struct Slot<'a, M> {
+    ready: &'a AtomicU8,
+    message: &'a UnsafeCell<MaybeUninit<M>>,
+    extra: &'a UnsafeCell<Packed>,
+}
+
+impl<M, const N: usize> Slots<M, N> {
     const LAYOUT: Layout = Layout::new::<Self>();
 
-    fn allocate() -> NonNull<Self> {
+    fn allocate() -> NonNull<Block<M>> {
         let block = pool::allocate(Self::LAYOUT).cast::<Self>();
         // SAFETY: the memory is ours and large enough; the slots are left uninitialised, which is
         // what their types say.
         unsafe {
-            (&raw mut (*block.as_ptr()).next).write(AtomicPtr::new(null_mut()));
-            for place in 0..CAP {
+            (&raw mut (*block.as_ptr()).block).write(Block {
+                next: AtomicPtr::new(null_mut()),
+                is_short: N == SHORT,
+                slots: PhantomData,
+            });
+            for place in 0..N {
                 (&raw mut (*block.as_ptr()).ready[place]).write(AtomicU8::new(EMPTY));
                 #[cfg(otava_loom)]
                 {
@@ -191,69 +217,138 @@ impl<M> Block<M> {
                 }
             }
         }
-        block
+        block.cast()
+    }
+
+    /// # Safety
+    /// As for [`Block::free`], and the block has this length.
+    unsafe fn free(block: NonNull<Block<M>>) {
+        // Loom checks that every access to the block happened before this.
+        #[cfg(otava_loom)]
+        // SAFETY: the caller gives up the block.
+        unsafe {
+            let block = &mut *block.cast::<Self>().as_ptr();
+            block.block.next.with_mut(|_| ());
+            block
+                .ready
+                .iter_mut()
+                .for_each(|ready| ready.with_mut(|_| ()));
+            block.slots.iter().for_each(|slot| slot.with_mut(|_| ()));
+            std::ptr::drop_in_place(block);
+        }
+        // SAFETY: it was allocated with this layout.
+        unsafe { pool::free(block.cast(), Self::LAYOUT) }
+    }
+
+    /// # Safety
+    /// `block` is alive and has this length.
+    #[inline]
+    unsafe fn slot<'a>(block: *mut Block<M>, place: usize) -> Slot<'a, M> {
+        // SAFETY: as the caller promises; nobody makes a mutable reference to a block that is alive.
+        let slots = unsafe { &*block.cast::<Self>() };
+        Slot {
+            ready: &slots.ready[place],
+            message: &slots.slots[place],
+            extra: &slots.extras[place],
+        }
+    }
+}
+
+impl<M> Block<M> {
+    fn allocate(is_short: bool) -> NonNull<Self> {
+        if is_short {
+            Slots::<M, SHORT>::allocate()
+        } else {
+            Slots::<M, CAP>::allocate()
+        }
     }
 
     /// # Safety
     /// `block` came from [`Block::allocate`], nobody uses it any more, and its messages were taken.
     unsafe fn free(block: *mut Self) {
-        if let Some(block) = NonNull::new(block) {
-            // Loom checks that every access to the block happened before this.
-            #[cfg(otava_loom)]
-            // SAFETY: the caller gives up the block.
-            unsafe {
-                let block = &mut *block.as_ptr();
-                block.next.with_mut(|_| ());
-                block
-                    .ready
-                    .iter_mut()
-                    .for_each(|ready| ready.with_mut(|_| ()));
-                block.slots.iter().for_each(|slot| slot.with_mut(|_| ()));
-                std::ptr::drop_in_place(block);
+        let Some(block) = NonNull::new(block) else {
+            return;
+        };
+        // SAFETY: as the caller promises; each by its own length.
+        unsafe {
+            if (*block.as_ptr()).is_short {
+                Slots::<M, SHORT>::free(block);
+            } else {
+                Slots::<M, CAP>::free(block);
             }
-            // SAFETY: it was allocated with this layout.
-            unsafe { pool::free(block.cast(), Self::LAYOUT) }
         }
     }
 
-    /// What lies beside the message at `place`, as `kind` says.
+    /// The slot of this place of a lap.
     ///
     /// # Safety
-    /// `block` is alive, the slot is ready and of this `kind`, and this is asked once.
+    /// `block` is alive, and is the one of the index that stands at this place.
     #[inline]
-    unsafe fn take_extra(block: *mut Self, place: usize, kind: u8) -> Extra {
+    unsafe fn slot<'a>(block: *mut Self, place: usize) -> Slot<'a, M> {
+        // SAFETY: as the caller promises; each by its own length.
+        unsafe {
+            if (*block).is_short {
+                Slots::<M, SHORT>::slot(block, place - (CAP - SHORT))
+            } else {
+                Slots::<M, CAP>::slot(block, place)
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Block::slot`], and the caller has claimed `place`.
+    #[inline]
+    unsafe fn put(block: *mut Self, place: usize, message: M, extra: Extra) {
+        // SAFETY: as the caller promises. The claim makes this thread the only one that touches the
+        // slot until `ready`.
+        unsafe {
+            let slot = Self::slot(block, place);
+            slot.message.with_mut(|slot| (*slot).write(message));
+            let kind = match extra {
+                Extra::None => MESSAGE,
+                Extra::Expires(expires) => {
+                    slot.extra.with_mut(|slot| slot.write(Packed { expires }));
+                    EXPIRING
+                }
+                Extra::Marked(mark) => {
+                    let mark = ManuallyDrop::new(mark);
+                    slot.extra.with_mut(|slot| slot.write(Packed { mark }));
+                    MARKED
+                }
+            };
+            slot.ready.store(kind, Release);
+        }
+    }
+}
+
+impl<M> Slot<'_, M> {
+    /// What lies beside the message, as `kind` says.
+    ///
+    /// # Safety
+    /// The slot is ready and of this `kind`, and this is asked once.
+    #[inline]
+    unsafe fn take_extra(&self, kind: u8) -> Extra {
         // SAFETY: the field was written before `ready` was, and is read once, as the caller promises.
         unsafe {
             match kind {
-                EXPIRING => Extra::Expires((*block).extras[place].with_mut(|slot| (*slot).expires)),
-                MARKED => Extra::Marked(
-                    (*block).extras[place].with_mut(|slot| ManuallyDrop::take(&mut (*slot).mark)),
-                ),
+                EXPIRING => Extra::Expires(self.extra.with_mut(|slot| (*slot).expires)),
+                MARKED => {
+                    let mark = self
+                        .extra
+                        .with_mut(|slot| ManuallyDrop::take(&mut (*slot).mark));
+                    Extra::Marked(mark)
+                }
                 _ => Extra::None,
             }
         }
     }
 
     /// # Safety
-    /// `block` is alive and the caller has claimed `place`.
-    unsafe fn put(block: *mut Self, place: usize, message: M, extra: Extra) {
-        // SAFETY: the claim makes this thread the only one that touches the slot until `ready`.
-        unsafe {
-            (*block).slots[place].with_mut(|slot| (*slot).write(message));
-            let kind = match extra {
-                Extra::None => MESSAGE,
-                Extra::Expires(expires) => {
-                    (*block).extras[place].with_mut(|slot| slot.write(Packed { expires }));
-                    EXPIRING
-                }
-                Extra::Marked(mark) => {
-                    let mark = ManuallyDrop::new(mark);
-                    (*block).extras[place].with_mut(|slot| slot.write(Packed { mark }));
-                    MARKED
-                }
-            };
-            (*block).ready[place].store(kind, Release);
-        }
+    /// The slot is ready, and this is asked once.
+    #[inline]
+    unsafe fn take_message(&self) -> M {
+        // SAFETY: `ready` says that it was written; the caller sees to it that it is read once.
+        unsafe { self.message.with_mut(|slot| (*slot).assume_init_read()) }
     }
 }
 
@@ -261,11 +356,11 @@ impl<M, T> Queue<M, T> {
     /// An empty queue whose token is with the caller.
     pub(crate) fn new(capacity: u32, diverted: bool, middle: T) -> (Self, Consumer) {
         let queue = Self {
-            tail: AtomicU64::new(if diverted { DIVERTED } else { 0 }),
+            tail: AtomicU64::new(FIRST << SHIFT | if diverted { DIVERTED } else { 0 }),
             tail_block: AtomicPtr::new(null_mut()),
-            limit: AtomicU64::new(u64::from(capacity)),
+            limit: AtomicU64::new(count(FIRST) + u64::from(capacity)),
             middle,
-            head: AtomicU64::new(0),
+            head: AtomicU64::new(FIRST),
             head_block: AtomicPtr::new(null_mut()),
             capacity,
             signals: AtomicU8::new(0),
@@ -297,8 +392,15 @@ impl<M, T> Queue<M, T> {
             }
             let block = self.tail_block.load(Acquire);
             let ends_block = place + 1 == CAP;
-            if (block.is_null() || ends_block) && next.is_none() {
-                next = Some(Block::allocate());
+            if block.is_null() || ends_block {
+                next = Some(match next.take() {
+                    // SAFETY: allocated here, and nobody else knows it.
+                    Some(next) if unsafe { next.as_ref().is_short } == block.is_null() => next,
+                    other => {
+                        free_unused(other);
+                        Block::allocate(block.is_null())
+                    }
+                });
             }
             let woken = if word & IDLE == 0 { 0 } else { IDLE | PARKED };
             let flags = word & FLAGS & !woken;
@@ -347,9 +449,9 @@ impl<M, T> Queue<M, T> {
         extra: Extra,
     ) {
         let block = block.map_or(null_mut(), NonNull::as_ptr);
-        debug_assert!(index.is_multiple_of(LAP), "a lap begins with its block");
-        // SAFETY: the block is new, and nobody else knows it.
-        unsafe { Block::put(block, 0, message, extra) };
+        debug_assert!(index % LAP == FIRST, "an idle queue stands there");
+        // SAFETY: the block is new and short, and nobody else knows it.
+        unsafe { Block::put(block, FIRST as usize, message, extra) };
         self.head_block.store(block, Release);
         self.tail_block.store(block, Release);
         self.tail.store((index + 1) << SHIFT | flags, Release);
@@ -486,9 +588,9 @@ impl<M, T> Queue<M, T> {
             return self.clear_notified();
         }
         self.head_block.store(null_mut(), Relaxed);
-        self.head.store(lap + LAP, Release);
+        self.head.store(lap + LAP + FIRST, Release);
         self.tail_block.store(null_mut(), Release);
-        let parked = (lap + LAP) << SHIFT | diverted | IDLE | PARKED;
+        let parked = (lap + LAP + FIRST) << SHIFT | diverted | IDLE | PARKED;
         self.tail.store(parked, Release);
         // SAFETY: the queue was empty, so all claimed slots were read, and the word let nobody claim
         // one since. It is not reachable any more.
@@ -513,11 +615,12 @@ impl<M, T> Queue<M, T> {
         let place = (index % LAP) as usize;
         if !block.is_null() {
             // SAFETY: the block at the head is freed only by the holder of the consumer, in `pass`.
-            match unsafe { (*block).ready[place].load(Acquire) } {
+            let slot = unsafe { Block::slot(block, place) };
+            match slot.ready.load(Acquire) {
                 MESSAGE => return Look::Message,
                 EXPIRING => {
                     // SAFETY: written before `ready` was, as the kind says.
-                    let at = unsafe { (*block).extras[place].with_mut(|slot| (*slot).expires) };
+                    let at = unsafe { slot.extra.with_mut(|slot| (*slot).expires) };
                     return Look::Expires(at);
                 }
                 MARKED => return Look::Other,
@@ -542,14 +645,15 @@ impl<M, T> Queue<M, T> {
         let place = (index % LAP) as usize;
         assert!(!block.is_null(), "it was seen before");
         // SAFETY: as above.
-        let kind = unsafe { (*block).ready[place].load(Acquire) };
+        let slot = unsafe { Block::slot(block, place) };
+        let kind = slot.ready.load(Acquire);
         assert!(kind != EMPTY, "it was seen before");
         if kind == MARKED {
             // SAFETY: ready, of this kind, and passed below.
-            drop(unsafe { Block::take_extra(block, place, kind) });
+            drop(unsafe { slot.take_extra(kind) });
         }
-        // SAFETY: `ready` says that the slot was written, and `head` that it was not read before.
-        let message = unsafe { (*block).slots[place].with_mut(|slot| (*slot).assume_init_read()) };
+        // SAFETY: ready, and passed below.
+        let message = unsafe { slot.take_message() };
         self.pass(block, index);
         message
     }
@@ -563,14 +667,13 @@ impl<M, T> Queue<M, T> {
         }
         let place = (index % LAP) as usize;
         // SAFETY: as above.
-        let kind = unsafe { (*block).ready[place].load(Acquire) };
+        let slot = unsafe { Block::slot(block, place) };
+        let kind = slot.ready.load(Acquire);
         if kind == EMPTY {
             return self.nothing(index);
         }
-        // SAFETY: as above.
-        let message = unsafe { (*block).slots[place].with_mut(|slot| (*slot).assume_init_read()) };
         // SAFETY: ready, of this kind, and passed below.
-        let extra = unsafe { Block::take_extra(block, place, kind) };
+        let (message, extra) = unsafe { (slot.take_message(), slot.take_extra(kind)) };
         self.pass(block, index);
         Popped::Message(message, extra)
     }

@@ -2,6 +2,7 @@
 
 use super::{Consumer, Free, Left, Look, Mailbox, Order, Phase, Rank, Taken, Wake};
 use crate::error::TellError;
+use crate::observe::mark::Extra;
 use crate::rng::Rng;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -170,12 +171,12 @@ impl Pair {
 
     fn pushed(
         &mut self,
-        pushed: Result<(Wake, Option<Left<Message>>), TellError<Message>>,
+        pushed: Result<Wake, TellError<Message>>,
+        dropped: Option<u64>,
         expected: &Pushed,
     ) {
         match pushed {
-            Ok((Wake(wake), dropped)) => {
-                let dropped = dropped.map(|Left(message)| message.0);
+            Ok(Wake(wake)) => {
                 assert_eq!(Pushed::Kept(dropped), *expected);
                 assert_eq!(wake, self.model.wakes());
             }
@@ -188,8 +189,15 @@ impl Pair {
     fn push(&mut self, expires: u64) {
         let message = self.message();
         let expected = self.model.push(message.0, expires);
-        let pushed = self.mailbox.push(message, expires);
-        self.pushed(pushed, &expected);
+        let extra = match expires {
+            0 => Extra::None,
+            at => Extra::Expires(at),
+        };
+        let mut dropped = None;
+        let pushed = self
+            .mailbox
+            .push(message, extra, |oldest| dropped = Some(oldest.0));
+        self.pushed(pushed, dropped, &expected);
     }
 
     fn push_news(&mut self) {
@@ -216,8 +224,13 @@ impl Pair {
         self.woken.0.store(false, Relaxed);
         let waker = Waker::from(self.woken.clone());
         let mut cx = Context::from_waker(&waker);
-        match self.mailbox.poll_push(&mut message, &mut place, &mut cx) {
-            Poll::Ready(pushed) => self.pushed(pushed, &expected),
+        let dropped = std::cell::Cell::new(None);
+        let given_up = |oldest: Message| dropped.set(Some(oldest.0));
+        let polled =
+            self.mailbox
+                .poll_push(&mut message, || Extra::None, &mut place, &mut cx, given_up);
+        match polled {
+            Poll::Ready(pushed) => self.pushed(pushed, dropped.get(), &expected),
             Poll::Pending => {
                 assert_eq!(expected, Pushed::Full);
                 self.sender = Some((message, place));
@@ -249,7 +262,12 @@ impl Pair {
             return;
         }
         match self.mailbox.take(&mut self.consumer) {
-            Taken::Message(message, expires) => {
+            Taken::Message(message, extra) => {
+                let expires = match extra {
+                    Extra::None => 0,
+                    Extra::Expires(at) => at,
+                    Extra::Marked(_) => panic!("nobody marked it"),
+                };
                 assert!(!self.model.stopped);
                 assert_eq!(self.model.take(), Some((message.0, expires)));
             }
