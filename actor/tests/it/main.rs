@@ -7,6 +7,7 @@ mod ask;
 mod ask_then;
 mod blocking;
 mod event_stream;
+mod examples;
 mod fairness;
 mod links;
 mod mailbox;
