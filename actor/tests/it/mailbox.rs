@@ -138,7 +138,7 @@ async fn what_is_told_is_handled_or_refused() {
             let actor = actor.clone();
             std::thread::spawn(move || {
                 let mut refused = 0;
-                for n in 0..20_000 {
+                for n in 0..100_000 {
                     refused += u64::from(actor.tell(n).is_err());
                     assert!(actor.queued() <= 1_000);
                 }
@@ -153,11 +153,49 @@ async fn what_is_told_is_handled_or_refused() {
     actor.stop_after_queued();
     assert_eq!(system.shutdown().await.blocked, []);
     let left = system.dead_letters().count(DeadLetterReason::LeftInMailbox);
-    assert_eq!(handled.load(SeqCst) + refused + left, 160_000);
+    assert_eq!(handled.load(SeqCst) + refused + left, 800_000);
     assert_eq!(
         system.dead_letters().count(DeadLetterReason::RefusedFull),
         refused
     );
+}
+
+/// L3: a full mailbox takes no message, and everything that the system has to say: the end of a watched
+/// actor and of a child, and the stop.
+#[tokio::test(start_paused = true)]
+async fn a_full_mailbox_takes_what_the_system_says() {
+    let (system, log) = (crate::support::system(), crate::support::Log::default());
+    let props = Puppet::props("a", &log).mailbox_capacity(capacity(1));
+    let actor = system.spawn_with("a", props).unwrap();
+    let watched = system.spawn("watched", Adder(0)).unwrap();
+    let target = watched.clone();
+    let watch = act(move |_, ctx| {
+        ctx.watch(&target);
+        let child = ctx.spawn("child", Adder(0)).map_err(|e| e.to_string())?;
+        ctx.watch(&child);
+        child.stop();
+        Ok(())
+    });
+    actor.tell(watch).unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(log.take(), ["a: started", "a: child ended, Stopped"]);
+    actor.tell(Order::Sleep(SOON)).unwrap();
+    tokio::time::sleep(SOON / 2).await;
+    actor.tell(say("it waits")).unwrap();
+    watched.stop();
+    let refused = actor.tell(say("it has no room")).unwrap_err();
+    assert!(refused.is_full());
+    tokio::time::sleep(SOON).await;
+    assert_eq!(log.take(), ["a: watched ended, Stopped", "a: it waits"]);
+    actor.tell(Order::Sleep(SOON)).unwrap();
+    tokio::time::sleep(SOON / 2).await;
+    actor.tell(say("it stays behind")).unwrap();
+    actor.stop();
+    tokio::time::sleep(SOON).await;
+    assert_eq!(log.take(), ["a: stopped"]);
+    let letters = system.dead_letters();
+    assert_eq!(letters.count(DeadLetterReason::LeftInMailbox), 1);
+    assert_eq!(letters.count(DeadLetterReason::RefusedFull), 1);
 }
 
 /// L3: those who wait for room lose nothing, under contention, with a mailbox of any small size.
