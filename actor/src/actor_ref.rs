@@ -7,8 +7,11 @@ use crate::dead_letters::{DeadLetterReason, DeadLetters};
 use crate::error::TellError;
 use crate::failure::drop_guarded;
 use crate::mailbox::{Left, Phase, Wake};
+use crate::observe::mark::Extra;
 use crate::path::ActorPath;
 use crate::time::Time;
+use crate::tree::ActorState;
+use crate::wait_graph::Edge;
 use crate::watch::{Terminated, Watchable, Watcher, WatcherId, Watching};
 use std::any::Any;
 use std::fmt;
@@ -56,13 +59,15 @@ impl<M: Send + 'static> ActorRef<M> {
     #[inline]
     pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
         match &*self.0 {
-            Target::Local(cell) => match cell.mailbox.push(message, 0) {
-                Ok(pushed) => {
-                    self.0.accepted(pushed);
-                    Ok(())
+            Target::Local(cell) => {
+                match cell.mailbox.push(message, Extra::now(cell.core(), 0, None)) {
+                    Ok(pushed) => {
+                        self.0.accepted(pushed);
+                        Ok(())
+                    }
+                    Err(refused) => Err(cell.refuse(refused)),
                 }
-                Err(refused) => Err(cell.refuse(refused)),
-            },
+            }
             Target::Remote(remote) => remote.tell(message),
             Target::Adapted(adapted) => adapted.tell(message),
         }
@@ -101,7 +106,8 @@ impl<M: Send + 'static> ActorRef<M> {
     /// result is awaited, and has 5 seconds to be answered unless [`Ask::within`] says otherwise.
     ///
     /// # Errors
-    /// [`crate::AskError`] names the actor: full, stopped, no answer in time, or no answer ever.
+    /// [`crate::AskError`] names the actor: full, stopped, no answer in time, no answer ever, or a
+    /// circle of actors that would wait for each other.
     ///
     /// # Delivery
     /// At most once, see [`Ask`].
@@ -218,10 +224,6 @@ impl<M: Send + 'static> ActorRef<M> {
         Self(target)
     }
 
-    pub(crate) fn target(&self) -> &Arc<Target<M>> {
-        &self.0
-    }
-
     pub(crate) fn watchable(&self) -> Arc<dyn Watchable> {
         self.0.clone()
     }
@@ -241,11 +243,13 @@ impl<M: Send + 'static> ActorRef<M> {
         &self,
         message: M,
         deadline: Option<Time>,
+        edge: Option<Edge>,
     ) -> Result<(), TellError<M>> {
         match &*self.0 {
             Target::Local(cell) => {
                 let expires = deadline.unwrap_or(Time::MAX).as_nanos();
-                match cell.mailbox.push(message, expires) {
+                let extra = Extra::now(cell.core(), expires, edge);
+                match cell.mailbox.push(message, extra) {
                     Ok((Wake(true), None)) => {
                         cell.core()
                             .scheduler()
@@ -264,6 +268,28 @@ impl<M: Send + 'static> ActorRef<M> {
         }
     }
 
+    /// How many messages wait, where that is known.
+    pub(crate) fn depth(&self) -> Option<usize> {
+        match &*self.0 {
+            Target::Local(cell) => Some(cell.mailbox.len()),
+            Target::Remote(_) => None,
+            Target::Adapted(adapted) => adapted.actor().depth(),
+        }
+    }
+
+    /// Whether a message is in work, where that is known.
+    pub(crate) fn is_in_work(&self) -> Option<bool> {
+        let activity = match &*self.0 {
+            Target::Local(cell) => cell.activity(),
+            Target::Remote(_) => return None,
+            Target::Adapted(adapted) => return adapted.actor().is_in_work(),
+        };
+        Some(matches!(
+            activity,
+            ActorState::Running | ActorState::Waiting
+        ))
+    }
+
     pub(crate) fn dead_letters(&self) -> Option<&DeadLetters> {
         match &*self.0 {
             Target::Local(cell) => Some(&cell.core().dead_letters),
@@ -274,6 +300,10 @@ impl<M: Send + 'static> ActorRef<M> {
 }
 
 impl<M> ActorRef<M> {
+    pub(crate) fn target(&self) -> &Arc<Target<M>> {
+        &self.0
+    }
+
     /// Where an answer that comes too late is counted.
     pub(crate) fn late(&self) -> Option<Late> {
         match &*self.0 {
@@ -357,7 +387,12 @@ impl<M: Send + 'static> Future for InLine<'_, M> {
         let this = self.get_mut();
         this.cell
             .mailbox
-            .poll_push(&mut this.message, &mut this.place, cx)
+            .poll_push(
+                &mut this.message,
+                || Extra::now(this.cell.core(), 0, None),
+                &mut this.place,
+                cx,
+            )
             .map(|sent| {
                 this.target.accepted(sent?);
                 Ok(())

@@ -11,6 +11,7 @@ use crate::dead_letters::{DeadLetterReason, DeadLetters};
 use crate::error::TellError;
 use crate::failure::{drop_guarded, guarded_call};
 use crate::mailbox::{Free, Left};
+use crate::observe::mark::Extra;
 use crate::path::ActorPath;
 use crate::time::Time;
 use crate::watch::{WatchSink, Watchable};
@@ -91,19 +92,21 @@ impl<M: Send + 'static> ActorRef<M> {
     /// Queues a message that cannot be given back. It is queued or counted.
     fn accept(&self, message: M) {
         match &**self.target() {
-            Target::Local(cell) => match cell.mailbox.push(message, 0) {
-                Ok(pushed) => self.target().accepted(pushed),
-                Err(TellError::Full(message)) => {
-                    match cell.mailbox.push_free(Free::Message(message)) {
-                        Ok(wake) => self.target().wake_if(wake),
-                        Err(Free::Message(message)) => cell.discard([Left(message)]),
-                        Err(Free::Ended(_)) => {}
+            Target::Local(cell) => {
+                match cell.mailbox.push(message, Extra::now(cell.core(), 0, None)) {
+                    Ok(pushed) => self.target().accepted(pushed),
+                    Err(TellError::Full(message)) => {
+                        match cell.mailbox.push_free(Free::Message(message)) {
+                            Ok(wake) => self.target().wake_if(wake),
+                            Err(Free::Message(message)) => cell.discard([Left(message)]),
+                            Err(Free::Ended(_)) => {}
+                        }
+                    }
+                    Err(TellError::Stopped(message) | TellError::Unsendable(message, _)) => {
+                        cell.discard([Left(message)]);
                     }
                 }
-                Err(TellError::Stopped(message) | TellError::Unsendable(message, _)) => {
-                    cell.discard([Left(message)]);
-                }
-            },
+            }
             // Whoever carries it further has counted what it refused.
             Target::Remote(remote) => drop_guarded(remote.tell(message)),
             Target::Adapted(adapted) => adapted.accept(message),
@@ -134,6 +137,8 @@ pub(crate) trait Reached: Send + Sync {
     fn watchable(&self) -> Arc<dyn Watchable>;
     fn time_of(&self, instant: Instant) -> Option<Time>;
     fn late(&self) -> Option<Late>;
+    fn depth(&self) -> Option<usize>;
+    fn is_in_work(&self) -> Option<bool>;
     fn dead_letters(&self) -> Option<&DeadLetters>;
     fn root(&self) -> Root<'_>;
     /// Where news for the actor goes, if it is a local one.
@@ -283,6 +288,14 @@ impl<M: Send + 'static> Reached for ActorRef<M> {
 
     fn late(&self) -> Option<Late> {
         self.late()
+    }
+
+    fn depth(&self) -> Option<usize> {
+        self.depth()
+    }
+
+    fn is_in_work(&self) -> Option<bool> {
+        self.is_in_work()
     }
 
     fn dead_letters(&self) -> Option<&DeadLetters> {

@@ -9,6 +9,7 @@ use crate::error::{AskError, TellError};
 use crate::path::ActorPath;
 use crate::sync::lock;
 use crate::time::Time;
+use crate::wait_graph::{self, Edge};
 use pin_project_lite::pin_project;
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -70,6 +71,7 @@ impl<M: Send + 'static, R: Send + 'static> IntoFuture for Ask<M, R> {
             deadline: None,
             sleep: None,
             over: false,
+            edge: None,
         }
     }
 }
@@ -97,11 +99,14 @@ pin_project! {
         sleep: Option<Sleep>,
         // Nothing is waited for any more.
         over: bool,
+        // Stands while an actor awaits this in its handler.
+        edge: Option<Edge>,
     }
 
     impl<M, R> PinnedDrop for Asking<M, R> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
+            wait_is_over(this.target, this.edge);
             if !*this.over && this.message.is_none() {
                 let unseen = this.slot.abandon(this.target.late());
                 drop(unseen);
@@ -113,45 +118,90 @@ pin_project! {
 impl<M: Send + 'static, R: Send + 'static> Future for Asking<M, R> {
     type Output = Result<R, AskError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.message.is_some()
+            && let Err(refused) = self.as_mut().begin()
+        {
+            *self.as_mut().project().over = true;
+            return Poll::Ready(Err(refused));
+        }
         let mut this = self.project();
-        if let Some(message) = this.message.take() {
-            let now = Instant::now();
-            *this.deadline = now.checked_add(*this.within);
-            let deadline = this.target.time_of(now).map(|now| now + *this.within);
-            this.slot.set_deadline(deadline);
-            if let Err(refused) = this.target.put_question(message, deadline) {
-                *this.over = true;
-                let path = this.target.path().clone();
-                return Poll::Ready(Err(match refused {
-                    TellError::Full(_) => AskError::Full { path },
-                    TellError::Stopped(_) => AskError::Stopped { path },
-                    TellError::Unsendable(_, why) => AskError::Unsendable { path, why },
-                }));
-            }
-        }
-        if let Poll::Ready(answer) = this.slot.poll_answer(cx) {
-            *this.over = true;
-            return Poll::Ready(answer.ok_or_else(|| AskError::NoReply {
+        let ended = if let Poll::Ready(answer) = this.slot.poll_answer(cx) {
+            answer.ok_or_else(|| AskError::NoReply {
                 path: this.target.path().clone(),
-            }));
-        }
-        if this.sleep.is_none() {
-            let deadline = this.deadline.unwrap_or_else(crate::time::far_away);
-            this.sleep.set(Some(tokio::time::sleep_until(deadline)));
-        }
-        if let Some(sleep) = this.sleep.as_pin_mut() {
-            ready!(sleep.poll(cx));
-        }
-        *this.over = true;
-        Poll::Ready(match this.slot.abandon(this.target.late()) {
-            // The answer came between the two looks.
-            Some(answer) => Ok(answer),
-            None => Err(AskError::Timeout {
+                waited: this.deadline.map(|deadline| {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    this.within.saturating_sub(left)
+                }),
+                queued: this.target.depth(),
+            })
+        } else {
+            if this.sleep.is_none() {
+                let deadline = this.deadline.unwrap_or_else(crate::time::far_away);
+                this.sleep.set(Some(tokio::time::sleep_until(deadline)));
+            }
+            if let Some(sleep) = this.sleep.as_pin_mut() {
+                ready!(sleep.poll(cx));
+            }
+            // The answer may have come between the two looks.
+            let answer = this.slot.abandon(this.target.late());
+            answer.ok_or_else(|| AskError::Timeout {
                 path: this.target.path().clone(),
                 waited: *this.within,
-            }),
+                queued: this.target.depth(),
+                in_work: this.target.is_in_work(),
+            })
+        };
+        *this.over = true;
+        wait_is_over(this.target, this.edge);
+        Poll::Ready(ended)
+    }
+}
+
+impl<M: Send + 'static, R: Send + 'static> Asking<M, R> {
+    /// Sends the question and starts the clock.
+    fn begin(self: Pin<&mut Self>) -> Result<(), AskError> {
+        let this = self.project();
+        let Some(message) = this.message.take() else {
+            return Ok(());
+        };
+        *this.edge = wait_begins(this.target).map_err(|path| AskError::Cycle { path })?;
+        let now = Instant::now();
+        *this.deadline = now.checked_add(*this.within);
+        let deadline = this.target.time_of(now).map(|now| now + *this.within);
+        this.slot.set_deadline(deadline);
+        let Err(refused) = this.target.put_question(message, deadline, *this.edge) else {
+            return Ok(());
+        };
+        wait_is_over(this.target, this.edge);
+        let path = this.target.path().clone();
+        Err(match refused {
+            TellError::Full(_) => AskError::Full {
+                path,
+                queued: this.target.depth(),
+            },
+            TellError::Stopped(_) => AskError::Stopped { path },
+            TellError::Unsendable(_, why) => AskError::Unsendable { path, why },
         })
+    }
+}
+
+/// Notes that the actor which is polled on this thread, if it is one, waits for `target`.
+#[inline]
+fn wait_begins<M: Send + 'static>(target: &ActorRef<M>) -> Result<Option<Edge>, Vec<ActorPath>> {
+    let Some(cell) = target.target().local() else {
+        return Ok(None);
+    };
+    let core = cell.core();
+    let Some(asker) = wait_graph::at_work(Arc::as_ptr(core).addr()) else {
+        return Ok(None);
+    };
+    core.waits.add(asker, cell.uid(), cell.path()).map(Some)
+}
+
+fn wait_is_over<M>(target: &ActorRef<M>, edge: &mut Option<Edge>) {
+    if let (Some(edge), Some(cell)) = (edge.take(), target.target().local()) {
+        cell.core().waits.remove(edge);
     }
 }
 
@@ -271,6 +321,8 @@ impl<R> Future for Reply<R> {
                     .path
                     .clone()
                     .unwrap_or_else(|| ActorPath::new("(a reply port)")),
+                waited: None,
+                queued: None,
             }
         }))
     }

@@ -63,6 +63,11 @@ impl Form {
     pub(crate) const fn new() -> Self {
         Self(AtomicU8::new(NONE))
     }
+
+    /// Whether somebody has the body at this moment.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.load(Relaxed) == NONE
+    }
 }
 
 // SAFETY: the methods that touch the body ask for the token, of which there is one; it passes from

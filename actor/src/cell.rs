@@ -43,10 +43,12 @@ use crate::body::{Body, Dormant, Form, Outcome, Place};
 use crate::dead_letters::DeadLetterReason;
 use crate::failure::{describe_panic, drop_guarded};
 use crate::family::{Children, Refused};
-use crate::mailbox::{BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Signals, Wake};
+use crate::mailbox::{AtRest, BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Signals, Wake};
 use crate::path::ActorPath;
 use crate::scheduler::Runnable;
 use crate::system::Core;
+use crate::tree::ActorState;
+use crate::wait_graph;
 use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher, WatcherId};
 use futures_util::task::{ArcWake, waker_ref};
 use std::any::Any;
@@ -109,6 +111,11 @@ pub(crate) trait Node: Send + Sync {
     fn request(self: Arc<Self>, phase: Phase);
     fn has_ended(&self) -> bool;
     fn children(&self) -> Vec<Arc<dyn Node>>;
+    /// The first children, and how many there are in all.
+    fn children_up_to(&self, most: usize) -> (Vec<Arc<dyn Node>>, usize);
+    fn message_type(&self) -> &'static str;
+    fn activity(&self) -> ActorState;
+    fn queued(&self) -> usize;
     /// Adds a child, unless the actor is stopping or the name is taken.
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused>;
     /// This child has ended.
@@ -237,6 +244,17 @@ impl<M> Cell<M> {
     pub(crate) fn child(&self, name: &str) -> Option<Arc<dyn Node>> {
         let child = self.mailbox.kin(|kin| kin?.children.named(name).cloned());
         child.filter(|child| !child.has_ended())
+    }
+
+    /// What the actor does at this moment; it may be over when this returns.
+    pub(crate) fn activity(&self) -> ActorState {
+        match self.mailbox.rest() {
+            AtRest::Idle => ActorState::Idle,
+            AtRest::Waiting => ActorState::Waiting,
+            // Whoever runs it has taken the body out.
+            AtRest::No if self.form.is_empty() => ActorState::Running,
+            AtRest::No => ActorState::Queued,
+        }
     }
 
     fn ended(&self) -> Option<Ended> {
@@ -380,6 +398,7 @@ impl<M: Send + 'static> Target<M> {
             Body::Newborn(life) => life.wake(true),
             Body::None => return (Body::None, false),
         };
+        let before = wait_graph::enter(Arc::as_ptr(self.cell().core()).addr(), self.cell().uid());
         let waker = waker_ref(self);
         let mut cx = Context::from_waker(&waker);
         let mut polled = catch_unwind(AssertUnwindSafe(|| active.poll(&mut cx)));
@@ -387,6 +406,7 @@ impl<M: Send + 'static> Target<M> {
             active = life.wake_for_other();
             polled = catch_unwind(AssertUnwindSafe(|| active.poll(&mut cx)));
         }
+        wait_graph::leave(before);
         match polled {
             Ok(Poll::Pending) => {
                 *units += 1;
@@ -463,6 +483,24 @@ impl<M: Send + 'static> Node for Target<M> {
         self.cell()
             .mailbox
             .kin(|kin| kin.map_or_else(Vec::new, |kin| kin.children.all()))
+    }
+
+    fn children_up_to(&self, most: usize) -> (Vec<Arc<dyn Node>>, usize) {
+        self.cell()
+            .mailbox
+            .kin(|kin| kin.map_or((Vec::new(), 0), |kin| kin.children.first(most)))
+    }
+
+    fn message_type(&self) -> &'static str {
+        std::any::type_name::<M>()
+    }
+
+    fn activity(&self) -> ActorState {
+        self.cell().activity()
+    }
+
+    fn queued(&self) -> usize {
+        self.cell().mailbox.len()
     }
 
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused> {

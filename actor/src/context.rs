@@ -11,9 +11,12 @@ use crate::actor::Actor;
 use crate::actor_ref::ActorRef;
 use crate::cell::{Cell, Node};
 use crate::dead_letters::DeadLetterReason;
+use crate::effects::Effect;
 use crate::error::SpawnError;
 use crate::failure::{Failure, describe_panic, drop_guarded};
 use crate::mailbox::{BATCH, Consumer, Free, Left, Look, Phase, Signals, Taken};
+use crate::observe::mark::{Extra, Mark};
+use crate::observe::{LifeEvent, Observer};
 use crate::path::ActorPath;
 use crate::props::Props;
 use crate::rng::Rng;
@@ -21,9 +24,9 @@ use crate::stash::Returning;
 use crate::stream::Streams;
 use crate::sync::lock;
 use crate::system::ActorSystem;
-use crate::time::Time;
+use crate::time::{Clock, Time};
 use crate::timers::Timers;
-use crate::watch::Terminated;
+use crate::watch::{Ended, Terminated};
 use futures_util::FutureExt;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -60,6 +63,8 @@ struct Extras<M> {
     streams: Option<Box<Streams<M>>>,
     pipes: JoinSet<()>,
     watched: Watched<M>,
+    /// Who looks at this actor; nobody by default, and nobody once it has ended.
+    observer: Option<Arc<Observer>>,
     /// For probes: news about actors that were not watched through this context counts too.
     takes_all_news: bool,
 }
@@ -91,7 +96,8 @@ pub(crate) enum Next {
 
 /// What an actor does next.
 pub(crate) enum Step<M> {
-    Message(M),
+    /// With what its sender put beside it.
+    Message(M, Option<Box<Mark>>),
     Terminated(Terminated),
     /// A child failed, or the actor's group wants something.
     Requested,
@@ -152,7 +158,9 @@ impl<A: Actor> Context<A> {
         props: Props<B>,
     ) -> Result<ActorRef<B::Msg>, SpawnError> {
         let parent: Arc<dyn Node> = self.me.target().clone();
-        self.cell().core().spawn(Some(parent), Some(name), props)
+        let child = self.cell().core().spawn(Some(parent), Some(name), props)?;
+        self.note(|| Effect::Spawned(child.path().clone()));
+        Ok(child)
     }
 
     /// Starts a child whose name is made up and begins with `$`.
@@ -164,7 +172,9 @@ impl<A: Actor> Context<A> {
         props: Props<B>,
     ) -> Result<ActorRef<B::Msg>, SpawnError> {
         let parent: Arc<dyn Node> = self.me.target().clone();
-        self.cell().core().spawn(Some(parent), None, props)
+        let child = self.cell().core().spawn(Some(parent), None, props)?;
+        self.note(|| Effect::Spawned(child.path().clone()));
+        Ok(child)
     }
 
     /// The paths of the living children, sorted.
@@ -186,11 +196,15 @@ impl<A: Actor> Context<A> {
 
     /// Stops this actor after the message in work; the rest of the mailbox becomes dead letters.
     pub fn stop_self(&self) {
+        self.note(|| Effect::StopRequested {
+            after_queued: false,
+        });
         self.me.stop();
     }
 
     /// Stops this actor after everything that is queued now.
     pub fn stop_self_after_queued(&self) {
+        self.note(|| Effect::StopRequested { after_queued: true });
         self.me.stop_after_queued();
     }
 
@@ -205,6 +219,7 @@ impl<A: Actor> Context<A> {
     where
         F: Future + Send + 'static,
     {
+        self.note(|| Effect::Piped);
         let me = self.me.clone();
         let handle = self.cell().core().handle.clone();
         let pipes = &mut self.extras().pipes;
@@ -254,6 +269,7 @@ impl<A: Actor> Context<A> {
                 streams: None,
                 pipes: JoinSet::new(),
                 watched: Watched::default(),
+                observer: None,
                 takes_all_news: false,
             }))
         }))
@@ -263,6 +279,50 @@ impl<A: Actor> Context<A> {
 /// The lock is never locked.
 fn unlocked<M>(extras: &mut Mutex<Extras<M>>) -> &mut Extras<M> {
     extras.get_mut().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What those who look at the actor use (`observe`).
+impl<A: Actor> Context<A> {
+    pub(crate) fn observer(&self) -> Option<Arc<Observer>> {
+        lock(self.extras.as_ref()?).observer.clone()
+    }
+
+    pub(crate) fn observe(&mut self, observer: Arc<Observer>) {
+        self.extras().observer = Some(observer);
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.cell().core().clock
+    }
+
+    pub(crate) fn saw(&self, event: &LifeEvent<'_>) {
+        if let Some(observer) = self.observer() {
+            observer.saw(event);
+        }
+    }
+
+    /// The end, once.
+    pub(crate) fn ended(&mut self, reason: Ended) {
+        let observer = self.rare().and_then(|extras| extras.observer.take());
+        if let Some(observer) = observer {
+            observer.saw(&LifeEvent::Ended(reason));
+        }
+    }
+
+    /// The wait for the message that carried `mark` is over.
+    pub(crate) fn handled(&self, mark: Option<Box<Mark>>) {
+        if let Some(edge) = mark.and_then(|mark| mark.edge) {
+            self.cell().core().waits.remove(edge);
+        }
+    }
+
+    fn note(&self, effect: impl FnOnce() -> Effect) {
+        if let Some(observer) = self.observer()
+            && let Some(effects) = &observer.effects
+        {
+            effects.add(effect());
+        }
+    }
 }
 
 /// What the actor's life (`life.rs`) uses.
@@ -323,17 +383,22 @@ impl<A: Actor> Context<A> {
                 };
             };
             match cell.mailbox.take(&mut self.consumer) {
-                Taken::Message(message, expires) => {
+                Taken::Message(message, extra) => {
                     cell.turn.store(left, Relaxed);
+                    let (expires, mark) = match extra {
+                        Extra::None => (0, None),
+                        Extra::Expires(at) => (at, None),
+                        Extra::Marked(mark) => (mark.expires, Some(mark)),
+                    };
                     if expires == 0 || !self.has_expired(expires) {
-                        return Step::Message(message);
+                        return Step::Message(message, mark);
                     }
                     self.cell().count_lost(DeadLetterReason::Expired);
                     drop_guarded(message);
                 }
                 Taken::Free(Free::Message(message)) => {
                     cell.turn.store(left, Relaxed);
-                    return Step::Message(message);
+                    return Step::Message(message, None);
                 }
                 Taken::Free(Free::Ended(news)) => {
                     cell.turn.store(left, Relaxed);
@@ -410,13 +475,23 @@ impl<A: Actor> Context<A> {
     pub(crate) async fn wind_up(&mut self) {
         self.discard_left();
         self.forget_plans();
-        self.extras = None;
+        self.forget_extras();
         self.stop_children().await;
     }
 
     /// For probes.
+    #[cfg(feature = "testkit")]
     pub(crate) fn take_all_news(&mut self) {
         self.extras().takes_all_news = true;
+    }
+
+    /// Pipes are dropped; who looks at the actor stays.
+    fn forget_extras(&mut self) {
+        if let Some(extras) = self.extras.take()
+            && let Some(observer) = lock(&extras).observer.take()
+        {
+            self.observe(observer);
+        }
     }
 
     fn discard_left(&mut self) {
@@ -464,6 +539,7 @@ impl<M> Extras<M> {
             && self.receive_timeout.is_none()
             && self.returning.is_none()
             && self.streams.is_none()
+            && self.observer.is_none()
     }
 
     /// A timer that is due, unless the last step was one and messages have not had their turn.
@@ -473,13 +549,14 @@ impl<M> Extras<M> {
         }
         let due = self.timers.pop_due()?;
         self.timer_was_last = true;
-        Some(due.map_or_else(Step::Failed, Step::Message))
+        Some(due.map_or_else(Step::Failed, |message| Step::Message(message, None)))
     }
 }
 
 impl<A: Actor> Drop for Context<A> {
     /// Only an actor that is ended from outside still has something here.
     fn drop(&mut self) {
+        self.ended(Ended::Stopped);
         self.discard_left();
         self.forget_plans();
     }

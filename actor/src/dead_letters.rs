@@ -1,13 +1,24 @@
 //! DeadLetters: counts what could not be delivered, by reason, and tells subscribers.
+//!
+//! The log gets one line at level info for the first dead letter of each reason, then at most one a
+//! second and reason at level debug that says how many there were since the last one.
 
+use crate::observe::metrics::SystemMetrics;
 use crate::path::ActorPath;
+use crate::time::Clock;
+use metrics::Counter;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::broadcast;
+use tracing::Level;
 
 /// How many dead letters a subscriber may be behind before it misses some.
 const SUBSCRIBER_LETTERS_MAX: usize = 1_024;
+
+/// Between two lines in the log about dead letters of one reason.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why something was not delivered.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -34,7 +45,35 @@ pub enum DeadLetterReason {
     Unreachable,
 }
 
-const REASONS: usize = 9;
+impl DeadLetterReason {
+    /// All of them, in the order of their counters.
+    const ALL: [Self; 9] = [
+        Self::DroppedOldest,
+        Self::Expired,
+        Self::LateReply,
+        Self::LeftInMailbox,
+        Self::LeftInStash,
+        Self::NotConverted,
+        Self::RefusedFull,
+        Self::RefusedStopped,
+        Self::Unreachable,
+    ];
+
+    /// Its name in logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DroppedOldest => "dropped_oldest",
+            Self::Expired => "expired",
+            Self::LateReply => "late_reply",
+            Self::LeftInMailbox => "left_in_mailbox",
+            Self::LeftInStash => "left_in_stash",
+            Self::NotConverted => "not_converted",
+            Self::RefusedFull => "refused_full",
+            Self::RefusedStopped => "refused_stopped",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
 
 /// One message, or answer, that was not delivered. The content is not kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,29 +92,53 @@ pub struct DeadLetter {
 pub struct DeadLetters(Arc<Inner>);
 
 struct Inner {
-    counts: [AtomicU64; REASONS],
+    tallies: [Tally; DeadLetterReason::ALL.len()],
+    clock: Clock,
     subscribers: OnceLock<broadcast::Sender<DeadLetter>>,
 }
 
+/// One reason.
+struct Tally {
+    count: AtomicU64,
+    metric: Option<Counter>,
+    /// When the next line may be logged, in nanoseconds on the system's clock; 0 before the first.
+    log_from: AtomicU64,
+    /// The count at the last line.
+    told: AtomicU64,
+}
+
 impl DeadLetters {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(clock: Clock, metrics: Option<&SystemMetrics>) -> Self {
+        let mut counters = metrics.map_or_else(Vec::new, |metrics| {
+            metrics.dead_letters(&DeadLetterReason::ALL)
+        });
+        counters.reverse();
+        let tallies = DeadLetterReason::ALL.map(|_| Tally {
+            count: AtomicU64::new(0),
+            metric: counters.pop(),
+            log_from: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+        });
         Self(Arc::new(Inner {
-            counts: Default::default(),
+            tallies,
+            clock,
             subscribers: OnceLock::new(),
         }))
     }
 
     /// How many there were for this reason since the system started.
     pub fn count(&self, reason: DeadLetterReason) -> u64 {
-        self.0.counts[reason as usize].load(Ordering::Relaxed)
+        self.0.tallies[reason as usize]
+            .count
+            .load(Ordering::Relaxed)
     }
 
     /// How many there were in all.
     pub fn total(&self) -> u64 {
         self.0
-            .counts
+            .tallies
             .iter()
-            .map(|count| count.load(Ordering::Relaxed))
+            .map(|tally| tally.count.load(Ordering::Relaxed))
             .sum()
     }
 
@@ -94,7 +157,14 @@ impl DeadLetters {
     /// Counts one and tells the subscribers. For layers that carry messages further, and for
     /// programs that give up on a message which they got back.
     pub fn report(&self, path: &ActorPath, reason: DeadLetterReason, message_type: &'static str) {
-        self.0.counts[reason as usize].fetch_add(1, Ordering::Relaxed);
+        let tally = &self.0.tallies[reason as usize];
+        let count = tally.count.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(metric) = &tally.metric {
+            metric.increment(1);
+        }
+        if tracing::enabled!(Level::INFO) {
+            self.log(tally, count, path, reason, message_type);
+        }
         if let Some(channel) = self.0.subscribers.get()
             && channel.receiver_count() > 0
         {
@@ -104,6 +174,43 @@ impl DeadLetters {
                 reason,
                 message_type,
             });
+        }
+    }
+
+    /// One line for the first of a reason, then at most one a second, without the content.
+    fn log(
+        &self,
+        tally: &Tally,
+        count: u64,
+        path: &ActorPath,
+        reason: DeadLetterReason,
+        message_type: &'static str,
+    ) {
+        let now = self.0.clock.now();
+        let next = (now + LOG_INTERVAL).as_nanos();
+        let from = tally.log_from.load(Ordering::Relaxed);
+        let taken = || {
+            let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+            tally
+                .log_from
+                .compare_exchange(from, next, success, failure)
+                .is_ok()
+        };
+        // Of those who come at the same moment one writes the line.
+        if now.as_nanos() < from || !taken() {
+            return;
+        }
+        let new = count.saturating_sub(tally.told.swap(count, Ordering::Relaxed));
+        let reason = reason.name();
+        if from == 0 {
+            tracing::info!(
+                actor = %path,
+                reason,
+                message_type,
+                "the first dead letter of this reason; later ones are told at debug"
+            );
+        } else {
+            tracing::debug!(actor = %path, reason, message_type, new, "dead letters");
         }
     }
 }
@@ -152,7 +259,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_subscriber_is_told_what_it_missed() {
-        let letters = DeadLetters::new();
+        let letters = DeadLetters::new(Clock::start(), None);
         let mut events = letters.subscribe();
         let path = ActorPath::new("sys/a");
         for _ in 0..SUBSCRIBER_LETTERS_MAX + 3 {

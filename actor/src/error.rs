@@ -78,37 +78,74 @@ impl<M> fmt::Display for TellError<M> {
 
 impl<M> std::error::Error for TellError<M> {}
 
-/// Why an ask has no answer. Each variant names the actor that was asked.
+/// Why an ask has no answer. Each variant names the actor that was asked, and what was known of it
+/// when the ask failed: a queue depth is `None` for an actor on another node.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
+    /// The asker awaits this in its handler, and the actor that was to be asked waits in the same
+    /// way, over any number of others, for the asker: no answer could ever come. The question was
+    /// not sent. Use [`crate::ActorRef::tell`] and let the answer be a message, or ask with
+    /// [`crate::Context::pipe_to_self`], so that the handler returns.
+    #[error(
+        "{} was not asked: {} would wait for each other for ever; let one of them return from its \
+         handler and take the answer as a message",
+        asked(.path), circle(.path)
+    )]
+    Cycle {
+        /// Who waits for whom, from the asker on: each for the next one, the last for the first. One
+        /// actor that asks itself is alone in it.
+        path: Vec<ActorPath>,
+    },
     /// The mailbox was full: the question was never accepted.
-    #[error("{path} was not asked: its mailbox is full")]
+    #[error(
+        "{path} was not asked: its mailbox is full{}; it is slower than its senders: ask again \
+         later, ask less at once, or give it more room or helpers",
+        told(.queued, None)
+    )]
     Full {
         /// The actor that was asked.
         path: ActorPath,
+        /// How many messages waited in its mailbox.
+        queued: Option<usize>,
     },
     /// The question was accepted, but the reply port was dropped without an answer: by the handler,
     /// by its failure, or with the mailbox of an actor that stopped.
-    #[error("{path} dropped the question without an answer")]
+    #[error(
+        "{path} dropped the question without an answer{}{}; see its log for a failure, and whether \
+         each branch of its handler answers",
+        after(.waited), told(.queued, None)
+    )]
     NoReply {
         /// The actor that was asked.
         path: ActorPath,
+        /// How long the asker had waited; `None` for a bare [`crate::Reply`], which has no beginning.
+        waited: Option<Duration>,
+        /// How many messages waited in its mailbox.
+        queued: Option<usize>,
     },
     /// The actor had already stopped: the question was never accepted.
-    #[error("{path} was not asked: it has stopped")]
+    #[error("{path} was not asked: it has stopped; watch it to learn when that happens")]
     Stopped {
         /// The actor that was asked.
         path: ActorPath,
     },
     /// No answer came in time. The question may still be handled; a late answer is counted as a
     /// dead letter.
-    #[error("{path} did not answer within {waited:?}")]
+    #[error(
+        "{path} did not answer within {waited:?}{}; {}",
+        told(.queued, *.in_work),
+        what_slows(.queued, *.in_work)
+    )]
     Timeout {
         /// The actor that was asked.
         path: ActorPath,
         /// How long the asker waited.
         waited: Duration,
+        /// How many messages waited in its mailbox when the time was over.
+        queued: Option<usize>,
+        /// Whether it was handling a message by then; `None` if that is not known.
+        in_work: Option<bool>,
     },
     /// The question cannot be put on the wire.
     #[error("{path} was not asked: {why}")]
@@ -118,6 +155,57 @@ pub enum AskError {
         /// Why.
         why: Unsendable,
     },
+}
+
+impl AskError {
+    /// The actor that was asked, or was to be asked.
+    pub fn target(&self) -> Option<&ActorPath> {
+        match self {
+            Self::Cycle { path } => path.get(1).or(path.first()),
+            Self::Full { path, .. }
+            | Self::NoReply { path, .. }
+            | Self::Stopped { path }
+            | Self::Timeout { path, .. }
+            | Self::Unsendable { path, .. } => Some(path),
+        }
+    }
+}
+
+fn asked(path: &[ActorPath]) -> String {
+    let asked = path.get(1).or(path.first());
+    asked.map_or_else(|| "the actor".to_owned(), ActorPath::to_string)
+}
+
+fn circle(path: &[ActorPath]) -> String {
+    let all = path.iter().chain(path.first());
+    all.map(ActorPath::as_str).collect::<Vec<_>>().join(" -> ")
+}
+
+fn after(waited: &Option<Duration>) -> String {
+    waited.map_or_else(String::new, |waited| format!(" after {waited:?}"))
+}
+
+/// What was known of the actor, in brackets.
+fn told(queued: &Option<usize>, in_work: Option<bool>) -> String {
+    let work = match in_work {
+        Some(true) => ", one in work",
+        Some(false) => ", none in work",
+        None => "",
+    };
+    queued.map_or_else(String::new, |queued| {
+        format!(" ({queued} messages in its mailbox{work})")
+    })
+}
+
+/// Where to look when an answer is late.
+fn what_slows(queued: &Option<usize>, in_work: Option<bool>) -> &'static str {
+    match (queued, in_work) {
+        (Some(0), Some(true)) => "its handler is still at it, or waits for something",
+        (Some(0), _) => "the question was taken, but its reply port is kept or handed on",
+        (Some(_), Some(true)) => "the message in work holds up those behind it",
+        (Some(_), _) => "it is slower than its senders, or the runtime is busy",
+        (None, _) => "it is on another node: the question or its answer may also be lost",
+    }
 }
 
 /// Why an actor was not started.
@@ -152,4 +240,74 @@ pub enum SpawnError {
         /// The path the actor would have had.
         path: ActorPath,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timeout(queued: Option<usize>, in_work: Option<bool>) -> String {
+        let error = AskError::Timeout {
+            path: ActorPath::new("s/a"),
+            waited: Duration::from_millis(30),
+            queued,
+            in_work,
+        };
+        assert_eq!(error.target().map(ActorPath::as_str), Some("s/a"));
+        error.to_string()
+    }
+
+    #[test]
+    fn a_timeout_says_what_was_seen_and_where_to_look() {
+        assert_eq!(
+            timeout(Some(7), Some(true)),
+            "s/a did not answer within 30ms (7 messages in its mailbox, one in work); the message in \
+             work holds up those behind it"
+        );
+        assert_eq!(
+            timeout(Some(0), Some(false)),
+            "s/a did not answer within 30ms (0 messages in its mailbox, none in work); the question \
+             was taken, but its reply port is kept or handed on"
+        );
+        assert_eq!(
+            timeout(None, None),
+            "s/a did not answer within 30ms; it is on another node: the question or its answer may \
+             also be lost"
+        );
+        let waits = timeout(Some(0), Some(true));
+        assert!(waits.contains("its handler is still at it"), "{waits}");
+        let slow = timeout(Some(1), Some(false));
+        assert!(slow.contains("slower than its senders"), "{slow}");
+    }
+
+    #[test]
+    fn every_error_of_an_ask_names_its_target() {
+        let path = ActorPath::new("s/a");
+        let circle = AskError::Cycle {
+            path: vec![ActorPath::new("s/asker"), path.clone()],
+        };
+        let full = AskError::Full {
+            path: path.clone(),
+            queued: Some(3),
+        };
+        let no_reply = AskError::NoReply {
+            path: path.clone(),
+            waited: Some(Duration::from_secs(1)),
+            queued: Some(0),
+        };
+        let stopped = AskError::Stopped { path: path.clone() };
+        for (error, part) in [
+            (circle, "s/asker -> s/a -> s/asker"),
+            (full, "(3 messages in its mailbox)"),
+            (
+                no_reply,
+                "without an answer after 1s (0 messages in its mailbox)",
+            ),
+            (stopped, "it has stopped"),
+        ] {
+            let text = error.to_string();
+            assert!(text.starts_with("s/a ") && text.contains(part), "{text}");
+            assert_eq!(error.target(), Some(&path));
+        }
+    }
 }

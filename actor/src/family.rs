@@ -77,6 +77,14 @@ impl Children {
         self.places.iter().flatten().cloned().collect()
     }
 
+    /// Some of them, at most `most`, in the order of their names, and how many there are.
+    pub(crate) fn first(&self, most: usize) -> (Vec<Arc<dyn Node>>, usize) {
+        let some = self.places.iter().flatten().take(most).cloned();
+        let mut some: Vec<_> = some.collect();
+        some.sort_by(|a, b| a.path().cmp(b.path()));
+        (some, self.places.len() - self.free.len())
+    }
+
     fn at(&self, place: u32) -> Option<&Arc<dyn Node>> {
         self.places.get(place as usize)?.as_ref()
     }

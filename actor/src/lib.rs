@@ -37,6 +37,7 @@
 //! | `cell` | one actor as others see it: when it may run, its place in the tree |
 //! | [`context`] | what an actor can do as itself |
 //! | [`dead_letters`] | counting what was not delivered |
+//! | [`effects`] | what one actor did, for tests |
 //! | [`error`] | what telling, asking and spawning may answer |
 //! | [`event_stream`] | publish and subscribe by type of event |
 //! | `extensions` | what a system carries beside its actors |
@@ -44,6 +45,7 @@
 //! | `family` | the living children of one parent |
 //! | `life` | an actor from its first instance to its end: restarts, stop order |
 //! | `mailbox` | what is accepted, in which order it is taken, who is woken |
+//! | [`observe`] | spans, metrics, and what is in the log |
 //! | [`path`] | names |
 //! | `pool` | memory for activations and messages |
 //! | [`props`] | recipes |
@@ -58,9 +60,11 @@
 //! | [`stream`] | streams whose items an actor handles |
 //! | [`supervision`] | what happens to an actor that failed, alone or with its group |
 //! | [`system`] | the root of the tree, its clock, its end |
-//! | [`testkit`] | probes |
+//! | `testkit` | probes, spies, a runner for one actor (feature `testkit`) |
 //! | [`time`] | the clock type |
 //! | [`timers`] | keys of timers, and when their messages come |
+//! | [`tree`] | a picture of the living actors |
+//! | `wait_graph` | who waits for whom in a handler, and circles of such |
 //! | [`watch`] | who is told of an actor's end |
 
 pub mod actor;
@@ -72,6 +76,7 @@ mod body;
 mod cell;
 pub mod context;
 pub mod dead_letters;
+pub mod effects;
 pub mod error;
 pub mod event_stream;
 mod extensions;
@@ -79,6 +84,7 @@ mod failure;
 mod family;
 mod life;
 mod mailbox;
+pub mod observe;
 pub mod path;
 mod pool;
 pub mod props;
@@ -94,9 +100,12 @@ pub mod stream;
 pub mod supervision;
 mod sync;
 pub mod system;
+#[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod time;
 pub mod timers;
+pub mod tree;
+mod wait_graph;
 pub mod watch;
 
 pub use actor::Actor;
@@ -128,4 +137,5 @@ pub use supervision::{
 pub use system::{ActorSystem, Shutdown, SystemBuilder};
 pub use time::Time;
 pub use timers::TimerKey;
+pub use tree::{ActorState, Tree, TreeActor};
 pub use watch::{Ended, Terminated, Watcher, WatcherId, Watching};

@@ -29,10 +29,11 @@ use crate::actor::Actor;
 use crate::body::{Active, Dormant, Outcome};
 use crate::context::{Context, Step};
 use crate::failure::{Failure, drop_guarded, flatten, guarded, guarded_call};
+use crate::observe::{self, LifeEvent, Seen};
 use crate::serving::serve;
 use crate::supervision::{Factory, Membership, Plan, Request, Verdict};
 use crate::time::far_away;
-use crate::watch::Ended;
+use crate::watch::{Ended, Terminated};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -97,14 +98,26 @@ impl<A: Actor> Life<A> {
         };
         loop {
             match ctx.next() {
-                Step::Message(message) => {
+                Step::Message(message, mut mark) => {
+                    let seen = Seen::begin::<A, A::Msg>(ctx, mark.as_deref_mut());
                     let handler = guarded_call(|| actor.handle(message, ctx));
-                    let handled = guarded(handler.map_err(Crash::panic)?).await;
+                    let handler = guarded(handler.map_err(Crash::panic)?);
+                    let handled = match seen {
+                        None => handler.await,
+                        // In a box, so that those whom nobody looks at stay small.
+                        Some(seen) => Box::pin(seen.over(handler, succeeded)).await,
+                    };
+                    ctx.handled(mark);
                     flatten(handled).map_err(Crash::at_work)?;
                 }
                 Step::Terminated(who) => {
+                    let seen = Seen::begin::<A, Terminated>(ctx, None);
                     let hook = guarded_call(|| actor.terminated(who, ctx));
-                    let handled = guarded(hook.map_err(Crash::panic)?).await;
+                    let hook = guarded(hook.map_err(Crash::panic)?);
+                    let handled = match seen {
+                        None => hook.await,
+                        Some(seen) => Box::pin(seen.over(hook, succeeded)).await,
+                    };
                     flatten(handled).map_err(Crash::at_work)?;
                 }
                 Step::Requested => match ctx.child_failure() {
@@ -145,6 +158,7 @@ impl<A: Actor> Life<A> {
         if let Some(actor) = actor.as_mut() {
             let hook = guarded_call(|| actor.started(ctx)).map_err(Failure::widen)?;
             flatten(guarded(hook).await)?;
+            ctx.saw(&LifeEvent::Started);
         }
         if let Some(plan) = plan {
             plan.ready(ctx.now());
@@ -163,6 +177,7 @@ impl<A: Actor> Life<A> {
         let Crash { failure, was_ready } = crash;
         let Self { ctx, plan, .. } = &mut *self;
         let text = failure.describe();
+        ctx.saw(&LifeEvent::Failed(&text));
         let verdict = match plan {
             Some(plan) if !ctx.is_stop_requested() => {
                 plan.judge(&failure, was_ready, ctx.path(), ctx.now(), || ctx.own_rng())
@@ -178,6 +193,7 @@ impl<A: Actor> Life<A> {
             }
             Verdict::Restart(wait) => {
                 tracing::warn!(actor = %path, failure = text, ?wait, "the actor failed and restarts");
+                ctx.saw(&LifeEvent::Restarted);
                 self.tear_down().await;
                 if !wait.is_zero() {
                     self.wait(wait).await;
@@ -278,6 +294,7 @@ impl<A: Actor> Life<A> {
             tracing::warn!(actor = %self.ctx.path(), %failure, "the stop hook of the actor failed");
         }
         drop_guarded(self.actor.take());
+        self.ctx.ended(exit.reason);
         let me = self.ctx.me().clone();
         drop_guarded(self);
         let Exit { reason, escalated } = exit;
@@ -289,7 +306,7 @@ impl<A: Actor> Life<A> {
 impl<A: Actor> Dormant for Life<A> {
     fn wake(self: Box<Self>, newborn: bool) -> Active {
         match self.actor {
-            Some(_) if !newborn => serve(self),
+            Some(_) if !newborn && !observe::messages_are_traced() => serve(self),
             _ => Active::new(self.live(newborn)),
         }
     }
@@ -297,6 +314,10 @@ impl<A: Actor> Dormant for Life<A> {
     fn wake_for_other(self: Box<Self>) -> Active {
         Active::new(self.live(false))
     }
+}
+
+fn succeeded<T, E, F>(handled: &Result<Result<T, E>, F>) -> bool {
+    matches!(handled, Ok(Ok(_)))
 }
 
 /// Why serving paused.

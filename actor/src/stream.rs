@@ -145,7 +145,11 @@ impl<M: 'static> Streams<M> {
                 over => drop_guarded(over),
             }
             self.had_a_turn = true;
-            return Some(polled.message.map_or_else(Step::Failed, Step::Message));
+            return Some(
+                polled
+                    .message
+                    .map_or_else(Step::Failed, |message| Step::Message(message, None)),
+            );
         }
         None
     }

@@ -9,12 +9,18 @@ use crate::error::SpawnError;
 use crate::family::{Children, Refused};
 use crate::life::Life;
 use crate::mailbox::Phase;
+use crate::observe::Observer;
+use crate::observe::metrics::SystemMetrics;
 use crate::path::{ActorPath, is_valid_name};
 use crate::props::Props;
 use crate::rng::Rng;
 use crate::scheduler::Scheduler;
 use crate::sync::lock;
 use crate::time::{Clock, Time};
+#[cfg(feature = "testkit")]
+use crate::tree::ActorState;
+use crate::tree::{TREE_ACTORS_MAX, Tree};
+use crate::wait_graph::WaitGraph;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +65,7 @@ impl ActorSystem {
             seed: 0,
             capacity: MAILBOX_CAPACITY_DEFAULT,
             shutdown_limit: SHUTDOWN_LIMIT_DEFAULT,
+            metrics: false,
         }
     }
 
@@ -123,6 +130,11 @@ impl ActorSystem {
         &self.core.dead_letters
     }
 
+    /// How many asks are awaited in handlers at this moment; for tests that look for leaks.
+    pub fn waiting_asks(&self) -> usize {
+        self.core.waits.len()
+    }
+
     /// The tokio runtime on which the actors run.
     pub fn handle(&self) -> &Handle {
         &self.core.handle
@@ -138,6 +150,28 @@ impl ActorSystem {
             .collect();
         paths.sort();
         paths
+    }
+
+    /// A picture of the living actors: what each one does and how much waits for it. At most
+    /// [`crate::tree::TREE_ACTORS_MAX`] of them, the high ones first; printing it gives an indented
+    /// tree. Taking it stops nobody.
+    ///
+    /// ```
+    /// # use otava_actor::ActorSystem;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let system = ActorSystem::new("shop");
+    /// println!("{}", system.tree());
+    /// # }
+    /// ```
+    pub fn tree(&self) -> Tree {
+        self.tree_up_to(TREE_ACTORS_MAX)
+    }
+
+    /// As [`ActorSystem::tree`], with at most `limit` actors.
+    pub fn tree_up_to(&self, limit: usize) -> Tree {
+        let top = lock(&self.core.top).children.first(limit);
+        Tree::take(self.core.name.clone(), top, limit)
     }
 
     /// Stops all actors, children before their parents, and waits until they have ended, but no
@@ -219,6 +253,7 @@ pub struct SystemBuilder {
     seed: u64,
     capacity: NonZeroUsize,
     shutdown_limit: Duration,
+    metrics: bool,
 }
 
 impl SystemBuilder {
@@ -241,6 +276,13 @@ impl SystemBuilder {
         self
     }
 
+    /// Whether actors are counted and timed through the `metrics` facade ([`crate::observe::metrics`]
+    /// lists the names); off by default, which costs one branch a message.
+    pub fn metrics(mut self, on: bool) -> Self {
+        self.metrics = on;
+        self
+    }
+
     /// Starts the system on the tokio runtime of the caller: one scheduler task for each of its
     /// workers, so exactly one on a current-thread runtime.
     ///
@@ -249,13 +291,17 @@ impl SystemBuilder {
     pub fn build(self) -> ActorSystem {
         let handle = Handle::current();
         let workers = handle.metrics().num_workers().max(1);
+        let clock = Clock::start();
+        let metrics = self.metrics.then(|| SystemMetrics::new(self.name.as_str()));
         let core = Arc::new(Core {
+            dead_letters: DeadLetters::new(clock, metrics.as_ref()),
+            metrics,
+            waits: WaitGraph::default(),
             name: self.name,
-            clock: Clock::start(),
+            clock,
             handle,
             capacity: self.capacity,
             shutdown_limit: self.shutdown_limit,
-            dead_letters: DeadLetters::new(),
             extensions: Default::default(),
             rng: Mutex::new(Rng::seeded(self.seed)),
             seed: self.seed,
@@ -299,6 +345,8 @@ pub(crate) struct Core {
     capacity: NonZeroUsize,
     shutdown_limit: Duration,
     pub(crate) dead_letters: DeadLetters,
+    pub(crate) waits: WaitGraph,
+    metrics: Option<SystemMetrics>,
     pub(crate) extensions: crate::extensions::Extensions,
     rng: Mutex<Rng>,
     seed: u64,
@@ -391,11 +439,28 @@ impl Core {
             Refused::Stopping => SpawnError::Stopping { path: shown() },
         })?;
         let mut ctx = Context::new(me.clone(), consumer);
+        if let Some(observer) = self.observer_of::<A>() {
+            ctx.observe(observer);
+        }
         prepare(&mut ctx);
         let life = Life::new(ctx, props.actor, props.plan);
         tracing::debug!(actor = %me.path(), uid, "an actor starts");
         me.target().start(Box::new(life));
         Ok(me)
+    }
+
+    /// Whether actors are counted and timed.
+    pub(crate) fn measures(&self) -> bool {
+        self.metrics.is_some()
+    }
+
+    fn observer_of<A: Actor>(&self) -> Option<Arc<Observer>> {
+        let metrics = self.metrics.as_ref()?.of::<A>();
+        metrics.spawned();
+        Some(Arc::new(Observer {
+            metrics: Some(metrics),
+            effects: None,
+        }))
     }
 
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused> {
@@ -462,6 +527,14 @@ impl Core {
             next += 1;
         }
         found
+    }
+
+    /// Whether an actor runs or waits for its turn.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn is_busy(&self) -> bool {
+        let busy = [ActorState::Queued, ActorState::Running];
+        let living = self.living();
+        living.iter().any(|actor| busy.contains(&actor.activity()))
     }
 
     /// The living actors that wait for no child of theirs.

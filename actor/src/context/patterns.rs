@@ -7,12 +7,13 @@ use crate::actor::Actor;
 use crate::actor_ref::ActorRef;
 use crate::ask::ReplyTo;
 use crate::dead_letters::DeadLetters;
+use crate::effects::Effect;
 use crate::error::AskError;
 use crate::failure::drop_guarded;
 use crate::stash::{Returning, Stash};
 use crate::stream::{StreamEvent, StreamId, Streams};
 use crate::time::Time;
-use crate::timers::{Repeat, TimerKey, later};
+use crate::timers::{Make, Repeat, TimerKey, later};
 use futures_util::Stream;
 use std::future::{Future, IntoFuture, ready};
 use std::task::{self, Poll, Waker};
@@ -25,13 +26,24 @@ use std::time::Duration;
 impl<A: Actor> Context<A> {
     /// Sends `message` to this actor after `after`.
     pub fn timer_once(&mut self, key: impl Into<TimerKey>, after: Duration, message: A::Msg) {
-        self.extras().timers.once(key.into(), after, message);
+        let key = key.into();
+        self.note(|| Effect::TimerSet {
+            key: key.clone(),
+            after,
+            repeated: false,
+        });
+        self.extras().timers.once(key, after, message);
     }
 
     /// Sends `message` to this actor at `at`, on the system's clock; soon, if that has passed.
     pub fn timer_at(&mut self, key: impl Into<TimerKey>, at: Time, message: A::Msg) {
-        let due = self.cell().core().clock.instant(at);
-        self.extras().timers.at(key.into(), due, message);
+        let (key, clock) = (key.into(), self.cell().core().clock);
+        self.note(|| Effect::TimerSet {
+            key: key.clone(),
+            after: at.saturating_since(clock.now()),
+            repeated: false,
+        });
+        self.extras().timers.at(key, clock.instant(at), message);
     }
 
     /// Sends a message made by `make` to this actor every `every`, for the first time after `every`.
@@ -47,10 +59,7 @@ impl<A: Actor> Context<A> {
         every: Duration,
         make: impl FnMut() -> A::Msg + Send + 'static,
     ) {
-        let (key, make) = (key.into(), Box::new(make));
-        self.extras()
-            .timers
-            .every(key, every, Repeat::LeaveOut, make);
+        self.repeat(key.into(), every, Repeat::LeaveOut, Box::new(make));
     }
 
     /// As [`Context::timer_every`], with a fixed delay: between one tick and the next lies at least
@@ -64,8 +73,7 @@ impl<A: Actor> Context<A> {
         delay: Duration,
         make: impl FnMut() -> A::Msg + Send + 'static,
     ) {
-        let (key, make) = (key.into(), Box::new(make));
-        self.extras().timers.every(key, delay, Repeat::Delay, make);
+        self.repeat(key.into(), delay, Repeat::Delay, Box::new(make));
     }
 
     /// As [`Context::timer_every`], with a fixed rate: ticks that are missed because the actor is
@@ -81,10 +89,16 @@ impl<A: Actor> Context<A> {
         every: Duration,
         make: impl FnMut() -> A::Msg + Send + 'static,
     ) {
-        let (key, make) = (key.into(), Box::new(make));
-        self.extras()
-            .timers
-            .every(key, every, Repeat::CatchUp, make);
+        self.repeat(key.into(), every, Repeat::CatchUp, Box::new(make));
+    }
+
+    fn repeat(&mut self, key: TimerKey, every: Duration, repeat: Repeat, make: Make<A::Msg>) {
+        self.note(|| Effect::TimerSet {
+            key: key.clone(),
+            after: every,
+            repeated: true,
+        });
+        self.extras().timers.every(key, every, repeat, make);
     }
 
     /// Whether a timer of this key has something to come.
@@ -95,8 +109,13 @@ impl<A: Actor> Context<A> {
 
     /// Removes the timer of this key; `false` if there is none.
     pub fn cancel_timer(&mut self, key: impl Into<TimerKey>) -> bool {
+        let key = key.into();
         let extras = self.rare();
-        extras.is_some_and(|extras| extras.timers.cancel(&key.into()))
+        let cancelled = extras.is_some_and(|extras| extras.timers.cancel(&key));
+        if cancelled {
+            self.note(|| Effect::TimerCancelled(key));
+        }
+        cancelled
     }
 
     /// Removes all timers. The receive timeout is none of them.

@@ -65,7 +65,8 @@ impl<A: Actor> Context<A> {
         {
             return Some(step);
         }
-        self.returning().pop().map(Step::Message)
+        let message = self.returning().pop();
+        message.map(|message| Step::Message(message, None))
     }
 
     /// The mailbox is empty.
@@ -83,7 +84,8 @@ impl<A: Actor> Context<A> {
         if timeout.due > Instant::now() {
             return Step::Idle;
         }
-        guarded_call(&mut timeout.make).map_or_else(Step::Failed, Step::Message)
+        guarded_call(&mut timeout.make)
+            .map_or_else(Step::Failed, |message| Step::Message(message, None))
     }
 
     /// Sees to it that whatever comes first wakes this actor; `false` if something is there already.
@@ -111,7 +113,7 @@ impl<M> Extras<M> {
 
     fn step_begins(&mut self, step: &Step<M>) {
         self.is_at_work = match step {
-            Step::Message(_) | Step::Terminated(_) | Step::Failed(_) => true,
+            Step::Message(..) | Step::Terminated(_) | Step::Failed(_) => true,
             Step::Idle | Step::Requested | Step::Stop | Step::TurnOver => false,
         };
     }

@@ -7,6 +7,7 @@ use super::{Context, Extras, Step};
 use crate::actor::Actor;
 use crate::actor_ref::ActorRef;
 use crate::adapter::Reached;
+use crate::effects::Effect;
 use crate::failure::{Failure, drop_guarded};
 use crate::path::ActorPath;
 use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher};
@@ -18,6 +19,7 @@ impl<A: Actor> Context<A> {
     /// everything that it sent to this actor; soon, if it has ended already. Watching twice is
     /// watching once. An actor that watches itself hears nothing: it is gone by then.
     pub fn watch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
+        self.note(|| Effect::Watched(actor.path().clone()));
         self.relate(actor, |relation| relation.want(Wanted::Hook));
     }
 
@@ -25,12 +27,14 @@ impl<A: Actor> Context<A> {
     /// [`Actor::terminated`]: once, and in the same place. Watching again, in this way or that,
     /// replaces what is wanted; the message that was to come is dropped.
     pub fn watch_with<N: Send + 'static>(&mut self, actor: &ActorRef<N>, message: A::Msg) {
+        self.note(|| Effect::Watched(actor.path().clone()));
         self.relate(actor, |relation| relation.want(Wanted::Message(message)));
     }
 
     /// Stops watching `actor`. From now on neither [`Actor::terminated`] is called nor a message
     /// comes for it, also if the news was already on its way. A link stays.
     pub fn unwatch<N: Send + 'static>(&mut self, actor: &ActorRef<N>) {
+        self.note(|| Effect::Unwatched(actor.path().clone()));
         self.unrelate(actor, |relation| relation.want(Wanted::Nothing));
     }
 
@@ -183,7 +187,7 @@ pub(super) fn take_news<M: Send + 'static>(
     }
     match extras.watched.remove(number)?.wanted {
         Wanted::Hook => Some(Step::Terminated(news.1)),
-        Wanted::Message(message) => Some(Step::Message(message)),
+        Wanted::Message(message) => Some(Step::Message(message, None)),
         Wanted::Nothing => None,
     }
 }

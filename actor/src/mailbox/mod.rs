@@ -30,12 +30,13 @@ mod queue;
 
 use crate::error::TellError;
 use crate::failure::guarded_call;
+use crate::observe::mark::Extra;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::sync::lock;
 use crate::watch::Terminated;
 use line::Line;
 pub(crate) use order::{Order, Rank};
-pub(crate) use queue::{Consumer, Look, Wake};
+pub(crate) use queue::{AtRest, Consumer, Look, Wake};
 use queue::{Popped, Queue, Refusal};
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -81,8 +82,8 @@ pub(crate) enum Free<M> {
 
 /// What the consumer found.
 pub(crate) enum Taken<M> {
-    /// A message, and when it expires (nanoseconds on the system's clock; 0: never).
-    Message(M, u64),
+    /// A message, and what lay beside it.
+    Message(M, Extra),
     Free(Free<M>),
     /// Nothing: the actor may park.
     Nothing,
@@ -160,13 +161,13 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     pub(crate) fn push(
         &self,
         message: M,
-        expires: u64,
+        extra: Extra,
     ) -> Result<(Wake, Option<Left<M>>), TellError<M>> {
-        match self.queue.push(message, expires) {
+        match self.queue.push(message, extra) {
             Ok(wake) => Ok((wake, None)),
-            Err((Refusal::Full, message)) => Err(TellError::Full(message)),
-            Err((Refusal::Closed, message)) => Err(TellError::Stopped(message)),
-            Err((Refusal::Diverted, message)) => self.push_diverted(message, expires),
+            Err((Refusal::Full, message, _)) => Err(TellError::Full(message)),
+            Err((Refusal::Closed, message, _)) => Err(TellError::Stopped(message)),
+            Err((Refusal::Diverted, message, extra)) => self.push_diverted(message, extra),
         }
     }
 
@@ -174,7 +175,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     fn push_diverted(
         &self,
         message: M,
-        expires: u64,
+        extra: Extra,
     ) -> Result<(Wake, Option<Left<M>>), TellError<M>> {
         let ranks = {
             let rest = lock(&self.queue.middle.rest);
@@ -190,7 +191,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
             let mut rest = lock(&self.queue.middle.rest);
             let order = rest.as_mut().and_then(|rest| rest.order.as_mut());
             match order {
-                Some(order) if !self.queue.is_closed() => order.push(message, expires, rank),
+                Some(order) if !self.queue.is_closed() => order.push(message, extra, rank),
                 _ => return Err(TellError::Stopped(message)),
             }
         };
@@ -250,10 +251,11 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     pub(crate) fn poll_push(
         &self,
         message: &mut Option<M>,
+        extra: impl Fn() -> Extra,
         place: &mut Option<u64>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(Wake, Option<Left<M>>), TellError<M>>> {
-        let mut result = self.try_push(message);
+        let mut result = self.try_push(message, extra());
         if matches!(result, Err(TellError::Full(()))) {
             {
                 let mut rest = lock(&self.queue.middle.rest);
@@ -264,7 +266,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
             // The word orders this look and the consumer's: room that is not seen here yet is seen
             // by the consumer together with the signal.
             self.queue.settle();
-            result = self.try_push(message);
+            result = self.try_push(message, extra());
         }
         let result = match result {
             Err(TellError::Full(())) => return Poll::Pending,
@@ -281,11 +283,15 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         Poll::Ready(result)
     }
 
-    fn try_push(&self, message: &mut Option<M>) -> Result<(Wake, Option<Left<M>>), TellError<()>> {
+    fn try_push(
+        &self,
+        message: &mut Option<M>,
+        extra: Extra,
+    ) -> Result<(Wake, Option<Left<M>>), TellError<()>> {
         let taken = message
             .take()
             .expect("a sender is not polled after it is done");
-        self.push(taken, 0)
+        self.push(taken, extra)
             .map_err(|refused| refused.map(|back| *message = Some(back)))
     }
 
@@ -417,7 +423,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
             return taken;
         }
         match self.queue.pop(consumer) {
-            Popped::Message(message, expires) => Taken::Message(message, expires),
+            Popped::Message(message, extra) => Taken::Message(message, extra),
             Popped::Empty => Taken::Nothing,
             Popped::Coming => Taken::Soon,
             Popped::Over => self.last(),
@@ -447,9 +453,9 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
             return rest.side.pop_front().map(|(_, entry)| Taken::Free(entry));
         }
         if let Some(order) = rest.order.as_mut()
-            && let Some((message, expires)) = order.pop()
+            && let Some((message, extra)) = order.pop()
         {
-            return Some(Taken::Message(message, expires));
+            return Some(Taken::Message(message, extra));
         }
         if rest.side.is_empty() {
             self.queue.signals.fetch_and(!Signals::NEWS, AcqRel);
@@ -464,8 +470,8 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         let Some(rest) = rest.as_mut() else {
             return Taken::Stop;
         };
-        if let Some((message, expires)) = rest.order.as_mut().and_then(|order| order.pop()) {
-            return Taken::Message(message, expires);
+        if let Some((message, extra)) = rest.order.as_mut().and_then(|order| order.pop()) {
+            return Taken::Message(message, extra);
         }
         let entry = rest.side.pop_front();
         entry.map_or(Taken::Stop, |(_, entry)| Taken::Free(entry))
@@ -506,6 +512,11 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         if self.queue.signals.load(Acquire) & Signals::SENDERS != 0 {
             self.wake_senders();
         }
+    }
+
+    /// What the holder of the token is about.
+    pub(crate) fn rest(&self) -> AtRest {
+        self.queue.at_rest()
     }
 
     /// Something that the actor waits for may have come.

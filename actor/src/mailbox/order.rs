@@ -1,5 +1,6 @@
 //! Order: mailboxes that do not take messages in the order in which they came, or not all of them.
 
+use crate::observe::mark::Extra;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,9 +18,9 @@ pub(crate) struct Order<M> {
 
 enum Kept<M> {
     /// In the order of arrival; the oldest is given up when there is no room.
-    DropOldest(VecDeque<(M, u64)>),
+    DropOldest(VecDeque<(M, Extra)>),
     /// The highest rank first; among equals the one that came first.
-    Priority(Rank<M>, BTreeMap<(Reverse<i64>, u64), (M, u64)>),
+    Priority(Rank<M>, BTreeMap<(Reverse<i64>, u64), (M, Extra)>),
 }
 
 impl<M> Order<M> {
@@ -48,7 +49,7 @@ impl<M> Order<M> {
     }
 
     /// Keeps a message. `Err`: there is no room. `Ok(Some)`: another one was given up for it.
-    pub(super) fn push(&mut self, message: M, expires: u64, rank: i64) -> Result<Option<M>, M> {
+    pub(super) fn push(&mut self, message: M, extra: Extra, rank: i64) -> Result<Option<M>, M> {
         let full = self.len() >= self.capacity as u64;
         let mut dropped = None;
         match &mut self.kept {
@@ -56,18 +57,18 @@ impl<M> Order<M> {
                 if full {
                     dropped = queue.pop_front().map(|(oldest, _)| oldest);
                 }
-                queue.push_back((message, expires));
+                queue.push_back((message, extra));
             }
             Kept::Priority(..) if full => return Err(message),
             Kept::Priority(_, queue) => {
-                queue.insert((Reverse(rank), self.pushed), (message, expires));
+                queue.insert((Reverse(rank), self.pushed), (message, extra));
             }
         }
         self.pushed += 1;
         Ok(dropped)
     }
 
-    pub(super) fn pop(&mut self) -> Option<(M, u64)> {
+    pub(super) fn pop(&mut self) -> Option<(M, Extra)> {
         match &mut self.kept {
             Kept::DropOldest(queue) => queue.pop_front(),
             Kept::Priority(_, queue) => queue.pop_first().map(|(_, entry)| entry),
@@ -106,22 +107,21 @@ mod tests {
     fn the_oldest_is_given_up_when_there_is_no_room() {
         let mut order = Order::drop_oldest(2);
         assert_eq!(
-            [1, 2, 3].map(|n| order.push(n, 0, 0)),
+            [1, 2, 3].map(|n| order.push(n, Extra::None, 0)),
             [Ok(None), Ok(None), Ok(Some(1))]
         );
-        assert_eq!(
-            (order.taken(), order.pop(), order.pop(), order.pop()),
-            (1, Some((2, 0)), Some((3, 0)), None)
-        );
+        assert_eq!(order.taken(), 1);
+        let left: Vec<u8> = std::iter::from_fn(|| order.pop()).map(|(n, _)| n).collect();
+        assert_eq!(left, [2, 3]);
     }
 
     #[test]
     fn higher_ranks_come_first_and_equals_in_their_order() {
         let mut order = Order::priority(Arc::new(|_: &u8| 0), 4);
         for (message, rank) in [(1, 0), (2, 5), (3, 0), (4, 5)] {
-            assert_eq!(order.push(message, 0, rank), Ok(None));
+            assert_eq!(order.push(message, Extra::None, rank), Ok(None));
         }
-        assert_eq!(order.push(5, 0, 9), Err(5));
+        assert_eq!(order.push(5, Extra::None, 9), Err(5));
         let taken: Vec<u8> = std::iter::from_fn(|| order.pop())
             .map(|(message, _)| message)
             .collect();

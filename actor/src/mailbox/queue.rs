@@ -51,6 +51,7 @@
     reason = "a locked VecDeque was measured 2 to 4 times slower (docs/speed.md)"
 )]
 
+use crate::observe::mark::Extra;
 use crate::pool;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicPtr, AtomicU8, AtomicU64, UnsafeCell, spin};
@@ -79,8 +80,8 @@ const CAP: usize = LAP as usize - 1;
 
 const EMPTY: u8 = 0;
 const MESSAGE: u8 = 1;
-/// A message with an expiry beside it.
-const EXPIRING: u8 = 2;
+/// A message with something beside it.
+const ACCOMPANIED: u8 = 2;
 
 /// Whether the caller has taken the token and has to schedule the actor.
 #[must_use]
@@ -106,10 +107,20 @@ pub(crate) enum Look {
     Other,
 }
 
+/// Where the token is.
+pub(crate) enum AtRest {
+    /// Here: there is nothing to do.
+    Idle,
+    /// With somebody.
+    No,
+    /// Here: a handler is pending.
+    Waiting,
+}
+
 /// What the consumer found.
 pub(crate) enum Popped<M> {
-    /// A message, and when it expires (nanoseconds; 0: never).
-    Message(M, u64),
+    /// A message, and what lay beside it.
+    Message(M, Extra),
     /// Nothing.
     Empty,
     /// A message that its producer has claimed a place for and not yet put there.
@@ -148,8 +159,8 @@ struct Block<M> {
     next: AtomicPtr<Self>,
     ready: [AtomicU8; CAP],
     slots: [UnsafeCell<MaybeUninit<M>>; CAP],
-    /// Only written and read for messages that expire.
-    expires: [UnsafeCell<u64>; CAP],
+    /// Only written and read for messages that have something beside them.
+    extras: [UnsafeCell<MaybeUninit<Extra>>; CAP],
 }
 
 impl<M> Block<M> {
@@ -167,7 +178,8 @@ impl<M> Block<M> {
                 {
                     let slot = &raw mut (*block.as_ptr()).slots[place];
                     slot.write(UnsafeCell::new(MaybeUninit::uninit()));
-                    (&raw mut (*block.as_ptr()).expires[place]).write(UnsafeCell::new(0));
+                    let extra = &raw mut (*block.as_ptr()).extras[place];
+                    extra.write(UnsafeCell::new(MaybeUninit::uninit()));
                 }
             }
         }
@@ -192,14 +204,17 @@ impl<M> Block<M> {
 
     /// # Safety
     /// `block` is alive and the caller has claimed `place`.
-    unsafe fn put(block: *mut Self, place: usize, message: M, expires: u64) {
+    unsafe fn put(block: *mut Self, place: usize, message: M, extra: Extra) {
         // SAFETY: the claim makes this thread the only one that touches the slot until `ready`.
         unsafe {
             (*block).slots[place].with_mut(|slot| (*slot).write(message));
-            if expires != 0 {
-                (*block).expires[place].with_mut(|slot| *slot = expires);
-            }
-            let kind = if expires == 0 { MESSAGE } else { EXPIRING };
+            let kind = match extra {
+                Extra::None => MESSAGE,
+                extra => {
+                    (*block).extras[place].with_mut(|slot| (*slot).write(extra));
+                    ACCOMPANIED
+                }
+            };
             (*block).ready[place].store(kind, Release);
         }
     }
@@ -224,7 +239,7 @@ impl<M, T> Queue<M, T> {
 
     /// Appends `message`, unless it is refused.
     #[inline]
-    pub(crate) fn push(&self, message: M, expires: u64) -> Result<Wake, (Refusal, M)> {
+    pub(crate) fn push(&self, message: M, extra: Extra) -> Result<Wake, (Refusal, M, Extra)> {
         let mut next: Option<NonNull<Block<M>>> = None;
         let mut tries = 0;
         let mut word = self.tail.load(Acquire);
@@ -234,7 +249,7 @@ impl<M, T> Queue<M, T> {
             if word & (CLOSED | DIVERTED) != 0 || count(index) >= self.limit.load(Relaxed) {
                 if let Some(refusal) = self.refusal(word) {
                     free_unused(next);
-                    return Err((refusal, message));
+                    return Err((refusal, message, extra));
                 }
             }
             if place == CAP {
@@ -264,7 +279,7 @@ impl<M, T> Queue<M, T> {
                 continue;
             }
             if block.is_null() {
-                self.begin_block(index, flags, next.take(), message, expires);
+                self.begin_block(index, flags, next.take(), message, extra);
                 return Ok(wake);
             }
             if ends_block {
@@ -278,7 +293,7 @@ impl<M, T> Queue<M, T> {
                 free_unused(next);
             }
             // SAFETY: as above, and the compare-and-swap claimed this place.
-            unsafe { Block::put(block, place, message, expires) };
+            unsafe { Block::put(block, place, message, extra) };
             return Ok(wake);
         }
     }
@@ -291,12 +306,12 @@ impl<M, T> Queue<M, T> {
         flags: u64,
         block: Option<NonNull<Block<M>>>,
         message: M,
-        expires: u64,
+        extra: Extra,
     ) {
         let block = block.map_or(null_mut(), NonNull::as_ptr);
         debug_assert!(index.is_multiple_of(LAP), "a lap begins with its block");
         // SAFETY: the block is new, and nobody else knows it.
-        unsafe { Block::put(block, 0, message, expires) };
+        unsafe { Block::put(block, 0, message, extra) };
         self.head_block.store(block, Release);
         self.tail_block.store(block, Release);
         self.tail.store((index + 1) << SHIFT | flags, Release);
@@ -383,6 +398,14 @@ impl<M, T> Queue<M, T> {
         taken
     }
 
+    pub(crate) fn at_rest(&self) -> AtRest {
+        match self.tail.load(Acquire) & (IDLE | PARKED) {
+            0 => AtRest::No,
+            PARKED => AtRest::Waiting,
+            _ => AtRest::Idle,
+        }
+    }
+
     /// Puts the token down while a handler is pending. `false`: it was notified meanwhile, the token
     /// stays with the caller.
     pub(crate) fn park(&self) -> bool {
@@ -451,10 +474,18 @@ impl<M, T> Queue<M, T> {
             // SAFETY: the block at the head is freed only by the holder of the consumer, in `pass`.
             match unsafe { (*block).ready[place].load(Acquire) } {
                 MESSAGE => return Look::Message,
-                EXPIRING => {
+                ACCOMPANIED => {
                     // SAFETY: written before `ready` was, as the kind says.
-                    let at = unsafe { (*block).expires[place].with_mut(|slot| *slot) };
-                    return Look::Expires(at);
+                    let extra =
+                        |slot: *mut MaybeUninit<Extra>| unsafe { (*slot).assume_init_ref() };
+                    // SAFETY: as above.
+                    let at = unsafe {
+                        (*block).extras[place].with_mut(|slot| match extra(slot) {
+                            Extra::Expires(at) => Some(*at),
+                            _ => None,
+                        })
+                    };
+                    return at.map_or(Look::Other, Look::Expires);
                 }
                 _ => {}
             }
@@ -475,9 +506,14 @@ impl<M, T> Queue<M, T> {
         let block = self.head_block.load(Acquire);
         let index = self.head.load(Relaxed);
         let place = (index % LAP) as usize;
+        assert!(!block.is_null(), "it was seen before");
         // SAFETY: as above.
-        let there = !block.is_null() && unsafe { (*block).ready[place].load(Acquire) } != EMPTY;
-        assert!(there, "it was seen before");
+        let kind = unsafe { (*block).ready[place].load(Acquire) };
+        assert!(kind != EMPTY, "it was seen before");
+        if kind == ACCOMPANIED {
+            // SAFETY: written before `ready` was, and read once, as the message.
+            drop(unsafe { (*block).extras[place].with_mut(|slot| (*slot).assume_init_read()) });
+        }
         // SAFETY: `ready` says that the slot was written, and `head` that it was not read before.
         let message = unsafe { (*block).slots[place].with_mut(|slot| (*slot).assume_init_read()) };
         self.pass(block, index);
@@ -499,13 +535,15 @@ impl<M, T> Queue<M, T> {
         }
         // SAFETY: as above.
         let message = unsafe { (*block).slots[place].with_mut(|slot| (*slot).assume_init_read()) };
-        let expires = match kind {
-            // SAFETY: written before `ready` was, as the kind says.
-            EXPIRING => unsafe { (*block).expires[place].with_mut(|slot| *slot) },
-            _ => 0,
+        let extra = match kind {
+            // SAFETY: written before `ready` was, as the kind says, and read once, as the message.
+            ACCOMPANIED => unsafe {
+                (*block).extras[place].with_mut(|slot| (*slot).assume_init_read())
+            },
+            _ => Extra::None,
         };
         self.pass(block, index);
-        Popped::Message(message, expires)
+        Popped::Message(message, extra)
     }
 
     /// The message at `index`, in `block`, was read.

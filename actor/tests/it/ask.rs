@@ -26,7 +26,11 @@ async fn a_dropped_port_is_known_at_once() {
     let path = adder.path().clone();
     assert_eq!(
         adder.ask(Sums::Ignore).await,
-        Err(AskError::NoReply { path })
+        Err(AskError::NoReply {
+            path,
+            waited: Some(Duration::ZERO),
+            queued: Some(0)
+        })
     );
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
@@ -42,7 +46,12 @@ async fn a_late_reply_times_out_and_is_counted() {
     let path = adder.path().clone();
     assert_eq!(
         ask.within(waited).await,
-        Err(AskError::Timeout { path, waited })
+        Err(AskError::Timeout {
+            path,
+            waited,
+            queued: Some(0),
+            in_work: Some(true)
+        })
     );
     let late = begun.elapsed() - waited;
     assert!(late <= Duration::from_millis(10), "{late:?}");
@@ -62,7 +71,10 @@ async fn a_target_that_does_not_accept_is_named() {
     adder.tell(Sums::Add(1)).unwrap();
     assert_eq!(
         adder.ask(Sums::Get).await,
-        Err(AskError::Full { path: path.clone() })
+        Err(AskError::Full {
+            path: path.clone(),
+            queued: Some(1)
+        })
     );
     adder.stop();
     assert_eq!(adder.ask(Sums::Get).await, Err(AskError::Stopped { path }));
@@ -111,8 +123,10 @@ async fn an_asker_that_goes_away_closes_the_port() {
 #[tokio::test(start_paused = true)]
 async fn many_asks_are_in_flight() {
     let system = system();
-    let adder = system.spawn("adder", Adder(7)).unwrap();
-    let asks: Vec<_> = (0..10_000)
+    let capacity = NonZeroUsize::new(100_000).unwrap();
+    let props = Props::once(Adder(7)).mailbox_capacity(capacity);
+    let adder = system.spawn_with("adder", props).unwrap();
+    let asks: Vec<_> = (0..100_000)
         .map(|_| tokio::spawn(adder.ask(Sums::Get).within(SOON).into_future()))
         .collect();
     for ask in asks {
@@ -165,6 +179,8 @@ async fn a_hundred_thousand_asks_leave_nothing_behind() {
         let mut nobody = task::Context::from_waker(Waker::noop());
         assert!(ask.as_mut().poll(&mut nobody).is_pending());
     }
+    // The keeper takes them all.
+    tokio::time::sleep(Duration::from_millis(1)).await;
     let gone = asks.split_off(ASKS / 2);
     drop(gone);
     let token = Arc::new(());
@@ -179,6 +195,47 @@ async fn a_hundred_thousand_asks_leave_nothing_behind() {
     assert_eq!((late, expired), (ASKS as u64 / 2, 0));
     assert_eq!(letters.total(), ASKS as u64 / 2);
     assert_eq!(Arc::strong_count(&token), 1, "an answer is kept somewhere");
+}
+
+/// L8: many at once that nobody answers: each ends at its own time, to the tick of the clock, and
+/// leaves nothing behind.
+#[tokio::test(start_paused = true)]
+async fn many_asks_time_out_exactly() {
+    struct Keeper(Vec<ReplyTo<u8>>);
+    impl Actor for Keeper {
+        type Msg = ReplyTo<u8>;
+        type Err = Infallible;
+        async fn handle(
+            &mut self,
+            port: ReplyTo<u8>,
+            _: &mut Context<Self>,
+        ) -> Result<(), Infallible> {
+            self.0.push(port);
+            Ok(())
+        }
+    }
+    let system = system();
+    let capacity = NonZeroUsize::new(100_000).unwrap();
+    let props = Props::once(Keeper(Vec::new())).mailbox_capacity(capacity);
+    let keeper = system.spawn_with("keeper", props).unwrap();
+    let begun = Instant::now();
+    let asks: Vec<_> = (0..100_000_u64)
+        .map(|n| {
+            let within = Duration::from_millis(1 + n % 1_000);
+            let ask = keeper.ask(|port| port).within(within);
+            tokio::spawn(async move { (ask.await, begun.elapsed(), within) })
+        })
+        .collect();
+    for ask in asks {
+        let (answer, elapsed, within) = ask.await.unwrap();
+        assert!(matches!(answer, Err(AskError::Timeout { waited, .. }) if waited == within));
+        assert_eq!(elapsed, within);
+    }
+    assert_eq!(system.waiting_asks(), 0);
+    // The keeper drops its ports: nobody is left to hear of it.
+    keeper.stop();
+    system.shutdown().await;
+    assert_eq!(system.dead_letters().total(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +264,7 @@ async fn a_shared_port_takes_the_first_answer_and_closes_with_its_last_handle() 
     let second = first.share();
     drop((first, second));
     assert!(
-        matches!(reply.of(ActorPath::new("n/a")).await, Err(AskError::NoReply { path }) if path.as_str() == "n/a")
+        matches!(reply.of(ActorPath::new("n/a")).await, Err(AskError::NoReply { path, .. }) if path.as_str() == "n/a")
     );
 }
 

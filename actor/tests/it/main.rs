@@ -4,6 +4,7 @@
 
 mod adapter;
 mod ask;
+mod ask_cycle;
 mod ask_then;
 mod blocking;
 mod event_stream;
@@ -11,6 +12,7 @@ mod examples;
 mod fairness;
 mod links;
 mod mailbox;
+mod observe;
 mod pool;
 mod protocol;
 mod receive_timeout;
@@ -28,5 +30,6 @@ mod supervision_strategy;
 mod supervision_support;
 mod support;
 mod system;
+mod testkit;
 mod timers;
 mod watch;

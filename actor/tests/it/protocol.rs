@@ -178,7 +178,8 @@ async fn a_method_that_fails_is_a_failure_of_the_actor() {
     let cart = system.spawn_with("cart", props).unwrap();
     assert_eq!(cart.add(1).await, Ok(1));
     let path = cart.path().clone();
-    assert_eq!(cart.add(0).await, Err(AskError::NoReply { path }));
+    let answer = cart.add(0).await.unwrap_err();
+    assert!(matches!(answer, AskError::NoReply { path: asked, .. } if asked == path));
     // A new instance: its cart is empty.
     assert_eq!(cart.add(1).await, Ok(1));
     assert_eq!(log.take(), ["started", "started"]);
@@ -336,7 +337,8 @@ async fn an_actor_by_hand_serves_two_protocols() {
         .unwrap();
     let total = both.ask(|reply_to| BothMsg::Total(TotalMsg::Total { reply_to }));
     let path = both.path().clone();
-    assert_eq!(total.await, Err(AskError::NoReply { path }));
+    let answer = total.await.unwrap_err();
+    assert!(matches!(answer, AskError::NoReply { path: asked, .. } if asked == path));
 }
 
 #[test]
