@@ -1,4 +1,4 @@
-//! Chat room: a room and its guests, as protocols; who is found, who is watched, who only listens.
+//! Chat room: a room and its guests, as protocols; who is found, and who is watched.
 //!
 //! ```text
 //! $ cargo run -p otava-actor --example chat_room
@@ -8,15 +8,13 @@
 //!   bob: good evening
 //!   alice: hello bob
 //!   bob left
-//! the statistics: 2 lines, 21 letters
 //! ```
 //!
 //! Nobody is given a reference to the room: guests find it at the receptionist. The room watches its
-//! guests, so it need not be told that one has gone. What is said is also an event, for whoever wants to
-//! know: the room knows nothing of the statistics.
+//! guests, so it need not be told that one has gone. Rooms and guests know each other's protocol only.
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
-use otava_actor::{Actor, ActorRef, ActorSystem, Context, ServiceKey, Terminated, actor, protocol};
+use otava_actor::{ActorRef, ActorSystem, Context, ServiceKey, Terminated, actor, protocol};
 use std::convert::Infallible;
 use std::error::Error;
 
@@ -39,10 +37,6 @@ pub(crate) trait GuestApi {
 }
 
 static ROOMS: ServiceKey<RoomMsg> = ServiceKey::new("rooms");
-
-/// An event: somebody has said something.
-#[derive(Clone)]
-struct Said(String);
 
 #[derive(Default)]
 struct Room(Vec<ActorRef<GuestMsg>>);
@@ -76,10 +70,9 @@ impl RoomApi for Room {
         &mut self,
         name: String,
         text: String,
-        ctx: &mut Context<Self>,
+        _: &mut Context<Self>,
     ) -> Result<(), Infallible> {
         self.all_hear(&format!("{name}: {text}"));
-        ctx.system().event_stream().publish(Said(text));
         Ok(())
     }
 
@@ -134,51 +127,9 @@ impl GuestApi for Guest {
     }
 }
 
-/// Counts lines and letters. An enum by hand: it is told events, and asked.
-#[derive(Default)]
-struct Statistics {
-    lines: usize,
-    letters: usize,
-}
-
-enum StatisticsMsg {
-    Said(Said),
-    Show(otava_actor::ReplyTo<String>),
-}
-
-impl From<Said> for StatisticsMsg {
-    fn from(said: Said) -> Self {
-        Self::Said(said)
-    }
-}
-
-impl Actor for Statistics {
-    type Msg = StatisticsMsg;
-    type Err = Infallible;
-
-    async fn handle(
-        &mut self,
-        msg: StatisticsMsg,
-        _: &mut Context<Self>,
-    ) -> Result<(), Infallible> {
-        match msg {
-            StatisticsMsg::Said(Said(text)) => {
-                self.lines += 1;
-                self.letters += text.len();
-            }
-            StatisticsMsg::Show(reply_to) => {
-                let _ = reply_to.send(format!("{} lines, {} letters", self.lines, self.letters));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The lines that the program prints.
 pub(crate) async fn run() -> Result<Vec<String>, Box<dyn Error>> {
     let system = ActorSystem::new("house");
-    let statistics = system.spawn("statistics", Statistics::default())?;
-    system.event_stream().subscribe::<Said>(&statistics);
     let room = system.spawn("room", Room::default())?;
     system.receptionist().register(&ROOMS, &room)?;
     let alice = system.spawn("alice", Guest::default())?;
@@ -196,8 +147,6 @@ pub(crate) async fn run() -> Result<Vec<String>, Box<dyn Error>> {
     room.guests().await?;
     let mut lines = vec!["alice has heard:".to_owned()];
     lines.extend(alice.heard().await?.iter().map(|line| format!("  {line}")));
-    let counted = statistics.ask(StatisticsMsg::Show).await?;
-    lines.push(format!("the statistics: {counted}"));
     Ok(lines)
 }
 

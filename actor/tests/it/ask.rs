@@ -59,6 +59,27 @@ async fn a_late_reply_times_out_and_is_counted() {
     assert_eq!(system.dead_letters().count(DeadLetterReason::LateReply), 1);
 }
 
+/// L8: a question whose asker has stopped waiting is not handled when its turn comes, and counted.
+#[tokio::test(start_paused = true)]
+async fn a_question_that_nobody_waits_for_is_skipped_and_counted() {
+    let system = system();
+    let adder = system.spawn("adder", Adder(7)).unwrap();
+    let busy = adder.ask(|reply_to| Sums::Late(reply_to, Duration::from_secs(1)));
+    let busy = tokio::spawn(busy.into_future());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let expires = adder.ask(Sums::Get).within(Duration::from_millis(100));
+    assert!(matches!(expires.await, Err(AskError::Timeout { .. })));
+    assert_eq!(busy.await.unwrap(), Ok(7));
+    assert_eq!(adder.ask(Sums::Get).await, Ok(7));
+    let letters = system.dead_letters();
+    assert_eq!(letters.count(DeadLetterReason::Expired), 1);
+    assert_eq!(
+        letters.total(),
+        1,
+        "it was not handled, so no answer was late"
+    );
+}
+
 /// L8: dead target, and a full one.
 #[tokio::test(start_paused = true)]
 async fn a_target_that_does_not_accept_is_named() {

@@ -1,6 +1,6 @@
 //! Proves: L3, the bound of a mailbox is exact, and each message is handled or accounted for.
 
-use crate::support::{Adder, Order, Puppet, SOON, Sums, act, say, system};
+use crate::support::{Adder, Log, Order, Puppet, SOON, Sums, act, say, system};
 use otava_actor::{Actor, ActorSystem, Context, DeadLetterReason, Props, TellError};
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
@@ -67,7 +67,7 @@ async fn a_batch_does_not_make_room_before_its_messages_are_begun() {
 /// does not take another's turn.
 #[tokio::test(start_paused = true)]
 async fn senders_wait_in_line() {
-    let (system, log) = (system(), crate::support::Log::default());
+    let (system, log) = (system(), Log::default());
     let props = Props::once(Puppet::new("a", &log)).mailbox_capacity(capacity(1));
     let actor = system.spawn_with("a", props).unwrap();
     actor.tell(Order::Sleep(SOON)).unwrap();
@@ -164,7 +164,7 @@ async fn what_is_told_is_handled_or_refused() {
 /// actor and of a child, and the stop.
 #[tokio::test(start_paused = true)]
 async fn a_full_mailbox_takes_what_the_system_says() {
-    let (system, log) = (crate::support::system(), crate::support::Log::default());
+    let (system, log) = (system(), Log::default());
     let props = Puppet::props("a", &log).mailbox_capacity(capacity(1));
     let actor = system.spawn_with("a", props).unwrap();
     let watched = system.spawn("watched", Adder(0)).unwrap();
@@ -186,7 +186,8 @@ async fn a_full_mailbox_takes_what_the_system_says() {
     let refused = actor.tell(say("it has no room")).unwrap_err();
     assert!(refused.is_full());
     tokio::time::sleep(SOON).await;
-    assert_eq!(log.take(), ["a: watched ended, Stopped", "a: it waits"]);
+    // The news of an end keeps its place: behind what was there before.
+    assert_eq!(log.take(), ["a: it waits", "a: watched ended, Stopped"]);
     actor.tell(Order::Sleep(SOON)).unwrap();
     tokio::time::sleep(SOON / 2).await;
     actor.tell(say("it stays behind")).unwrap();
@@ -233,7 +234,7 @@ async fn what_is_sent_is_handled() {
 /// Order is kept for each sender, whatever the other one does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_of_one_sender_keep_their_order() {
-    let (system, log) = (ActorSystem::new("test"), crate::support::Log::default());
+    let (system, log) = (ActorSystem::new("test"), Log::default());
     let actor = system.spawn("a", Puppet::new("a", &log)).unwrap();
     let senders: Vec<_> = ["x", "y"]
         .into_iter()
