@@ -6,7 +6,7 @@ use crate::cell::{Cell, Node};
 use crate::dead_letters::{DeadLetterReason, DeadLetters};
 use crate::error::TellError;
 use crate::failure::drop_guarded;
-use crate::mailbox::{Left, Phase, Wake};
+use crate::mailbox::{Phase, Wake};
 use crate::observe::mark::Extra;
 use crate::path::ActorPath;
 use crate::time::Time;
@@ -60,9 +60,14 @@ impl<M: Send + 'static> ActorRef<M> {
     pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
         match &*self.0 {
             Target::Local(cell) => {
-                match cell.mailbox.push(message, Extra::now(cell.core(), 0, None)) {
-                    Ok(pushed) => {
-                        self.0.accepted(pushed);
+                let extra = Extra::now(cell.core(), 0, None);
+                let pushed = cell
+                    .mailbox
+                    .push(message, extra, |oldest| cell.give_up(oldest));
+                match pushed {
+                    Ok(Wake(false)) => Ok(()),
+                    Ok(Wake(true)) => {
+                        self.0.schedule();
                         Ok(())
                     }
                     Err(refused) => Err(cell.refuse(refused)),
@@ -249,17 +254,17 @@ impl<M: Send + 'static> ActorRef<M> {
             Target::Local(cell) => {
                 let expires = deadline.unwrap_or(Time::MAX).as_nanos();
                 let extra = Extra::now(cell.core(), expires, edge);
-                match cell.mailbox.push(message, extra) {
-                    Ok((Wake(true), None)) => {
+                let pushed = cell
+                    .mailbox
+                    .push(message, extra, |oldest| cell.give_up(oldest));
+                match pushed {
+                    Ok(Wake(true)) => {
                         cell.core()
                             .scheduler()
                             .run_here(&cell.core().handle, self.0.clone());
                         Ok(())
                     }
-                    Ok(pushed) => {
-                        self.0.accepted(pushed);
-                        Ok(())
-                    }
+                    Ok(Wake(false)) => Ok(()),
                     Err(refused) => Err(cell.refuse(refused)),
                 }
             }
@@ -343,21 +348,15 @@ impl<M> Target<M> {
     }
 }
 
-impl<M: Send + 'static> Target<M> {
-    /// A message was accepted: the actor is woken if it has to be, and what was given up for the
-    /// message is counted.
-    #[inline]
-    pub(crate) fn accepted(self: &Arc<Self>, (wake, left): (Wake, Option<Left<M>>)) {
-        self.wake_if(wake);
-        if let Some(Left(oldest)) = left {
-            self.cell().count_lost(DeadLetterReason::DroppedOldest);
-            drop_guarded(oldest);
-        }
-    }
-}
-
 impl<M: Send + 'static> Cell<M> {
+    /// Counts and drops the oldest message, which a newer one took the place of.
+    pub(crate) fn give_up(&self, oldest: M) {
+        self.count_lost(DeadLetterReason::DroppedOldest);
+        drop_guarded(oldest);
+    }
+
     /// Counts a message that goes back to its sender.
+    #[cold]
     fn refuse(&self, refused: TellError<M>) -> TellError<M> {
         let reason = match refused {
             TellError::Full(_) => DeadLetterReason::RefusedFull,
@@ -392,9 +391,10 @@ impl<M: Send + 'static> Future for InLine<'_, M> {
                 || Extra::now(this.cell.core(), 0, None),
                 &mut this.place,
                 cx,
+                |oldest| this.cell.give_up(oldest),
             )
             .map(|sent| {
-                this.target.accepted(sent?);
+                this.target.wake_if(sent?);
                 Ok(())
             })
     }

@@ -93,8 +93,12 @@ impl<M: Send + 'static> ActorRef<M> {
     fn accept(&self, message: M) {
         match &**self.target() {
             Target::Local(cell) => {
-                match cell.mailbox.push(message, Extra::now(cell.core(), 0, None)) {
-                    Ok(pushed) => self.target().accepted(pushed),
+                match cell
+                    .mailbox
+                    .push(message, Extra::now(cell.core(), 0, None), |oldest| {
+                        cell.give_up(oldest);
+                    }) {
+                    Ok(wake) => self.target().wake_if(wake),
                     Err(TellError::Full(message)) => {
                         match cell.mailbox.push_free(Free::Message(message)) {
                             Ok(wake) => self.target().wake_if(wake),

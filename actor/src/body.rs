@@ -29,6 +29,8 @@ pub(crate) enum Outcome {
     Idle(Box<dyn Dormant>),
     /// There is more to be looked at than messages.
     Other(Box<dyn Dormant>),
+    /// The start hook went well.
+    Started(Box<dyn Dormant>),
     TurnOver(Box<dyn Dormant>),
 }
 

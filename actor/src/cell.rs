@@ -202,6 +202,14 @@ impl<M> Cell<M> {
             .kin(|kin| kin.is_none_or(|kin| kin.children.is_empty()))
     }
 
+    /// Accepts no child any more; whether there is none.
+    pub(crate) fn close_family_if_empty(&self) -> bool {
+        self.mailbox.kin(|kin| {
+            self.fate.fetch_or(CLOSED, AcqRel);
+            kin.is_none_or(|kin| kin.children.is_empty())
+        })
+    }
+
     /// Accepts no child any more, or again.
     pub(crate) fn close_family(&self, closed: bool) {
         self.mailbox.kin(|_| match closed {
@@ -299,7 +307,14 @@ impl<M: Send + 'static> Target<M> {
     /// Passes on what a mailbox said about waking.
     #[inline]
     pub(crate) fn wake_if(self: &Arc<Self>, Wake(needed): Wake) {
-        if needed && let Some(cell) = self.local() {
+        if needed {
+            self.schedule();
+        }
+    }
+
+    /// The caller has the token: the actor will run.
+    pub(crate) fn schedule(self: &Arc<Self>) {
+        if let Some(cell) = self.local() {
             cell.core().scheduler().schedule(self.clone());
         }
     }
@@ -402,6 +417,10 @@ impl<M: Send + 'static> Target<M> {
         let waker = waker_ref(self);
         let mut cx = Context::from_waker(&waker);
         let mut polled = catch_unwind(AssertUnwindSafe(|| active.poll(&mut cx)));
+        if let Ok(Poll::Ready(Outcome::Started(life))) = polled {
+            active = life.wake(false);
+            polled = catch_unwind(AssertUnwindSafe(|| active.poll(&mut cx)));
+        }
         if let Ok(Poll::Ready(Outcome::Other(life))) = polled {
             active = life.wake_for_other();
             polled = catch_unwind(AssertUnwindSafe(|| active.poll(&mut cx)));
@@ -417,7 +436,9 @@ impl<M: Send + 'static> Target<M> {
                 *units += u32::from(handled.max(1));
                 (Body::Dormant(life), false)
             }
-            Ok(Poll::Ready(Outcome::Other(life) | Outcome::TurnOver(life))) => {
+            Ok(Poll::Ready(
+                Outcome::Other(life) | Outcome::Started(life) | Outcome::TurnOver(life),
+            )) => {
                 *units += u32::from(BATCH);
                 (Body::Dormant(life), true)
             }

@@ -14,7 +14,7 @@ use crate::dead_letters::DeadLetterReason;
 use crate::effects::Effect;
 use crate::error::SpawnError;
 use crate::failure::{Failure, describe_panic, drop_guarded};
-use crate::mailbox::{BATCH, Consumer, Free, Left, Look, Phase, Signals, Taken};
+use crate::mailbox::{BATCH, Consumer, Free, Left, Look, Phase, Signals, Taken, Wake};
 use crate::observe::mark::{Extra, Mark};
 use crate::observe::{LifeEvent, Observer};
 use crate::path::ActorPath;
@@ -327,6 +327,11 @@ impl<A: Actor> Context<A> {
 
 /// What the actor's life (`life.rs`) uses.
 impl<A: Actor> Context<A> {
+    /// Whether the actor has none of the things that only some actors have.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.extras.is_none()
+    }
+
     /// A turn begins.
     #[inline]
     pub(crate) fn begin_turn(&mut self) {
@@ -473,6 +478,7 @@ impl<A: Actor> Context<A> {
 
     /// Accepts nothing any more, gives up what is queued, and waits until all children have ended.
     pub(crate) async fn wind_up(&mut self) {
+        let Wake(_) = self.cell().mailbox.request(Phase::Stopping);
         self.discard_left();
         self.forget_plans();
         self.forget_extras();
@@ -504,7 +510,9 @@ impl<A: Actor> Context<A> {
     }
 
     async fn stop_children(&self) {
-        self.cell().close_family(true);
+        if self.cell().close_family_if_empty() {
+            return;
+        }
         for child in self.me.target().children() {
             child.request(Phase::Stopping);
         }
@@ -557,6 +565,7 @@ impl<A: Actor> Drop for Context<A> {
     /// Only an actor that is ended from outside still has something here.
     fn drop(&mut self) {
         self.ended(Ended::Stopped);
+        let Wake(_) = self.cell().mailbox.request(Phase::Stopping);
         self.discard_left();
         self.forget_plans();
     }

@@ -59,6 +59,7 @@
 //! | `scheduler` | which runnable actor runs next, and where |
 //! | `serving` | the short way of a message to its handler |
 //! | [`shutdown`] | ending a program in phases |
+//! | `slot` | the actor that a worker runs next |
 //! | [`stash`] | messages put aside, and the line of those that come back |
 //! | [`stream`] | streams whose items an actor handles |
 //! | [`supervision`] | what happens to an actor that failed, alone or with its group |
@@ -69,6 +70,7 @@
 //! | [`tree`] | a picture of the living actors |
 //! | `wait_graph` | who waits for whom in a handler, and circles of such |
 //! | [`watch`] | who is told of an actor's end |
+//! | [`watchdog`] | actors that hold their threads are named, and others helped |
 
 pub mod actor;
 pub mod actor_ref;
@@ -98,6 +100,7 @@ pub mod router;
 mod scheduler;
 mod serving;
 pub mod shutdown;
+mod slot;
 pub mod stash;
 pub mod stream;
 pub mod supervision;
@@ -110,6 +113,7 @@ pub mod timers;
 pub mod tree;
 mod wait_graph;
 pub mod watch;
+pub mod watchdog;
 
 pub use actor::Actor;
 pub use actor_ref::{ActorRef, RemoteTarget};
@@ -142,6 +146,7 @@ pub use time::Time;
 pub use timers::TimerKey;
 pub use tree::{ActorState, Tree, TreeActor};
 pub use watch::{Ended, Terminated, Watcher, WatcherId, Watching};
+pub use watchdog::Watchdog;
 
 /// The book's chapter on actors: its programs compile, and run where they can.
 #[cfg(doctest)]

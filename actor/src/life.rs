@@ -30,7 +30,7 @@ use crate::body::{Active, Dormant, Outcome};
 use crate::context::{Context, Step};
 use crate::failure::{Failure, drop_guarded, flatten, guarded, guarded_call};
 use crate::observe::{self, LifeEvent, Seen};
-use crate::serving::serve;
+use crate::serving::{serve, start};
 use crate::supervision::{Factory, Membership, Plan, Request, Verdict};
 use crate::time::far_away;
 use crate::watch::{Ended, Terminated};
@@ -305,7 +305,9 @@ impl<A: Actor> Life<A> {
 
 impl<A: Actor> Dormant for Life<A> {
     fn wake(self: Box<Self>, newborn: bool) -> Active {
+        let bare = self.plan.is_none() && self.ctx.is_bare();
         match self.actor {
+            Some(_) if newborn && bare => start(self),
             Some(_) if !newborn && !observe::messages_are_traced() => serve(self),
             _ => Active::new(self.live(newborn)),
         }

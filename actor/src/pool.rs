@@ -15,9 +15,9 @@ use std::ptr::NonNull;
 /// Sizes are rounded up to a multiple of this.
 const STEP: usize = 64;
 /// Larger pieces are not kept.
-const SIZE_MAX: usize = 1_024;
+const SIZE_MAX: usize = 2_048;
 /// How many pieces of a size a thread keeps.
-const KEPT_MAX: usize = 32;
+const KEPT_MAX: usize = 16;
 const CLASSES: usize = SIZE_MAX / STEP;
 const ALIGN: usize = 16;
 

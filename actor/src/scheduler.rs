@@ -9,7 +9,8 @@
 //! # Where a runnable actor waits
 //! 1. The **slot** of the task on whose thread it was woken: it runs next, while the message is
 //!    still in the cache. At most [`SLOT_RUNS_MAX`] in a row, so that a pair which talks to itself
-//!    does not shut out others.
+//!    does not shut out others. Only the watchdog takes something out of another task's slot
+//!    ([`crate::slot`]), if that task is stuck.
 //! 2. The task's own **queue**, first in, first out. Other tasks steal from it when they have
 //!    nothing.
 //! 3. The **injector**, for actors woken on any other thread.
@@ -28,11 +29,22 @@
 //! used up, for until then its sockets and timers would answer "pending" to every actor. With one
 //! worker the clock is not looked at: the order of events depends on nothing but the program.
 //!
+//! # Stuck tasks
+//! An actor may block its thread. What waits behind it in the queue can be stolen, but two things
+//! would be lost: the actor in the slot, and whatever tokio keeps for that thread alone, which is
+//! the task that was woken last on it, often one of ours. So the watchdog ([`crate::watchdog`])
+//! empties the slot and spawns a *spare* task for each stuck one, from its own thread, which also
+//! makes sure that some worker of tokio looks after the timers. A spare is as any other task, but
+//! ends when it has nothing to do and fewer tasks are stuck than there are spares. There are as many
+//! spares as tasks, no more.
+//!
 //! # The end
 //! [`Scheduler::close`] lets the tasks return. If the runtime goes away first, the tasks are
 //! dropped, and the last one tells its system (`on_last_worker_gone`).
 
+use crate::slot::{Slot, SlotOwner};
 use crate::sync::lock;
+use crate::watchdog::{Seat, Watch};
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -66,9 +78,40 @@ pub(crate) trait Runnable: Send + Sync {
 
 pub(crate) type Job = Arc<dyn Runnable>;
 
+/// By which the watchdog finds out whose job it is.
+#[inline]
+fn address(job: &Job) -> usize {
+    Arc::as_ptr(job).addr()
+}
+
+type OnLastGone = Arc<dyn Fn() + Send + Sync>;
+
+/// What others see of a worker task.
+struct Post {
+    queue: Stealer<Job>,
+    slot: Arc<Slot<Job>>,
+    seat: Arc<Seat>,
+}
+
+/// Spare tasks.
+struct Spares {
+    /// Of those that do not exist now, by index.
+    idle: Vec<(usize, Local)>,
+    /// How many there should be.
+    wanted: usize,
+}
+
 pub(crate) struct Scheduler {
     injector: Injector<Job>,
-    stealers: Box<[Stealer<Job>]>,
+    /// What others see of each task; the second half are those of spares.
+    posts: Box<[Post]>,
+    /// Tasks that always exist.
+    regular: usize,
+    spares: Mutex<Spares>,
+    /// Spares that exist.
+    spares_out: AtomicUsize,
+    watch: Arc<Watch>,
+    on_last_worker_gone: OnLastGone,
     sleepers: Mutex<Vec<(usize, Waker)>>,
     sleeping: AtomicUsize,
     closed: AtomicBool,
@@ -80,32 +123,52 @@ impl Scheduler {
     /// A scheduler with `workers` tasks, which the caller spawns.
     pub(crate) fn new(
         workers: usize,
-        on_last_worker_gone: Arc<dyn Fn() + Send + Sync>,
+        on_last_worker_gone: OnLastGone,
     ) -> (Arc<Self>, Vec<WorkerTask>) {
-        let queues: Vec<Worker<Job>> = (0..workers).map(|_| Worker::new_fifo()).collect();
+        // Nobody could help a single worker.
+        let all = if workers > 1 { 2 * workers } else { 1 };
+        let (posts, owners): (Vec<_>, Vec<_>) = (0..all)
+            .map(|_| {
+                let queue = Worker::new_fifo();
+                let (owner, slot) = Slot::new();
+                let post = Post {
+                    queue: queue.stealer(),
+                    slot,
+                    seat: Arc::default(),
+                };
+                (post, (queue, owner))
+            })
+            .unzip();
         let scheduler = Arc::new(Self {
             injector: Injector::new(),
-            stealers: queues.iter().map(Worker::stealer).collect(),
-            sleepers: Mutex::new(Vec::with_capacity(workers)),
+            posts: posts.into(),
+            regular: workers,
+            spares: Mutex::new(Spares {
+                idle: Vec::with_capacity(all - workers),
+                wanted: 0,
+            }),
+            spares_out: AtomicUsize::new(0),
+            watch: Arc::default(),
+            on_last_worker_gone,
+            sleepers: Mutex::new(Vec::with_capacity(all)),
             sleeping: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             workers: AtomicUsize::new(workers),
         });
-        let tasks = queues
-            .into_iter()
-            .enumerate()
-            .map(|(index, queue)| WorkerTask {
-                scheduler: scheduler.clone(),
-                index,
-                local: Some(Local {
-                    scheduler: scheduler.id(),
-                    queue,
-                    slot: None,
-                }),
-                ticks: 0,
-                on_last_gone: on_last_worker_gone.clone(),
-            });
+        let id = scheduler.id();
+        let mut locals = owners.into_iter().enumerate().map(|(index, it)| {
+            let (queue, slot) = it;
+            let local = Local {
+                scheduler: id,
+                queue,
+                slot,
+            };
+            (index, local)
+        });
+        let tasks = (locals.by_ref().take(workers))
+            .map(|(index, local)| WorkerTask::new(&scheduler, index, local));
         let tasks = tasks.collect();
+        lock(&scheduler.spares).idle.extend(locals);
         (scheduler, tasks)
     }
 
@@ -126,7 +189,7 @@ impl Scheduler {
     /// it, costs several times what most jobs need. With one worker nothing runs early, so that the
     /// order of events stays what the queues say.
     pub(crate) fn run_here(&self, handle: &Handle, job: Job) {
-        let may = self.stealers.len() > 1
+        let may = self.regular > 1
             && !self.closed.load(SeqCst)
             && !HERE.get()
             && CURRENT.with_borrow(Option::is_none)
@@ -136,7 +199,7 @@ impl Scheduler {
         }
         HERE.set(true);
         // It never panics, so the mark is always taken back.
-        job.run();
+        self.watch.as_guest(address(&job), || _ = job.run());
         HERE.set(false);
     }
 
@@ -154,19 +217,87 @@ impl Scheduler {
             Some(true) => self.wake_one(),
             Some(false) => {}
             None => {
-                self.injector
-                    .push(job.expect("no queue of this thread took it"));
-                self.wake_one();
-                if self.closed.load(SeqCst) {
-                    self.discard();
-                }
+                self.inject(job.expect("no queue of this thread took it"));
             }
+        }
+    }
+
+    pub(crate) fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// Where worker tasks say what they run.
+    pub(crate) fn seats(&self) -> impl Iterator<Item = Arc<Seat>> {
+        self.posts.iter().map(|post| post.seat.clone())
+    }
+
+    /// The actor in the slot of this task is for others: the task is stuck.
+    pub(crate) fn rescue(&self, index: usize) {
+        if let Some(job) = self.posts.get(index).and_then(|post| post.slot.rescue()) {
+            self.inject(job);
+        }
+    }
+
+    /// So many threads are stuck. Called from a thread that is none of the runtime's, so that what
+    /// is spawned here gets to a worker that is not.
+    pub(crate) fn help(self: &Arc<Self>, handle: &Handle, stuck: usize) {
+        let spares = {
+            let mut spares = lock(&self.spares);
+            spares.wanted = stuck;
+            let missing = stuck.saturating_sub(self.spares_out.load(SeqCst));
+            let from = spares.idle.len() - missing.min(spares.idle.len());
+            let begun = spares.idle.split_off(from);
+            self.spares_out.fetch_add(begun.len(), SeqCst);
+            begun
+        };
+        for (index, local) in spares {
+            // It is dropped at once where the runtime is gone.
+            self.workers.fetch_add(1, SeqCst);
+            drop(handle.spawn(WorkerTask::new(self, index, local)));
+        }
+        // Also if no actor is stuck: a task that was woken by a task of users lies with that task's
+        // thread alone, which may be blocked by now.
+        if self.has_work() {
+            self.wake_one();
+        }
+        if self.spares_out.load(SeqCst) > stuck {
+            self.wake_spares();
+        }
+    }
+
+    /// Lets spares see that they may not be wanted any more.
+    fn wake_spares(&self) {
+        let woken: Vec<_> = {
+            let mut sleepers = lock(&self.sleepers);
+            let woken = sleepers.extract_if(.., |(index, _)| *index >= self.regular);
+            let woken = woken.collect();
+            self.sleeping.store(sleepers.len(), SeqCst);
+            woken
+        };
+        for (_, waker) in woken {
+            waker.wake();
+        }
+    }
+
+    /// Whether the task, which has nothing to do, is a spare that shall end.
+    fn retires(&self, index: usize) -> bool {
+        index >= self.regular && lock(&self.spares).wanted < self.spares_out.load(SeqCst)
+    }
+
+    fn inject(&self, job: Job) {
+        self.injector.push(job);
+        // Also if the task that is woken here does not get to run: see `help`.
+        self.watch.somebody_runs();
+        self.wake_one();
+        if self.closed.load(SeqCst) {
+            self.discard();
         }
     }
 
     /// Lets all worker tasks return as soon as they are polled again.
     pub(crate) fn close(&self) {
         self.closed.store(true, SeqCst);
+        self.watch.close();
         let sleepers = std::mem::take(&mut *lock(&self.sleepers));
         self.sleeping.store(0, SeqCst);
         for (_, waker) in sleepers {
@@ -217,18 +348,24 @@ impl Scheduler {
     }
 
     fn has_work(&self) -> bool {
-        !self.injector.is_empty() || self.stealers.iter().any(|queue| !queue.is_empty())
+        !self.injector.is_empty() || self.at_work().any(|(_, queue)| !queue.is_empty())
+    }
+
+    /// The queues of all tasks that exist.
+    fn at_work(&self) -> impl Iterator<Item = (usize, &Stealer<Job>)> {
+        let known = match self.spares_out.load(SeqCst) {
+            0 => self.regular,
+            _ => self.posts.len(),
+        };
+        let queues = self.posts.iter().take(known).map(|post| &post.queue);
+        queues.enumerate()
     }
 
     /// Takes work from the injector or from another task, into `queue`.
     fn steal(&self, index: usize, queue: &Worker<Job>) -> Option<Job> {
         loop {
             let mut retry = false;
-            let others = self
-                .stealers
-                .iter()
-                .enumerate()
-                .filter(|(other, _)| *other != index);
+            let others = self.at_work().filter(|(other, _)| *other != index);
             let sources = std::iter::once(self.injector.steal_batch_and_pop(queue))
                 .chain(others.map(|(_, other)| other.steal_batch_and_pop(queue)));
             for stolen in sources {
@@ -254,14 +391,20 @@ impl Scheduler {
 struct Local {
     scheduler: usize,
     queue: Worker<Job>,
-    slot: Option<Job>,
+    slot: SlotOwner<Job>,
+}
+
+impl Local {
+    fn discard(&mut self) {
+        while let Some(job) = self.slot.take().or_else(|| self.queue.pop()) {
+            job.discard();
+        }
+    }
 }
 
 impl Drop for Local {
     fn drop(&mut self) {
-        while let Some(job) = self.slot.take().or_else(|| self.queue.pop()) {
-            job.discard();
-        }
+        self.discard();
     }
 }
 
@@ -298,7 +441,17 @@ pub(crate) struct WorkerTask {
     index: usize,
     local: Option<Local>,
     ticks: u32,
-    on_last_gone: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl WorkerTask {
+    fn new(scheduler: &Arc<Scheduler>, index: usize, local: Local) -> Self {
+        Self {
+            scheduler: scheduler.clone(),
+            index,
+            local: Some(local),
+            ticks: 0,
+        }
+    }
 }
 
 impl Future for WorkerTask {
@@ -309,7 +462,9 @@ impl Future for WorkerTask {
         let scheduler = this.scheduler.clone();
         scheduler.remove_sleeper(this.index);
         let entered = Entered::new(&mut this.local);
+        scheduler.watch.somebody_runs();
         let ended = run_until_idle(&scheduler, this.index, &mut this.ticks, cx);
+        scheduler.posts[this.index].seat.rest();
         drop(entered);
         ended
     }
@@ -318,9 +473,18 @@ impl Future for WorkerTask {
 impl Drop for WorkerTask {
     fn drop(&mut self) {
         self.scheduler.remove_sleeper(self.index);
+        if self.index >= self.scheduler.regular
+            && let Some(mut local) = self.local.take()
+        {
+            // What it may still hold, if the runtime has dropped it, is found by nobody else.
+            local.discard();
+            let mut spares = lock(&self.scheduler.spares);
+            spares.idle.push((self.index, local));
+            self.scheduler.spares_out.fetch_sub(1, SeqCst);
+        }
         if self.scheduler.workers.fetch_sub(1, SeqCst) == 1 {
             self.scheduler.closed.store(true, SeqCst);
-            (self.on_last_gone)();
+            (self.scheduler.on_last_worker_gone)();
             self.scheduler.discard();
         }
     }
@@ -332,7 +496,8 @@ fn run_until_idle(
     ticks: &mut u32,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
-    let begun = (scheduler.stealers.len() > 1).then(Instant::now);
+    let seat = &*scheduler.posts[index].seat;
+    let begun = (scheduler.regular > 1).then(Instant::now);
     let units_max = begun.map_or(UNITS_PER_POLL, |_| UNITS_PER_TIMED_POLL);
     let (mut units, mut slot_runs, mut next_look) = (0, 0, 32);
     loop {
@@ -341,6 +506,9 @@ fn run_until_idle(
         }
         *ticks = ticks.wrapping_add(1);
         let Some(job) = next_job(scheduler, index, *ticks, &mut slot_runs) else {
+            if scheduler.retires(index) {
+                return Poll::Ready(());
+            }
             scheduler.add_sleeper(index, cx.waker());
             fence(SeqCst);
             if scheduler.has_work() || scheduler.closed.load(SeqCst) {
@@ -349,6 +517,7 @@ fn run_until_idle(
             }
             return Poll::Pending;
         };
+        seat.begin(address(&job));
         units += job.run();
         let too_long = units >= next_look && {
             next_look = units + 32;
@@ -364,7 +533,8 @@ fn run_until_idle(
 }
 
 fn next_job(scheduler: &Scheduler, index: usize, ticks: u32, slot_runs: &mut u32) -> Option<Job> {
-    CURRENT.with_borrow_mut(|current| {
+    let mut more_stolen = false;
+    let job = CURRENT.with_borrow_mut(|current| {
         let local = current.as_mut().expect("the task put its queues here");
         if *slot_runs < SLOT_RUNS_MAX
             && let Some(job) = local.slot.take()
@@ -381,11 +551,17 @@ fn next_job(scheduler: &Scheduler, index: usize, ticks: u32, slot_runs: &mut u32
         {
             return Some(job);
         }
-        local
-            .queue
-            .pop()
-            .or_else(|| scheduler.steal(index, &local.queue))
-    })
+        local.queue.pop().or_else(|| {
+            let stolen = scheduler.steal(index, &local.queue);
+            more_stolen = !local.queue.is_empty();
+            stolen
+        })
+    });
+    if more_stolen {
+        // While a batch moves it is in no queue: whoever was woken for it may have found nothing.
+        scheduler.wake_one();
+    }
+    job
 }
 
 /// Makes the actor in the slot available to other tasks.

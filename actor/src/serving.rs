@@ -27,12 +27,23 @@ use std::task::{self, Poll};
 struct Serving<A: Actor, H, S> {
     /// Whether `handler` is there.
     busy: bool,
+    hook: Hook,
     /// Owned. A pointer and not a `Box`, since a `Box` may not be moved while its content is
     /// borrowed. `None` once it was given away.
     life: Option<NonNull<Life<A>>>,
     start: S,
     /// Borrows from `life`. Pinned here; dropped before `life` is given away.
     handler: MaybeUninit<H>,
+}
+
+/// The start hook of a new instance takes the same way as a message.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Hook {
+    /// `start` makes the future of a handler, for each message.
+    No,
+    /// `start` makes the future of the hook, once.
+    Due,
+    Begun,
 }
 
 // SAFETY: it owns a `Life`, which is `Send`, and a handler's future, which is `Send`.
@@ -43,6 +54,7 @@ unsafe impl<A: Actor, H: Send, S: Send> Send for Serving<A, H, S> {}
 pub(crate) fn serve<A: Actor>(life: Box<Life<A>>) -> Active {
     begin(
         life,
+        Hook::No,
         |actor: &'static mut A, ctx: &'static mut Context<A>| {
             let message = ctx.take_message();
             actor.handle(message, ctx)
@@ -50,8 +62,17 @@ pub(crate) fn serve<A: Actor>(life: Box<Life<A>>) -> Active {
     )
 }
 
+/// The first activation of `life`, which has an instance: its start hook.
+pub(crate) fn start<A: Actor>(life: Box<Life<A>>) -> Active {
+    begin(
+        life,
+        Hook::Due,
+        |actor: &'static mut A, ctx: &'static mut Context<A>| actor.started(ctx),
+    )
+}
+
 #[inline]
-fn begin<A, H, S>(life: Box<Life<A>>, start: S) -> Active
+fn begin<A, H, S>(life: Box<Life<A>>, hook: Hook, start: S) -> Active
 where
     A: Actor,
     H: Future<Output = Result<(), A::Err>> + Send + 'static,
@@ -62,6 +83,7 @@ where
     // SAFETY: the memory is ours. All fields are written but `handler`, which may be uninitialised.
     unsafe {
         (&raw mut (*serving).busy).write(false);
+        (&raw mut (*serving).hook).write(hook);
         (&raw mut (*serving).life).write(Some(NonNull::from(Box::leak(life))));
         (&raw mut (*serving).start).write(start);
         Active::from_raw(place)
@@ -92,7 +114,15 @@ where
                 // SAFETY: the life is ours and no handler borrows from it. The borrows end with this
                 // block, except those that go into the handler.
                 let Life { ctx, actor, .. } = unsafe { life.as_mut() };
-                match (ctx.look(), actor) {
+                let next = match this.hook {
+                    Hook::No => ctx.look(),
+                    Hook::Due => {
+                        this.hook = Hook::Begun;
+                        Next::Message
+                    }
+                    Hook::Begun => return this.give_back(Outcome::Started),
+                };
+                match (next, actor) {
                     (Next::Message, Some(actor)) => {
                         let start = &this.start;
                         let started = catch_unwind(AssertUnwindSafe(move || {

@@ -21,6 +21,7 @@ use crate::time::{Clock, Time};
 use crate::tree::ActorState;
 use crate::tree::{TREE_ACTORS_MAX, Tree};
 use crate::wait_graph::WaitGraph;
+use crate::watchdog::{self, Watchdog};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,6 +67,7 @@ impl ActorSystem {
             capacity: MAILBOX_CAPACITY_DEFAULT,
             shutdown_limit: SHUTDOWN_LIMIT_DEFAULT,
             metrics: false,
+            watchdog: Watchdog::default(),
         }
     }
 
@@ -217,6 +219,17 @@ impl ActorSystem {
         let _ = self.core.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
+    /// The paths of the actors that hold their threads for longer than the watchdog allows, now and
+    /// as far as it has noticed; sorted. Empty where there is no watchdog.
+    pub fn blocked_actors(&self) -> Vec<ActorPath> {
+        self.core.scheduler().watch().blocked()
+    }
+
+    /// How often so far an actor has held its thread for longer than the watchdog allows.
+    pub fn times_blocked(&self) -> u64 {
+        self.core.scheduler().watch().episodes()
+    }
+
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
@@ -254,6 +267,7 @@ pub struct SystemBuilder {
     capacity: NonZeroUsize,
     shutdown_limit: Duration,
     metrics: bool,
+    watchdog: Watchdog,
 }
 
 impl SystemBuilder {
@@ -280,6 +294,12 @@ impl SystemBuilder {
     /// lists the names); off by default, which costs one branch a message.
     pub fn metrics(mut self, on: bool) -> Self {
         self.metrics = on;
+    }
+
+    /// What happens to an actor that holds its thread; by default it is named in the log after one
+    /// second. Not on a runtime with one worker: see [`Watchdog`].
+    pub fn watchdog(mut self, watchdog: Watchdog) -> Self {
+        self.watchdog = watchdog;
         self
     }
 
@@ -312,14 +332,24 @@ impl SystemBuilder {
             lifeline: OnceLock::new(),
         });
         let lifeline = Arc::new(Lifeline(core.clone()));
-        let for_workers = core.clone();
-        let (scheduler, tasks) =
-            Scheduler::new(workers, Arc::new(move || for_workers.abandon_all()));
+        // The core holds the scheduler, and living actors hold the core.
+        let for_workers = Arc::downgrade(&core);
+        let last_worker_gone = move || {
+            if let Some(core) = for_workers.upgrade() {
+                core.abandon_all();
+            }
+        };
+        let (scheduler, tasks) = Scheduler::new(workers, Arc::new(last_worker_gone));
         // Both were empty a moment ago.
         let _ = core.scheduler.set(scheduler);
         let _ = core.lifeline.set(Arc::downgrade(&lifeline));
         for task in tasks {
             drop(core.handle.spawn(task));
+        }
+        if let Watchdog::WarnAfter(limit) = self.watchdog
+            && workers > 1
+        {
+            watchdog::start(&core, limit);
         }
         ActorSystem {
             core,
@@ -337,7 +367,7 @@ impl Drop for Lifeline {
     }
 }
 
-/// What all actors of one system share. Kept alive by handles, actors and scheduler tasks.
+/// What all actors of one system share. Kept alive by handles and actors.
 pub(crate) struct Core {
     name: ActorPath,
     pub(crate) clock: Clock,
@@ -367,7 +397,7 @@ struct Top {
 }
 
 impl Core {
-    pub(crate) fn scheduler(&self) -> &Scheduler {
+    pub(crate) fn scheduler(&self) -> &Arc<Scheduler> {
         self.scheduler
             .get()
             .expect("it is set before anything is spawned")
@@ -535,6 +565,15 @@ impl Core {
         let busy = [ActorState::Queued, ActorState::Running];
         let living = self.living();
         living.iter().any(|actor| busy.contains(&actor.activity()))
+    }
+
+    /// The path of the living actor whose cell lies at this address.
+    pub(crate) fn path_of_address(&self, address: usize) -> Option<ActorPath> {
+        let living = self.living();
+        let found = living
+            .iter()
+            .find(|actor| Arc::as_ptr(actor).addr() == address)?;
+        Some(found.path().clone())
     }
 
     /// The living actors that wait for no child of theirs.

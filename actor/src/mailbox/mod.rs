@@ -156,18 +156,25 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         body(&mut rest.get_or_insert_with(|| Box::new(Rest::new(None))).kin)
     }
 
-    /// Queues `message`. A mailbox that drops the oldest for it gives that back.
+    /// Queues `message`. What a mailbox gives up for it goes to `given_up`.
     #[inline]
     pub(crate) fn push(
         &self,
         message: M,
         extra: Extra,
-    ) -> Result<(Wake, Option<Left<M>>), TellError<M>> {
+        given_up: impl FnOnce(M),
+    ) -> Result<Wake, TellError<M>> {
         match self.queue.push(message, extra) {
-            Ok(wake) => Ok((wake, None)),
+            Ok(wake) => Ok(wake),
             Err((Refusal::Full, message, _)) => Err(TellError::Full(message)),
             Err((Refusal::Closed, message, _)) => Err(TellError::Stopped(message)),
-            Err((Refusal::Diverted, message, extra)) => self.push_diverted(message, extra),
+            Err((Refusal::Diverted, message, extra)) => {
+                let (wake, left) = self.push_diverted(message, extra)?;
+                if let Some(Left(oldest)) = left {
+                    given_up(oldest);
+                }
+                Ok(wake)
+            }
         }
     }
 
@@ -254,8 +261,9 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         extra: impl Fn() -> Extra,
         place: &mut Option<u64>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Wake, Option<Left<M>>), TellError<M>>> {
-        let mut result = self.try_push(message, extra());
+        given_up: impl Fn(M),
+    ) -> Poll<Result<Wake, TellError<M>>> {
+        let mut result = self.try_push(message, extra(), &given_up);
         if matches!(result, Err(TellError::Full(()))) {
             {
                 let mut rest = lock(&self.queue.middle.rest);
@@ -266,7 +274,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
             // The word orders this look and the consumer's: room that is not seen here yet is seen
             // by the consumer together with the signal.
             self.queue.settle();
-            result = self.try_push(message, extra());
+            result = self.try_push(message, extra(), &given_up);
         }
         let result = match result {
             Err(TellError::Full(())) => return Poll::Pending,
@@ -287,11 +295,12 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         &self,
         message: &mut Option<M>,
         extra: Extra,
-    ) -> Result<(Wake, Option<Left<M>>), TellError<()>> {
+        given_up: impl FnOnce(M),
+    ) -> Result<Wake, TellError<()>> {
         let taken = message
             .take()
             .expect("a sender is not polled after it is done");
-        self.push(taken, extra)
+        self.push(taken, extra, given_up)
             .map_err(|refused| refused.map(|back| *message = Some(back)))
     }
 
@@ -340,7 +349,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
             self.queue.signals.fetch_or(Signals::STOP, AcqRel);
         }
         let wake = self.queue.close();
-        self.wake_senders();
+        self.after_turn();
         wake
     }
 
@@ -524,10 +533,10 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         self.queue.notify()
     }
 
-    /// Accepts nothing any more and gives out what is left, one by one; `None` at the end. For the
+    /// Gives out what is left in a mailbox that was closed, one by one; `None` at the end. For the
     /// consumer.
     pub(crate) fn take_left(&self, consumer: &mut Consumer) -> Option<Left<M>> {
-        let Wake(_) = self.request(Phase::Stopping);
+        debug_assert!(!self.is_open(), "or more would come");
         let mut tries = 0;
         loop {
             match self.queue.pop(consumer) {
@@ -535,6 +544,9 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
                 Popped::Coming => crate::sync::spin(&mut tries),
                 Popped::Empty | Popped::Over => break,
             }
+        }
+        if self.signals() & Signals::NEWS == 0 {
+            return None;
         }
         let mut rest = lock(&self.queue.middle.rest);
         let rest = rest.as_mut()?;

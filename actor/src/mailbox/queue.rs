@@ -51,13 +51,13 @@
     reason = "a locked VecDeque was measured 2 to 4 times slower (docs/speed.md)"
 )]
 
-use crate::observe::mark::Extra;
+use crate::observe::mark::{Extra, Mark};
 use crate::pool;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicPtr, AtomicU8, AtomicU64, UnsafeCell, spin};
 use std::alloc::Layout;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::{NonNull, null_mut};
 
 /// A message is a reason to run the actor.
@@ -74,14 +74,16 @@ const SHIFT: u32 = 5;
 const FLAGS: u64 = (1 << SHIFT) - 1;
 
 /// Indices in a lap.
-const LAP: u64 = if cfg!(otava_loom) { 4 } else { 16 };
+const LAP: u64 = if cfg!(otava_loom) { 4 } else { 32 };
 /// Slots in a block.
 const CAP: usize = LAP as usize - 1;
 
 const EMPTY: u8 = 0;
 const MESSAGE: u8 = 1;
-/// A message with something beside it.
-const ACCOMPANIED: u8 = 2;
+/// A message with an expiry beside it.
+const EXPIRING: u8 = 2;
+/// A message with a mark beside it.
+const MARKED: u8 = 3;
 
 /// Whether the caller has taken the token and has to schedule the actor.
 #[must_use]
@@ -160,7 +162,13 @@ struct Block<M> {
     ready: [AtomicU8; CAP],
     slots: [UnsafeCell<MaybeUninit<M>>; CAP],
     /// Only written and read for messages that have something beside them.
-    extras: [UnsafeCell<MaybeUninit<Extra>>; CAP],
+    extras: [UnsafeCell<Packed>; CAP],
+}
+
+/// An [`Extra`] without its kind, which stands in `ready`.
+union Packed {
+    expires: u64,
+    mark: ManuallyDrop<Box<Mark>>,
 }
 
 impl<M> Block<M> {
@@ -179,7 +187,7 @@ impl<M> Block<M> {
                     let slot = &raw mut (*block.as_ptr()).slots[place];
                     slot.write(UnsafeCell::new(MaybeUninit::uninit()));
                     let extra = &raw mut (*block.as_ptr()).extras[place];
-                    extra.write(UnsafeCell::new(MaybeUninit::uninit()));
+                    extra.write(UnsafeCell::new(Packed { expires: 0 }));
                 }
             }
         }
@@ -202,6 +210,24 @@ impl<M> Block<M> {
         }
     }
 
+    /// What lies beside the message at `place`, as `kind` says.
+    ///
+    /// # Safety
+    /// `block` is alive, the slot is ready and of this `kind`, and this is asked once.
+    #[inline]
+    unsafe fn take_extra(block: *mut Self, place: usize, kind: u8) -> Extra {
+        // SAFETY: the field was written before `ready` was, and is read once, as the caller promises.
+        unsafe {
+            match kind {
+                EXPIRING => Extra::Expires((*block).extras[place].with_mut(|slot| (*slot).expires)),
+                MARKED => Extra::Marked(
+                    (*block).extras[place].with_mut(|slot| ManuallyDrop::take(&mut (*slot).mark)),
+                ),
+                _ => Extra::None,
+            }
+        }
+    }
+
     /// # Safety
     /// `block` is alive and the caller has claimed `place`.
     unsafe fn put(block: *mut Self, place: usize, message: M, extra: Extra) {
@@ -210,9 +236,14 @@ impl<M> Block<M> {
             (*block).slots[place].with_mut(|slot| (*slot).write(message));
             let kind = match extra {
                 Extra::None => MESSAGE,
-                extra => {
-                    (*block).extras[place].with_mut(|slot| (*slot).write(extra));
-                    ACCOMPANIED
+                Extra::Expires(expires) => {
+                    (*block).extras[place].with_mut(|slot| slot.write(Packed { expires }));
+                    EXPIRING
+                }
+                Extra::Marked(mark) => {
+                    let mark = ManuallyDrop::new(mark);
+                    (*block).extras[place].with_mut(|slot| slot.write(Packed { mark }));
+                    MARKED
                 }
             };
             (*block).ready[place].store(kind, Release);
@@ -474,19 +505,12 @@ impl<M, T> Queue<M, T> {
             // SAFETY: the block at the head is freed only by the holder of the consumer, in `pass`.
             match unsafe { (*block).ready[place].load(Acquire) } {
                 MESSAGE => return Look::Message,
-                ACCOMPANIED => {
+                EXPIRING => {
                     // SAFETY: written before `ready` was, as the kind says.
-                    let extra =
-                        |slot: *mut MaybeUninit<Extra>| unsafe { (*slot).assume_init_ref() };
-                    // SAFETY: as above.
-                    let at = unsafe {
-                        (*block).extras[place].with_mut(|slot| match extra(slot) {
-                            Extra::Expires(at) => Some(*at),
-                            _ => None,
-                        })
-                    };
-                    return at.map_or(Look::Other, Look::Expires);
+                    let at = unsafe { (*block).extras[place].with_mut(|slot| (*slot).expires) };
+                    return Look::Expires(at);
                 }
+                MARKED => return Look::Other,
                 _ => {}
             }
         }
@@ -510,9 +534,9 @@ impl<M, T> Queue<M, T> {
         // SAFETY: as above.
         let kind = unsafe { (*block).ready[place].load(Acquire) };
         assert!(kind != EMPTY, "it was seen before");
-        if kind == ACCOMPANIED {
-            // SAFETY: written before `ready` was, and read once, as the message.
-            drop(unsafe { (*block).extras[place].with_mut(|slot| (*slot).assume_init_read()) });
+        if kind == MARKED {
+            // SAFETY: ready, of this kind, and passed below.
+            drop(unsafe { Block::take_extra(block, place, kind) });
         }
         // SAFETY: `ready` says that the slot was written, and `head` that it was not read before.
         let message = unsafe { (*block).slots[place].with_mut(|slot| (*slot).assume_init_read()) };
@@ -535,13 +559,8 @@ impl<M, T> Queue<M, T> {
         }
         // SAFETY: as above.
         let message = unsafe { (*block).slots[place].with_mut(|slot| (*slot).assume_init_read()) };
-        let extra = match kind {
-            // SAFETY: written before `ready` was, as the kind says, and read once, as the message.
-            ACCOMPANIED => unsafe {
-                (*block).extras[place].with_mut(|slot| (*slot).assume_init_read())
-            },
-            _ => Extra::None,
-        };
+        // SAFETY: ready, of this kind, and passed below.
+        let extra = unsafe { Block::take_extra(block, place, kind) };
         self.pass(block, index);
         Popped::Message(message, extra)
     }

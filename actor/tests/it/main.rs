@@ -33,3 +33,4 @@ mod system;
 mod testkit;
 mod timers;
 mod watch;
+mod watchdog;
