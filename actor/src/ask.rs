@@ -7,15 +7,14 @@ use crate::actor_ref::ActorRef;
 use crate::dead_letters::{DeadLetterReason, DeadLetters};
 use crate::error::{AskError, TellError};
 use crate::path::ActorPath;
-use crate::sync::lock;
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::time::Time;
 use crate::wait_graph::{self, Edge};
 use pin_project_lite::pin_project;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -425,9 +424,14 @@ impl<R> Slot<R> {
         let mut state = lock(&self.state);
         match &mut *state {
             State::Empty(waker) => {
-                if waker.as_ref().is_none_or(|old| !old.will_wake(cx.waker())) {
-                    *waker = Some(cx.waker().clone());
-                }
+                let known = waker.as_ref().is_some_and(|old| old.will_wake(cx.waker()));
+                // Not dropped under the lock: it may be the last that holds a task of the user.
+                let before = match known {
+                    true => None,
+                    false => waker.replace(cx.waker().clone()),
+                };
+                drop(state);
+                drop(before);
                 Poll::Pending
             }
             _ => match std::mem::replace(&mut *state, State::Over) {
@@ -465,3 +469,6 @@ impl<R> Slot<R> {
         }
     }
 }
+
+#[cfg(all(test, otava_loom))]
+mod loom_models;

@@ -5,8 +5,8 @@
 )]
 
 use crate::pool;
+use crate::sync::UnsafeCell;
 use std::alloc::Layout;
-use std::cell::UnsafeCell;
 use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
@@ -79,7 +79,7 @@ unsafe impl Sync for Place {}
 unsafe impl Send for Place {}
 
 impl Place {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(UnsafeCell::new(Raw { none: () }))
     }
 
@@ -87,19 +87,18 @@ impl Place {
     /// The caller holds the token of this actor, and `form` is always the same for this place.
     #[inline]
     pub(crate) unsafe fn take(&self, form: &Form) -> Body {
-        let raw = self.0.get();
         let kind = form.0.load(Relaxed);
         form.0.store(NONE, Relaxed);
         // SAFETY: nobody else is here, as the caller promises, and the form says which field was
         // written; it is read once, since the form is `NONE` now.
-        unsafe {
+        self.0.with_mut(|raw| unsafe {
             match kind {
                 ACTIVE => Body::Active(ManuallyDrop::take(&mut (*raw).active)),
                 DORMANT => Body::Dormant(ManuallyDrop::take(&mut (*raw).dormant)),
                 NEWBORN => Body::Newborn(ManuallyDrop::take(&mut (*raw).dormant)),
                 _ => Body::None,
             }
-        }
+        })
     }
 
     /// # Safety
@@ -122,7 +121,7 @@ impl Place {
             Body::None => (Raw { none: () }, NONE),
         };
         // SAFETY: as above.
-        unsafe { self.0.get().write(raw) };
+        self.0.with_mut(|place| unsafe { place.write(raw) });
         form.0.store(kind, Relaxed);
     }
 }

@@ -46,6 +46,8 @@ use crate::family::{Children, Refused};
 use crate::mailbox::{AtRest, BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Signals, Wake};
 use crate::path::ActorPath;
 use crate::scheduler::Runnable;
+use crate::sync::AtomicU8;
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::system::Core;
 use crate::tree::ActorState;
 use crate::wait_graph;
@@ -54,8 +56,7 @@ use futures_util::task::{ArcWake, waker_ref};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::sync::atomic::{AtomicU8, AtomicU32};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -634,3 +635,6 @@ impl<M: Send + 'static> Watchable for Target<M> {
         drop(watcher);
     }
 }
+
+#[cfg(all(test, otava_loom))]
+mod loom_models;

@@ -89,6 +89,8 @@ mod failure;
 mod family;
 mod life;
 mod mailbox;
+#[cfg(all(test, otava_loom))]
+mod models;
 pub mod observe;
 pub mod path;
 mod pool;

@@ -1,14 +1,22 @@
 //! Sync: locks, and the atomic types that a model checker can stand in for.
+//!
+//! With `--cfg otava_loom` (`scripts/loom.sh`) what the mailbox, a cell and the port of an ask consist
+//! of comes from loom. Everything else of the crate keeps the locks of the standard library.
 
 #[cfg(otava_loom)]
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+pub(crate) use loom::{
+    cell::UnsafeCell,
+    sync::Mutex,
+    sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering},
+};
 #[cfg(not(otava_loom))]
-pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
+pub(crate) use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering},
+};
 
 #[cfg(otava_loom)]
-pub(crate) use loom::cell::UnsafeCell;
+pub(crate) use modelled::lock;
 
 /// A cell with the interface of loom's, which sees when two threads are in it.
 #[cfg(not(otava_loom))]
@@ -28,6 +36,7 @@ impl<T> UnsafeCell<T> {
 
 /// Locks `mutex`. No code of users runs under a lock of this crate, so a poisoned one was left in
 /// good order and is used on.
+#[cfg(not(otava_loom))]
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -42,5 +51,45 @@ pub(crate) fn spin(tries: &mut u32) {
         std::hint::spin_loop();
     } else {
         std::thread::yield_now();
+    }
+}
+
+#[cfg(otava_loom)]
+mod modelled {
+    use std::sync::PoisonError;
+
+    /// Both kinds of locks occur in a model.
+    pub(crate) trait Lock {
+        type Guard<'a>
+        where
+            Self: 'a;
+
+        fn locked(&self) -> Self::Guard<'_>;
+    }
+
+    impl<T> Lock for loom::sync::Mutex<T> {
+        type Guard<'a>
+            = loom::sync::MutexGuard<'a, T>
+        where
+            T: 'a;
+
+        fn locked(&self) -> Self::Guard<'_> {
+            self.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl<T: ?Sized> Lock for std::sync::Mutex<T> {
+        type Guard<'a>
+            = std::sync::MutexGuard<'a, T>
+        where
+            T: 'a;
+
+        fn locked(&self) -> Self::Guard<'_> {
+            self.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    pub(crate) fn lock<L: Lock>(mutex: &L) -> L::Guard<'_> {
+        mutex.locked()
     }
 }

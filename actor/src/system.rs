@@ -294,6 +294,7 @@ impl SystemBuilder {
     /// lists the names); off by default, which costs one branch a message.
     pub fn metrics(mut self, on: bool) -> Self {
         self.metrics = on;
+        self
     }
 
     /// What happens to an actor that holds its thread; by default it is named in the log after one

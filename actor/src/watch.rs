@@ -5,6 +5,7 @@
 //! a registration that comes too late is told at once by whoever brings it.
 
 use crate::actor_ref::ActorRef;
+use crate::failure::drop_guarded;
 use crate::path::ActorPath;
 use crate::sync::lock;
 use std::fmt;
@@ -147,7 +148,10 @@ impl Drop for Watching {
     fn drop(&mut self) {
         if !self.detached {
             self.target.remove_watcher(self.id);
-            drop(lock(&self.callback.0).take());
+            // A statement of its own: the lock ends with it, and the callback's destructor is code
+            // of users.
+            let callback = lock(&self.callback.0).take();
+            drop_guarded(callback);
         }
     }
 }

@@ -17,18 +17,22 @@ impl Line {
         }
     }
 
-    /// Stands in line, at `place` if there was one before. Returns the place.
-    pub(super) fn stand(&mut self, place: Option<u64>, waker: &Waker) -> u64 {
+    /// Stands in line, at `place` if there was one before. Returns the place, and a waker to be
+    /// dropped: not here, since it may be the last that holds a task of the user.
+    #[must_use]
+    pub(super) fn stand(&mut self, place: Option<u64>, waker: Waker) -> (u64, Option<Waker>) {
         let place = place.unwrap_or_else(|| {
             self.next += 1;
             self.next
         });
-        self.waiting.insert(place, Some(waker.clone()));
-        place
+        let before = self.waiting.insert(place, Some(waker));
+        (place, before.flatten())
     }
 
-    pub(super) fn leave(&mut self, place: u64) {
-        self.waiting.remove(&place);
+    /// Returns a waker to be dropped, as [`Line::stand`] does.
+    #[must_use]
+    pub(super) fn leave(&mut self, place: u64) -> Option<Waker> {
+        self.waiting.remove(&place).flatten()
     }
 
     /// The wakers of those among the first `room` that were not woken yet.

@@ -25,21 +25,24 @@
 //! never run under a lock.
 
 mod line;
+#[cfg(all(test, otava_loom))]
+mod loom_models;
 mod order;
 mod queue;
+#[cfg(all(test, not(otava_loom)))]
+mod random;
 
 use crate::error::TellError;
 use crate::failure::guarded_call;
 use crate::observe::mark::Extra;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::watch::Terminated;
 use line::Line;
 pub(crate) use order::{Order, Rank};
 pub(crate) use queue::{AtRest, Consumer, Look, Wake};
 use queue::{Popped, Queue, Refusal};
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
 /// How many messages an actor handles before others get their turn.
@@ -265,12 +268,16 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     ) -> Poll<Result<Wake, TellError<M>>> {
         let mut result = self.try_push(message, extra(), &given_up);
         if matches!(result, Err(TellError::Full(()))) {
-            {
+            let waker = cx.waker().clone();
+            let before = {
                 let mut rest = lock(&self.queue.middle.rest);
                 let rest = rest.get_or_insert_with(|| Box::new(Rest::new(None)));
-                *place = Some(rest.line.stand(*place, cx.waker()));
+                let (stands, before) = rest.line.stand(*place, waker);
+                *place = Some(stands);
                 self.queue.signals.fetch_or(Signals::SENDERS, AcqRel);
-            }
+                before
+            };
+            drop(before);
             // The word orders this look and the consumer's: room that is not seen here yet is seen
             // by the consumer together with the signal.
             self.queue.settle();
@@ -306,12 +313,12 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
 
     /// A waiting sender goes away; the wake-up it may have got goes to the next.
     pub(crate) fn leave_line(&self, place: u64) {
-        let woken = {
+        let (gone, woken) = {
             let mut rest = lock(&self.queue.middle.rest);
             let Some(rest) = rest.as_mut() else { return };
-            rest.line.leave(place);
-            self.next_in_line(rest)
+            (rest.line.leave(place), self.next_in_line(rest))
         };
+        drop(gone);
         woken.into_iter().for_each(Waker::wake);
     }
 
@@ -354,14 +361,14 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     }
 
     /// The actor is ended from outside. `true`: the caller has its token now and drops it; else
-    /// whoever has the token does.
+    /// whoever has the token does, and is kept from putting it down by a notice.
     pub(crate) fn abandon(&self) -> bool {
         self.queue
             .signals
             .fetch_or(Signals::ABANDONED | Signals::STOP, AcqRel);
         let Wake(was_idle) = self.queue.close();
         self.wake_senders();
-        was_idle || self.queue.take_token()
+        was_idle || self.queue.notify() == Wake(true)
     }
 
     pub(crate) fn is_open(&self) -> bool {

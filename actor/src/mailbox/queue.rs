@@ -198,12 +198,18 @@ impl<M> Block<M> {
     /// `block` came from [`Block::allocate`], nobody uses it any more, and its messages were taken.
     unsafe fn free(block: *mut Self) {
         if let Some(block) = NonNull::new(block) {
-            // Loom's atomics own memory.
+            // Loom checks that every access to the block happened before this.
             #[cfg(otava_loom)]
             // SAFETY: the caller gives up the block.
             unsafe {
-                std::ptr::drop_in_place(&raw mut (*block.as_ptr()).next);
-                std::ptr::drop_in_place(&raw mut (*block.as_ptr()).ready);
+                let block = &mut *block.as_ptr();
+                block.next.with_mut(|_| ());
+                block
+                    .ready
+                    .iter_mut()
+                    .for_each(|ready| ready.with_mut(|_| ()));
+                block.slots.iter().for_each(|slot| slot.with_mut(|_| ()));
+                std::ptr::drop_in_place(block);
             }
             // SAFETY: it was allocated with this layout.
             unsafe { pool::free(block.cast(), Self::LAYOUT) }
@@ -277,16 +283,17 @@ impl<M, T> Queue<M, T> {
         loop {
             let index = word >> SHIFT;
             let place = (index % LAP) as usize;
+            // First of all: until blocks are changed, the index counts places that may stay free.
+            if is_changing(index) {
+                spin(&mut tries);
+                word = self.tail.load(Acquire);
+                continue;
+            }
             if word & (CLOSED | DIVERTED) != 0 || count(index) >= self.limit.load(Relaxed) {
                 if let Some(refusal) = self.refusal(word) {
                     free_unused(next);
                     return Err((refusal, message, extra));
                 }
-            }
-            if place == CAP {
-                spin(&mut tries);
-                word = self.tail.load(Acquire);
-                continue;
             }
             let block = self.tail_block.load(Acquire);
             let ends_block = place + 1 == CAP;
@@ -364,9 +371,11 @@ impl<M, T> Queue<M, T> {
 
     /// How many messages wait.
     pub(crate) fn len(&self) -> u64 {
-        // In this order the answer is never above what was in the queue at some moment.
-        let tail = count(self.tail.load(Acquire) >> SHIFT);
-        tail.saturating_sub(count(self.head.load(Acquire)))
+        // In this order the answer is not above what was in the queue at some moment, unless the
+        // consumer's steps are seen late: then the bound still holds.
+        let tail = count(self.end());
+        let len = tail.saturating_sub(count(self.head.load(Acquire)));
+        len.min(self.capacity())
     }
 
     /// How many more would be accepted.
@@ -383,7 +392,14 @@ impl<M, T> Queue<M, T> {
 
     /// The index behind everything that was pushed before this call.
     pub(crate) fn end(&self) -> u64 {
-        self.tail.load(Acquire) >> SHIFT
+        let mut tries = 0;
+        loop {
+            let index = self.tail.load(Acquire) >> SHIFT;
+            if !is_changing(index) {
+                return index;
+            }
+            spin(&mut tries);
+        }
     }
 
     /// The index of the next message to be taken.
@@ -421,12 +437,6 @@ impl<M, T> Queue<M, T> {
 
     pub(crate) fn is_diverted(&self) -> bool {
         self.tail.load(Relaxed) & DIVERTED != 0
-    }
-
-    /// Takes the token if it lies here.
-    pub(crate) fn take_token(&self) -> bool {
-        let Wake(taken) = self.change(|word| (word & !(PARKED | IDLE), word & PARKED != 0));
-        taken
     }
 
     pub(crate) fn at_rest(&self) -> AtRest {
@@ -595,7 +605,7 @@ impl<M, T> Queue<M, T> {
         let mut tries = 0;
         let mut word = self.tail.load(Acquire);
         loop {
-            if word >> SHIFT & (LAP - 1) == CAP as u64 {
+            if is_changing(word >> SHIFT) {
                 spin(&mut tries);
                 word = self.tail.load(Acquire);
                 continue;
@@ -629,6 +639,11 @@ impl<M, T> Drop for Queue<M, T> {
 /// How many messages lie before `index`: all places of a lap but the last hold one.
 fn count(index: u64) -> u64 {
     index - index / LAP
+}
+
+/// Whether one thread is changing blocks. Where the index will stand then is not known.
+fn is_changing(index: u64) -> bool {
+    index % LAP == CAP as u64
 }
 
 fn unidle(word: u64) -> u64 {

@@ -1,8 +1,10 @@
 //! Proves: no actor shuts others out, runs are repeatable, and actors run in parallel.
 
 use crate::support::{Adder, Log, Order, Puppet, SOON, Sums, act, say};
-use otava_actor::{Actor, ActorRef, ActorSystem, Context};
+use otava_actor::{Actor, ActorRef, ActorSystem, Context, ReplyTo};
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Sends itself a message for each that it handles: it is never idle.
@@ -57,6 +59,75 @@ async fn a_flood_on_one_thread_lets_the_test_go_on() {
     }
     a.tell(bounce(b.clone(), a.clone())).unwrap();
     assert_eq!(adder.ask(Sums::Get).await, Ok(3));
+    assert_eq!(system.shutdown().await.blocked, []);
+}
+
+/// Counts what it handles, and is never idle once it was told something.
+struct CountedFlood(Arc<AtomicU64>);
+
+impl Actor for CountedFlood {
+    type Msg = ();
+    type Err = Infallible;
+
+    async fn handle(&mut self, (): (), ctx: &mut Context<Self>) -> Result<(), Infallible> {
+        self.0.fetch_add(1, Relaxed);
+        let _ = ctx.me().tell(());
+        Ok(())
+    }
+}
+
+/// Asks its neighbour as soon as it is asked, and says how many messages of floods came in between.
+struct Pinger(ActorRef<Sums>, Arc<AtomicU64>);
+
+impl Actor for Pinger {
+    type Msg = ReplyTo<u64>;
+    type Err = Infallible;
+
+    async fn handle(
+        &mut self,
+        reply_to: ReplyTo<u64>,
+        _: &mut Context<Self>,
+    ) -> Result<(), Infallible> {
+        let before = self.1.load(Relaxed);
+        if self.0.ask(Sums::Get).await.is_ok() {
+            let _ = reply_to.send(self.1.load(Relaxed) - before);
+        }
+        Ok(())
+    }
+}
+
+/// The bound itself, in messages of others and not in time: an actor waits for one turn of each that
+/// floods, and one told from outside of the workers for the next look at the queue of those.
+#[tokio::test(start_paused = true)]
+async fn a_flood_makes_others_wait_for_one_turn_of_each() {
+    const FLOODS: u64 = 4;
+    const TURN: u64 = 64;
+    /// Every so many turns the queue for what comes from outside is looked at first.
+    const INJECTOR_INTERVAL: u64 = 61;
+    /// After so many turns the runtime has its chance.
+    const POLL: u64 = 512 / TURN;
+    let system = ActorSystem::new("test");
+    let handled = Arc::new(AtomicU64::new(0));
+    for n in 0..FLOODS {
+        let flood = CountedFlood(handled.clone());
+        let flood = system.spawn(&format!("flood{n}"), flood).unwrap();
+        (0..500).for_each(|_| flood.tell(()).unwrap());
+    }
+    let adder = system.spawn("adder", Adder(0)).unwrap();
+    let pinger = Pinger(adder.clone(), handled.clone());
+    let pinger = system.spawn("pinger", pinger).unwrap();
+    // All of them are at work now, and nothing waits outside.
+    pinger.ask(|reply_to| reply_to).await.unwrap();
+    for _ in 0..200 {
+        let before = handled.load(Relaxed);
+        let between = pinger.ask(|reply_to| reply_to).await.unwrap();
+        let outside = handled.load(Relaxed) - before;
+        // There and back.
+        assert!(between <= 2 * FLOODS * TURN, "{between} messages of floods");
+        let bound = (INJECTOR_INTERVAL + 2 * FLOODS + 2 * POLL) * TURN;
+        assert!(outside <= bound, "{outside} messages of floods");
+        assert!(outside > 0, "the floods do go on");
+    }
     assert_eq!(system.shutdown().await.blocked, []);
 }
 

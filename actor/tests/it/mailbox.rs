@@ -261,3 +261,55 @@ async fn messages_of_one_sender_keep_their_order() {
         assert!(own.len() == 2_000 && own.is_sorted());
     }
 }
+
+/// L3: four senders, each in its own way, a small mailbox, and a stop in the midst: what was sent is
+/// handled, refused, or a dead letter.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_is_handled_refused_or_a_dead_letter() {
+    for round in 0..40_u64 {
+        let system = ActorSystem::new("test");
+        let handled = Arc::new(AtomicU64::new(0));
+        let size = [1, 2, 15, 16][round as usize % 4];
+        let props = Props::once(Slow(handled.clone())).mailbox_capacity(capacity(size));
+        let actor = system.spawn_with("slow", props).unwrap();
+        let senders: Vec<_> = (0..4)
+            .map(|sender| {
+                let actor = actor.clone();
+                tokio::spawn(async move {
+                    let (mut accepted, mut refused) = (0, 0);
+                    for n in 0..1_000 {
+                        let told = match sender % 2 {
+                            0 => actor.tell(n),
+                            _ => actor.send(n).await,
+                        };
+                        match told {
+                            Ok(()) => accepted += 1,
+                            Err(TellError::Full(m) | TellError::Stopped(m)) => {
+                                assert_eq!(m, n);
+                                refused += 1;
+                            }
+                            Err(other) => panic!("{other}"),
+                        }
+                        if sender == 3 && n == 100 * (round % 11) {
+                            actor.stop();
+                        }
+                    }
+                    (accepted, refused)
+                })
+            })
+            .collect();
+        let (mut accepted, mut refused) = (0, 0);
+        for sender in senders {
+            let sent = tokio::time::timeout(SOON * 3, sender).await;
+            let sent: (u64, u64) = sent.expect("no lost wake-up").unwrap();
+            accepted += sent.0;
+            refused += sent.1;
+        }
+        actor.stop();
+        assert_eq!(system.shutdown().await.blocked, []);
+        let letters = system.dead_letters();
+        let left = letters.count(DeadLetterReason::LeftInMailbox);
+        assert_eq!(handled.load(SeqCst) + left, accepted);
+        assert_eq!(accepted + refused, 4_000);
+    }
+}

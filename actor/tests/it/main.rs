@@ -11,6 +11,7 @@ mod event_stream;
 mod examples;
 mod fairness;
 mod links;
+mod locks;
 mod mailbox;
 mod observe;
 mod pool;
