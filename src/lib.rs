@@ -60,7 +60,7 @@
 //! | [`Client`], `client` | the way to entities from a process that is no member |
 //! | [`PersistentEntity`], `entity` | event-sourced state that sharding places |
 //! | [`JournalAllocationStore`], `store` | terms and epochs of shards, kept in the journal |
-//! | [`otava_actor`] | actors in one process |
+//! | [`otava_actor`], as `otava::actor` | actors in one process |
 //! | [`otava_remote`] | references and messages between nodes |
 //! | [`otava_cluster`] | who is a member |
 //! | [`otava_sharding`] | where entities live |
@@ -81,10 +81,14 @@ pub use store::JournalAllocationStore;
 
 #[doc(inline)]
 pub use otava_actor::__macros::{otava_actor as actor, otava_protocol as protocol};
+/// Actors in one process: everything that is not named here directly.
+pub use otava_actor as actor;
 pub use otava_actor::protocol::{Protocol, Recipient};
 pub use otava_actor::{
-    Actor, ActorPath, ActorRef, ActorSystem, AskError, Context, DeadLetterReason, Props, ReplyTo,
-    SpawnError, Supervision, TellError, Terminated, Time,
+    Actor, ActorPath, ActorRef, ActorSystem, AskError, Backoff, BlockingActor, BlockingContext,
+    Context, CoordinatedShutdown, DeadLetterReason, EventStream, Fault, Group, Listing, Pool,
+    PoolHandle, Props, Receptionist, ReplyTo, RouteeGroup, Router, Routing, ServiceKey, SpawnError,
+    Stash, StashFull, StreamEvent, Supervision, TellError, Terminated, Time,
 };
 pub use otava_cluster::{
     Cluster, ClusterConfig, ClusterEvent, ClusterState, Dissemination, JoinError, Member, Status,

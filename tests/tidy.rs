@@ -559,6 +559,66 @@ fn the_program_in_the_readme_is_the_example() {
     );
 }
 
+/// What a line of `docs/semantics.md` says that no test proves; `text_of` reads a file. A test is named
+/// as `file::name`: the file in `actor/tests/it`, or a path.
+fn unproved(page: &str, text_of: impl Fn(&str) -> Option<String>) -> Complaints {
+    let mut complaints = Complaints::new();
+    let mut head = "";
+    for (index, line) in page.lines().enumerate() {
+        let is_row = line.starts_with('|') && head.starts_with('|') && !line.starts_with("| ---");
+        head = line;
+        let last_cell = line.trim_end_matches('|').rsplit('|').next();
+        let Some(proofs) = last_cell.filter(|_| is_row) else {
+            continue;
+        };
+        let number = index + 1;
+        let named: Vec<_> = proofs.split('`').skip(1).step_by(2).collect();
+        if named.is_empty() {
+            complaints.push(format!("docs/semantics.md:{number}: no test proves this"));
+        }
+        for proof in named {
+            let (file, test) = proof.split_once("::").unwrap_or((proof, ""));
+            let path = if file.contains('/') {
+                file.to_owned()
+            } else {
+                format!("actor/tests/it/{file}.rs")
+            };
+            if !text_of(&path).is_some_and(|text| has_test(&text, test)) {
+                complaints.push(format!(
+                    "docs/semantics.md:{number}: {path} has no test `{test}`: name the one that proves this"
+                ));
+            }
+        }
+    }
+    complaints
+}
+
+/// Whether a function `name` with an attribute `test` stands in `source`.
+fn has_test(source: &str, name: &str) -> bool {
+    let declared = format!("fn {name}(");
+    let lines: Vec<_> = source.lines().map(str::trim).collect();
+    let is_test = |at: usize| {
+        let above = lines[..at].iter().rev();
+        let mut attributes = above.take_while(|line| line.starts_with("#["));
+        attributes.any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+    };
+    let mut found = lines.iter().enumerate();
+    found.any(|(at, line)| {
+        let rest = line.strip_prefix("async ").unwrap_or(line);
+        rest.starts_with(&declared) && is_test(at)
+    })
+}
+
+#[test]
+fn every_promise_names_a_test_that_exists() {
+    let page = fs::read_to_string(root().join("docs/semantics.md")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with('|')).count();
+    assert!(rows > 50, "docs/semantics.md was not understood");
+    settle(&unproved(&page, |path| {
+        fs::read_to_string(root().join(path)).ok()
+    }));
+}
+
 // --- the rules themselves must be able to fail ---
 
 fn complaints_of(rule: impl Fn(&Source, &mut Complaints), path: &str, text: &str) -> usize {
@@ -661,4 +721,23 @@ fn each_rule_about_manifests_finds_what_breaks_it() {
     let map = "| `actor/src/` | each has `logic/` |";
     let folders = ["actor/src", "actor/src/logic", "actor/src/lanes"].map(str::to_owned);
     assert_eq!(missing_in_map(map, &folders).len(), 1);
+}
+
+#[test]
+fn the_rule_about_promises_finds_what_breaks_it() {
+    let files = |path: &str| {
+        let text =
+            "#[tokio::test(start_paused = true)]\n#[ignore]\nasync fn proves() {}\nfn helps() {}\n";
+        (path == "actor/tests/it/watch.rs").then(|| text.to_owned())
+    };
+    let table =
+        |proof: &str| format!("| promise | proved by |\n| --- | --- |\n| it holds | {proof} |\n");
+    let complaints = |proof: &str| unproved(&table(proof), files).len();
+    assert_eq!(complaints("`watch::proves`"), 0);
+    assert_eq!(complaints("`actor/tests/it/watch.rs::proves`"), 0);
+    assert_eq!(complaints("`watch::proves`, `watch::helps`"), 1);
+    assert_eq!(complaints("`watch::prove`"), 1);
+    assert_eq!(complaints("`links::proves`"), 1);
+    assert_eq!(complaints("`watch`"), 1);
+    assert_eq!(complaints("somebody"), 1);
 }

@@ -25,6 +25,9 @@
 //! # }
 //! ```
 //!
+//! A newcomer begins with the book, `docs/book/actors.md`; what is promised, each promise with its
+//! test, is in `docs/semantics.md`.
+//!
 //! # The map
 //! | module | decides or owns |
 //! | --- | --- |
@@ -146,3 +149,8 @@ pub use timers::TimerKey;
 pub use tree::{ActorState, Tree, TreeActor};
 pub use watch::{Ended, Terminated, Watcher, WatcherId, Watching};
 pub use watchdog::Watchdog;
+
+/// The book's chapter on actors: its programs compile, and run where they can.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/book/actors.md")]
+mod book {}

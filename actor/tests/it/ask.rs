@@ -4,6 +4,8 @@ use crate::support::{Adder, SOON, Sums, system};
 use otava_actor::{Actor, ActorPath, AskError, Context, DeadLetterReason, Props, ReplyTo};
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::task::{self, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -55,6 +57,27 @@ async fn a_late_reply_times_out_and_is_counted() {
     assert!(late <= Duration::from_millis(10), "{late:?}");
     assert_eq!(adder.ask(Sums::Get).await, Ok(0));
     assert_eq!(system.dead_letters().count(DeadLetterReason::LateReply), 1);
+}
+
+/// L8: a question whose asker has stopped waiting is not handled when its turn comes, and counted.
+#[tokio::test(start_paused = true)]
+async fn a_question_that_nobody_waits_for_is_skipped_and_counted() {
+    let system = system();
+    let adder = system.spawn("adder", Adder(7)).unwrap();
+    let busy = adder.ask(|reply_to| Sums::Late(reply_to, Duration::from_secs(1)));
+    let busy = tokio::spawn(busy.into_future());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let expires = adder.ask(Sums::Get).within(Duration::from_millis(100));
+    assert!(matches!(expires.await, Err(AskError::Timeout { .. })));
+    assert_eq!(busy.await.unwrap(), Ok(7));
+    assert_eq!(adder.ask(Sums::Get).await, Ok(7));
+    let letters = system.dead_letters();
+    assert_eq!(letters.count(DeadLetterReason::Expired), 1);
+    assert_eq!(
+        letters.total(),
+        1,
+        "it was not handled, so no answer was late"
+    );
 }
 
 /// L8: dead target, and a full one.
@@ -131,6 +154,68 @@ async fn many_asks_are_in_flight() {
         assert_eq!(ask.await.unwrap(), Ok(7));
     }
     assert_eq!(system.dead_letters().total(), 0);
+}
+
+/// Keeps all ports until it is told to answer.
+#[derive(Default)]
+struct Keeper(Vec<ReplyTo<Arc<()>>>);
+
+enum Keep {
+    Ask(ReplyTo<Arc<()>>),
+    AnswerAll(Arc<()>, ReplyTo<usize>),
+}
+
+impl Actor for Keeper {
+    type Msg = Keep;
+    type Err = Infallible;
+
+    async fn handle(&mut self, msg: Keep, _: &mut Context<Self>) -> Result<(), Infallible> {
+        match msg {
+            Keep::Ask(reply_to) => self.0.push(reply_to),
+            Keep::AnswerAll(answer, reply_to) => {
+                let answered = self.0.len();
+                for port in self.0.drain(..) {
+                    let _ = port.send(answer.clone());
+                }
+                let _ = reply_to.send(answered);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// L8: 100,000 at the same time, half of whose askers go away: those who wait are answered, the others
+/// are counted, and nothing is left of any.
+#[tokio::test(start_paused = true)]
+async fn a_hundred_thousand_asks_leave_nothing_behind() {
+    const ASKS: usize = 100_000;
+    let system = system();
+    let room = NonZeroUsize::new(ASKS + 1).unwrap();
+    let keeper = Props::once(Keeper::default()).mailbox_capacity(room);
+    let keeper = system.spawn_with("keeper", keeper).unwrap();
+    let mut asks: Vec<_> = (0..ASKS)
+        .map(|_| Box::pin(keeper.ask(Keep::Ask).within(SOON).into_future()))
+        .collect();
+    for ask in &mut asks {
+        let mut nobody = task::Context::from_waker(Waker::noop());
+        assert!(ask.as_mut().poll(&mut nobody).is_pending());
+    }
+    // The keeper takes them all.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let gone = asks.split_off(ASKS / 2);
+    drop(gone);
+    let token = Arc::new(());
+    let answer = |reply_to| Keep::AnswerAll(token.clone(), reply_to);
+    assert_eq!(keeper.ask(answer).await, Ok(ASKS));
+    for ask in asks {
+        drop(ask.await.unwrap());
+    }
+    let letters = system.dead_letters();
+    let late = letters.count(DeadLetterReason::LateReply);
+    let expired = letters.count(DeadLetterReason::Expired);
+    assert_eq!((late, expired), (ASKS as u64 / 2, 0));
+    assert_eq!(letters.total(), ASKS as u64 / 2);
+    assert_eq!(Arc::strong_count(&token), 1, "an answer is kept somewhere");
 }
 
 /// L8: many at once that nobody answers: each ends at its own time, to the tick of the clock, and

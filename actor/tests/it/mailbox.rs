@@ -1,6 +1,6 @@
 //! Proves: L3, the bound of a mailbox is exact, and each message is handled or accounted for.
 
-use crate::support::{Adder, Order, Puppet, SOON, Sums, act, say, system};
+use crate::support::{Adder, Log, Order, Puppet, SOON, Sums, act, say, system};
 use otava_actor::{Actor, ActorSystem, Context, DeadLetterReason, Props, TellError};
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
@@ -67,7 +67,7 @@ async fn a_batch_does_not_make_room_before_its_messages_are_begun() {
 /// does not take another's turn.
 #[tokio::test(start_paused = true)]
 async fn senders_wait_in_line() {
-    let (system, log) = (system(), crate::support::Log::default());
+    let (system, log) = (system(), Log::default());
     let props = Props::once(Puppet::new("a", &log)).mailbox_capacity(capacity(1));
     let actor = system.spawn_with("a", props).unwrap();
     actor.tell(Order::Sleep(SOON)).unwrap();
@@ -138,7 +138,7 @@ async fn what_is_told_is_handled_or_refused() {
             let actor = actor.clone();
             std::thread::spawn(move || {
                 let mut refused = 0;
-                for n in 0..20_000 {
+                for n in 0..100_000 {
                     refused += u64::from(actor.tell(n).is_err());
                     assert!(actor.queued() <= 1_000);
                 }
@@ -153,11 +153,50 @@ async fn what_is_told_is_handled_or_refused() {
     actor.stop_after_queued();
     assert_eq!(system.shutdown().await.blocked, []);
     let left = system.dead_letters().count(DeadLetterReason::LeftInMailbox);
-    assert_eq!(handled.load(SeqCst) + refused + left, 160_000);
+    assert_eq!(handled.load(SeqCst) + refused + left, 800_000);
     assert_eq!(
         system.dead_letters().count(DeadLetterReason::RefusedFull),
         refused
     );
+}
+
+/// L3: a full mailbox takes no message, and everything that the system has to say: the end of a watched
+/// actor and of a child, and the stop.
+#[tokio::test(start_paused = true)]
+async fn a_full_mailbox_takes_what_the_system_says() {
+    let (system, log) = (system(), Log::default());
+    let props = Puppet::props("a", &log).mailbox_capacity(capacity(1));
+    let actor = system.spawn_with("a", props).unwrap();
+    let watched = system.spawn("watched", Adder(0)).unwrap();
+    let target = watched.clone();
+    let watch = act(move |_, ctx| {
+        ctx.watch(&target);
+        let child = ctx.spawn("child", Adder(0)).map_err(|e| e.to_string())?;
+        ctx.watch(&child);
+        child.stop();
+        Ok(())
+    });
+    actor.tell(watch).unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(log.take(), ["a: started", "a: child ended, Stopped"]);
+    actor.tell(Order::Sleep(SOON)).unwrap();
+    tokio::time::sleep(SOON / 2).await;
+    actor.tell(say("it waits")).unwrap();
+    watched.stop();
+    let refused = actor.tell(say("it has no room")).unwrap_err();
+    assert!(refused.is_full());
+    tokio::time::sleep(SOON).await;
+    // The news of an end keeps its place: behind what was there before.
+    assert_eq!(log.take(), ["a: it waits", "a: watched ended, Stopped"]);
+    actor.tell(Order::Sleep(SOON)).unwrap();
+    tokio::time::sleep(SOON / 2).await;
+    actor.tell(say("it stays behind")).unwrap();
+    actor.stop();
+    tokio::time::sleep(SOON).await;
+    assert_eq!(log.take(), ["a: stopped"]);
+    let letters = system.dead_letters();
+    assert_eq!(letters.count(DeadLetterReason::LeftInMailbox), 1);
+    assert_eq!(letters.count(DeadLetterReason::RefusedFull), 1);
 }
 
 /// L3: those who wait for room lose nothing, under contention, with a mailbox of any small size.
@@ -195,7 +234,7 @@ async fn what_is_sent_is_handled() {
 /// Order is kept for each sender, whatever the other one does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_of_one_sender_keep_their_order() {
-    let (system, log) = (ActorSystem::new("test"), crate::support::Log::default());
+    let (system, log) = (ActorSystem::new("test"), Log::default());
     let actor = system.spawn("a", Puppet::new("a", &log)).unwrap();
     let senders: Vec<_> = ["x", "y"]
         .into_iter()

@@ -8,6 +8,7 @@ mod ask_cycle;
 mod ask_then;
 mod blocking;
 mod event_stream;
+mod examples;
 mod fairness;
 mod links;
 mod locks;

@@ -1,8 +1,9 @@
 //! Proves: L10, a system ends within its limit, names what blocked, and leaves nothing behind.
 
 use crate::support::{Adder, Log, Order, Puppet, SOON, Sums, act, system};
-use otava_actor::{ActorRef, ActorSystem, Props, SpawnError};
+use otava_actor::{Actor, ActorRef, ActorSystem, Context, Props, ReplyTo, SpawnError};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -32,6 +33,118 @@ async fn a_shutdown_ends_everything() {
         [],
         "a second one finds it done"
     );
+    system.ended().await;
+}
+
+/// Has children, and takes its time to end.
+struct Branch {
+    children: u64,
+    ends_after: Duration,
+    /// How many have ended: of the children, and of all.
+    ended: Arc<AtomicU64>,
+    all_ended: Arc<AtomicU64>,
+}
+
+impl Branch {
+    fn leaf(n: u64, ended: &Arc<AtomicU64>, all_ended: &Arc<AtomicU64>) -> Self {
+        let is_slow = n.is_multiple_of(97);
+        Self {
+            children: 0,
+            ends_after: Duration::from_secs(if is_slow { 5 } else { 0 }),
+            ended: ended.clone(),
+            all_ended: all_ended.clone(),
+        }
+    }
+}
+
+impl Actor for Branch {
+    type Msg = ReplyTo<()>;
+    type Err = SpawnError;
+
+    async fn started(&mut self, ctx: &mut Context<Self>) -> Result<(), SpawnError> {
+        for n in 0..self.children {
+            let leaf = Self::leaf(n, &self.ended, &self.all_ended);
+            ctx.spawn_anonymous(Props::once(leaf))?;
+        }
+        Ok(())
+    }
+
+    async fn handle(
+        &mut self,
+        reply_to: ReplyTo<()>,
+        _: &mut Context<Self>,
+    ) -> Result<(), SpawnError> {
+        let _ = reply_to.send(());
+        Ok(())
+    }
+
+    async fn stopped(&mut self, _: &mut Context<Self>) {
+        if !self.ends_after.is_zero() {
+            tokio::time::sleep(self.ends_after).await;
+        }
+        let ended = self.ended.load(SeqCst);
+        assert!(
+            ended >= self.children,
+            "{ended} of {} children",
+            self.children
+        );
+        if self.children == 0 {
+            self.ended.fetch_add(1, SeqCst);
+        }
+        self.all_ended.fetch_add(1, SeqCst);
+    }
+}
+
+/// A tree of 100,000 actors that are all at work, and who has ended of them.
+async fn forest(system: &ActorSystem) -> Arc<AtomicU64> {
+    let all_ended = Arc::new(AtomicU64::new(0));
+    for n in 0..100 {
+        let ended = Arc::new(AtomicU64::new(0));
+        let branch = Branch {
+            children: 999,
+            ..Branch::leaf(1, &ended, &all_ended)
+        };
+        let branch = system.spawn(&format!("branch-{n}"), branch).unwrap();
+        branch.ask(|reply_to| reply_to).await.unwrap();
+    }
+    assert_eq!(system.actors().len(), 100_000);
+    all_ended
+}
+
+/// L10: 100,000 actors, of which a thousand need 5 s for their stop hook: these wait side by side,
+/// children end before their parents, and everything is over within the limit.
+#[tokio::test(start_paused = true)]
+async fn a_hundred_thousand_actors_end_children_first() {
+    let system = system();
+    let all_ended = forest(&system).await;
+    let begun = Instant::now();
+    assert_eq!(system.shutdown().await.blocked, []);
+    let took = begun.elapsed();
+    assert!(
+        took >= Duration::from_secs(5) && took < Duration::from_secs(6),
+        "{took:?}"
+    );
+    assert_eq!(all_ended.load(SeqCst), 100_000);
+    assert_eq!(system.actors(), []);
+}
+
+/// L10: with less time than these hooks need, exactly they are named; the others have ended in order.
+#[tokio::test(start_paused = true)]
+async fn hooks_that_block_beyond_the_limit_are_named() {
+    let limit = Duration::from_secs(2);
+    let system = ActorSystem::builder("test").shutdown_limit(limit).build();
+    let all_ended = forest(&system).await;
+    let begun = Instant::now();
+    let blocked = system.shutdown().await.blocked;
+    assert!(begun.elapsed() < limit + Duration::from_millis(10));
+    assert_eq!(blocked.len(), 100 * 11, "the leaves that need 5 s");
+    assert!(blocked.iter().all(|path| path.name().starts_with('$')));
+    assert_eq!(
+        all_ended.load(SeqCst),
+        100 * (999 - 11),
+        "their parents wait"
+    );
+    assert_eq!(system.actors(), []);
     system.ended().await;
 }
 

@@ -2,10 +2,11 @@
 
 use crate::support::{Adder, Log, Order, Puppet, SOON, Sums, act, say, system};
 use otava_actor::testkit::TestProbe;
-use otava_actor::{Actor, ActorRef, ActorSystem, Context, Ended, Terminated};
+use otava_actor::{Actor, ActorRef, ActorSystem, Context, Ended, Props, ReplyTo, Terminated};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use tokio::sync::oneshot;
 
 /// L5: before, during and after the death.
 #[tokio::test(start_paused = true)]
@@ -189,4 +190,67 @@ async fn a_thousand_watchers_are_each_told_once() {
     let shutdown = system.shutdown().await;
     assert_eq!(shutdown.blocked, []);
     assert!(told.iter().all(|told| told.load(SeqCst) == 1));
+}
+
+/// Watches and unwatches whatever it is sent.
+struct Fickle(Arc<AtomicU32>);
+
+enum Interest {
+    Watch(ActorRef<Sums>),
+    Unwatch(ActorRef<Sums>, ReplyTo<u32>),
+}
+
+impl Actor for Fickle {
+    type Msg = Interest;
+    type Err = Infallible;
+
+    async fn handle(&mut self, msg: Interest, ctx: &mut Context<Self>) -> Result<(), Infallible> {
+        match msg {
+            Interest::Watch(target) => ctx.watch(&target),
+            Interest::Unwatch(target, reply_to) => {
+                ctx.unwatch(&target);
+                let _ = reply_to.send(self.0.load(SeqCst));
+            }
+        }
+        Ok(())
+    }
+
+    async fn terminated(&mut self, _: Terminated, _: &mut Context<Self>) -> Result<(), Infallible> {
+        self.0.fetch_add(1, SeqCst);
+        Ok(())
+    }
+}
+
+/// L5: an unwatch races with the end on threads: whoever was not told by then is never told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unwatch_that_races_with_the_end_is_kept() {
+    let system = ActorSystem::new("test");
+    let mut races = Vec::new();
+    for _ in 0..500 {
+        let target = system.spawn_anonymous(Props::once(Adder(0))).unwrap();
+        let fickle = Props::once(Fickle(Arc::default()));
+        let fickle = system.spawn_anonymous(fickle).unwrap();
+        fickle.tell(Interest::Watch(target.clone())).unwrap();
+        let stopping = target.clone();
+        let stop = tokio::task::spawn_blocking(move || stopping.stop());
+        let watched = target.clone();
+        let unwatch = fickle.ask(|reply_to| Interest::Unwatch(watched, reply_to));
+        let before = unwatch.within(SOON).await.unwrap();
+        stop.await.unwrap();
+        assert!(before <= 1, "told {before} times");
+        races.push((target, fickle, before));
+    }
+    for (target, fickle, before) in races {
+        let (over, ended) = oneshot::channel::<()>();
+        let _watching = target.on_terminated(|_| drop(over));
+        let _ = tokio::time::timeout(SOON, ended).await.unwrap();
+        // The news of the end would be handled before this question.
+        let again = fickle.ask(|reply_to| Interest::Unwatch(target, reply_to));
+        assert_eq!(
+            again.within(SOON).await,
+            Ok(before),
+            "told after the unwatch"
+        );
+    }
+    assert_eq!(system.shutdown().await.blocked, []);
 }
