@@ -79,10 +79,10 @@ pub use entity::{EntityOptions, PersistentEntity};
 pub use node::{Ended, Node, NodeBuilder, NodeError};
 pub use store::JournalAllocationStore;
 
-#[doc(inline)]
-pub use otava_actor::__macros::{otava_actor as actor, otava_protocol as protocol};
 /// Actors in one process: everything that is not named here directly.
 pub use otava_actor as actor;
+#[doc(inline)]
+pub use otava_actor::__macros::{otava_actor as actor, otava_protocol as protocol};
 pub use otava_actor::protocol::{Protocol, Recipient};
 pub use otava_actor::{
     Actor, ActorPath, ActorRef, ActorSystem, AskError, Backoff, BlockingActor, BlockingContext,

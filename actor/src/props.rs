@@ -1,9 +1,11 @@
 //! Props: how an actor is made, what happens when it fails, and how long its queue may grow.
 
 use crate::actor::Actor;
+use crate::mailbox::Rank;
 use crate::supervision::{Factory, Fault, Plan, Strategy, Supervision};
 use std::future::Future;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 /// The recipe of an actor: given to `spawn_with`.
 ///
@@ -34,6 +36,16 @@ pub struct Props<A: Actor> {
     /// `None` for an instance by value that stops when it fails.
     pub(crate) plan: Option<Box<Plan<A>>>,
     pub(crate) capacity: Option<NonZeroUsize>,
+    pub(crate) mailbox: MailboxKind<A::Msg>,
+}
+
+/// What a mailbox does when it is full, and in which order it gives its messages out.
+pub(crate) enum MailboxKind<M> {
+    DropOldest,
+    Priority(Rank<M>),
+    /// Refuses what has no room.
+    Queue,
+    Unbounded,
 }
 
 impl<A: Actor> Props<A> {
@@ -43,6 +55,7 @@ impl<A: Actor> Props<A> {
             actor: Some(actor),
             plan: None,
             capacity: None,
+            mailbox: MailboxKind::Queue,
         }
     }
 
@@ -73,6 +86,7 @@ impl<A: Actor> Props<A> {
             actor: None,
             plan: None,
             capacity: None,
+            mailbox: MailboxKind::Queue,
         };
         props.plan().factory = Some(factory);
         props
@@ -114,6 +128,51 @@ impl<A: Actor> Props<A> {
     /// How many messages may wait; the system's setting (65,536 by default) if this is not called.
     pub fn mailbox_capacity(mut self, capacity: NonZeroUsize) -> Self {
         self.capacity = Some(capacity);
+        self
+    }
+
+    /// Lets any number of messages wait. A sender that is faster than this actor then fills the
+    /// memory of the process: use it only where something else bounds what is under way.
+    pub fn mailbox_unbounded(mut self) -> Self {
+        self.mailbox = MailboxKind::Unbounded;
+        self
+    }
+
+    /// Lets a full mailbox give up its oldest message for a new one, instead of refusing the new one.
+    /// For news of which only the latest matters. What is given up is counted as a dead letter
+    /// ([`crate::DeadLetterReason::DroppedOldest`]); an asker whose question it was learns at once
+    /// that no answer comes.
+    ///
+    /// ```
+    /// # use otava_actor::{Actor, ActorSystem, Context, Props};
+    /// # use std::num::NonZeroUsize;
+    /// # struct Gauge;
+    /// # impl Actor for Gauge {
+    /// #     type Msg = u32;
+    /// #     type Err = std::convert::Infallible;
+    /// #     async fn handle(&mut self, _: u32, _: &mut Context<Self>) -> Result<(), Self::Err> { Ok(()) }
+    /// # }
+    /// let props = Props::once(Gauge)
+    ///     .mailbox_capacity(NonZeroUsize::new(16).expect("it is not zero"))
+    ///     .mailbox_drop_oldest();
+    /// # let _ = props;
+    /// ```
+    pub fn mailbox_drop_oldest(mut self) -> Self {
+        self.mailbox = MailboxKind::DropOldest;
+        self
+    }
+
+    /// Takes messages by the rank that `rank` gives them, the highest first, and equals in the order
+    /// in which they came. `rank` runs where the sender is; a message on which it panics comes last.
+    /// A flood of high ranks keeps lower ones waiting for as long as it lasts.
+    ///
+    /// Stops and failures of children do not stand in this order: they come before all messages. The
+    /// end of a watched actor may come before messages of lower rank that it sent.
+    pub fn mailbox_priority(
+        mut self,
+        rank: impl Fn(&A::Msg) -> i64 + Send + Sync + 'static,
+    ) -> Self {
+        self.mailbox = MailboxKind::Priority(Arc::new(rank));
         self
     }
 

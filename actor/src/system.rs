@@ -8,11 +8,11 @@ use crate::dead_letters::DeadLetters;
 use crate::error::SpawnError;
 use crate::family::{Children, Refused};
 use crate::life::Life;
-use crate::mailbox::Phase;
+use crate::mailbox::{Order, Phase};
 use crate::observe::Observer;
 use crate::observe::metrics::SystemMetrics;
 use crate::path::{ActorPath, is_valid_name};
-use crate::props::Props;
+use crate::props::{MailboxKind, Props};
 use crate::rng::Rng;
 use crate::scheduler::Scheduler;
 use crate::sync::lock;
@@ -457,9 +457,16 @@ impl Core {
             return Err(SpawnError::NoFactory { path: shown() });
         }
         let capacity = props.capacity.unwrap_or(self.capacity).get();
-        let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
+        let (capacity, order) = match props.mailbox {
+            MailboxKind::Queue => (u32::try_from(capacity).unwrap_or(u32::MAX), None),
+            MailboxKind::Unbounded => (u32::MAX, None),
+            MailboxKind::DropOldest => (u32::MAX, Some(Box::new(Order::drop_oldest(capacity)))),
+            MailboxKind::Priority(rank) => {
+                (u32::MAX, Some(Box::new(Order::priority(rank, capacity))))
+            }
+        };
         let identity = Identity::new(self.clone(), uid, parent.clone(), path.clone());
-        let (cell, consumer) = Cell::new(identity, capacity, None);
+        let (cell, consumer) = Cell::new(identity, capacity, order);
         let me = ActorRef::from_target(Arc::new(Target::Local(cell)));
         let adopted = match &parent {
             Some(parent) => parent.adopt(me.target().clone()),

@@ -354,6 +354,7 @@ impl Pair {
         if rng.below(2) == 0 {
             let expected = self.model.waiting.len() + self.model.news.len();
             let mut left = 0;
+            let Wake(_) = self.mailbox.request(Phase::Stopping);
             while let Some(Left(_)) = self.mailbox.take_left(&mut self.consumer) {
                 left += 1;
             }

@@ -4,7 +4,7 @@ use crate::support::{Adder, Log, Order, Puppet, SOON, Sums, act, say, system};
 use otava_actor::{Actor, ActorSystem, Context, DeadLetterReason, Props, TellError};
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -312,4 +312,77 @@ async fn what_is_sent_is_handled_refused_or_a_dead_letter() {
         assert_eq!(handled.load(SeqCst) + left, accepted);
         assert_eq!(accepted + refused, 4_000);
     }
+}
+
+/// Messages that wait behind one that is held, in the order in which they are then handled.
+async fn handled_after_a_hold(
+    props: impl FnOnce(Props<Keeper>) -> Props<Keeper>,
+    told: &[u32],
+) -> (ActorSystem, Vec<u32>, Vec<Result<(), TellError<u32>>>) {
+    let system = ActorSystem::new("test");
+    let (open, gate) = tokio::sync::oneshot::channel();
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keeper = Keeper {
+        gate: Some(gate),
+        kept: kept.clone(),
+    };
+    let capacity = NonZeroUsize::new(3).unwrap();
+    let props = props(Props::once(keeper).mailbox_capacity(capacity));
+    let actor = system.spawn_with("keeper", props).unwrap();
+    actor.tell(0).unwrap();
+    while actor.queued() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let answers = told.iter().map(|&n| actor.tell(n)).collect();
+    open.send(()).unwrap();
+    actor.stop_after_queued();
+    system.shutdown().await;
+    let kept = std::mem::take(&mut *kept.lock().unwrap());
+    (system, kept, answers)
+}
+
+/// Waits at its first message until the gate opens, and notes what it handles.
+struct Keeper {
+    gate: Option<tokio::sync::oneshot::Receiver<()>>,
+    kept: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Actor for Keeper {
+    type Msg = u32;
+    type Err = Infallible;
+
+    async fn handle(&mut self, n: u32, _: &mut Context<Self>) -> Result<(), Infallible> {
+        if let Some(gate) = self.gate.take() {
+            gate.await.unwrap();
+        }
+        self.kept.lock().unwrap().push(n);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_mailbox_that_drops_the_oldest_keeps_the_latest() {
+    let (system, kept, answers) =
+        handled_after_a_hold(Props::mailbox_drop_oldest, &[1, 2, 3, 4, 5]).await;
+    assert_eq!(kept, [0, 3, 4, 5]);
+    assert!(answers.iter().all(Result::is_ok));
+    let letters = system.dead_letters();
+    assert_eq!(letters.count(DeadLetterReason::DroppedOldest), 2);
+    assert_eq!(letters.total(), 2);
+}
+
+#[tokio::test]
+async fn a_mailbox_with_priorities_gives_out_the_highest_first() {
+    let by_tens = |props: Props<Keeper>| props.mailbox_priority(|n| i64::from(n / 10));
+    let (_, kept, answers) = handled_after_a_hold(by_tens, &[11, 31, 12, 32]).await;
+    assert_eq!(kept, [0, 31, 11, 12]);
+    assert_eq!(answers.last(), Some(&Err(TellError::Full(32))));
+}
+
+#[tokio::test]
+async fn an_unbounded_mailbox_refuses_nothing() {
+    let told: Vec<u32> = (1..200_000).collect();
+    let (_, kept, answers) = handled_after_a_hold(Props::mailbox_unbounded, &told).await;
+    assert_eq!(kept.len(), 200_000);
+    assert!(answers.iter().all(Result::is_ok));
 }
