@@ -96,6 +96,9 @@ pub(crate) enum Taken<M> {
 /// A message that was left when its actor ended.
 pub(crate) struct Left<M>(pub(crate) M);
 
+/// Whom to wake for a message that was accepted, and the one that had to go for it.
+pub(crate) type Pushed<M> = (Wake, Option<Left<M>>);
+
 /// `T` is what the owner wants to have between the words of producers and those of the consumer, so
 /// that these do not share a cache line; `K` is what it has only at times, kept under the same lock
 /// as what the mailbox has only at times.
@@ -158,11 +161,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
 
     /// Queues `message`. A mailbox that drops the oldest for it gives that back.
     #[inline]
-    pub(crate) fn push(
-        &self,
-        message: M,
-        extra: Extra,
-    ) -> Result<(Wake, Option<Left<M>>), TellError<M>> {
+    pub(crate) fn push(&self, message: M, extra: Extra) -> Result<Pushed<M>, TellError<M>> {
         match self.queue.push(message, extra) {
             Ok(wake) => Ok((wake, None)),
             Err((Refusal::Full, message, _)) => Err(TellError::Full(message)),
@@ -172,11 +171,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     }
 
     #[cold]
-    fn push_diverted(
-        &self,
-        message: M,
-        extra: Extra,
-    ) -> Result<(Wake, Option<Left<M>>), TellError<M>> {
+    fn push_diverted(&self, message: M, extra: Extra) -> Result<Pushed<M>, TellError<M>> {
         let ranks = {
             let rest = lock(&self.queue.middle.rest);
             let order = rest.as_ref().and_then(|rest| rest.order.as_ref());
@@ -254,7 +249,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         extra: impl Fn() -> Extra,
         place: &mut Option<u64>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Wake, Option<Left<M>>), TellError<M>>> {
+    ) -> Poll<Result<Pushed<M>, TellError<M>>> {
         let mut result = self.try_push(message, extra());
         if matches!(result, Err(TellError::Full(()))) {
             {
@@ -283,11 +278,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         Poll::Ready(result)
     }
 
-    fn try_push(
-        &self,
-        message: &mut Option<M>,
-        extra: Extra,
-    ) -> Result<(Wake, Option<Left<M>>), TellError<()>> {
+    fn try_push(&self, message: &mut Option<M>, extra: Extra) -> Result<Pushed<M>, TellError<()>> {
         let taken = message
             .take()
             .expect("a sender is not polled after it is done");
