@@ -50,7 +50,6 @@ pub struct Context<A: Actor> {
 }
 
 /// What only some actors have: a million idle ones shall not pay for it.
-
 struct Extras<M> {
     timers: Timers<M>,
     /// The last step was a timer's: messages come next.

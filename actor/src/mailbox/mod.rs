@@ -99,6 +99,9 @@ pub(crate) enum Taken<M> {
 /// A message that was left when its actor ended.
 pub(crate) struct Left<M>(pub(crate) M);
 
+/// Whom to wake for a message that was accepted, and the one that had to go for it.
+pub(crate) type Pushed<M> = (Wake, Option<Left<M>>);
+
 /// `T` is what the owner wants to have between the words of producers and those of the consumer, so
 /// that these do not share a cache line; `K` is what it has only at times, kept under the same lock
 /// as what the mailbox has only at times.
@@ -182,11 +185,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     }
 
     #[cold]
-    fn push_diverted(
-        &self,
-        message: M,
-        extra: Extra,
-    ) -> Result<(Wake, Option<Left<M>>), TellError<M>> {
+    fn push_diverted(&self, message: M, extra: Extra) -> Result<Pushed<M>, TellError<M>> {
         let ranks = {
             let rest = lock(&self.queue.middle.rest);
             let order = rest.as_ref().and_then(|rest| rest.order.as_ref());

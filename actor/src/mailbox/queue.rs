@@ -384,11 +384,11 @@ impl<M, T> Queue<M, T> {
                 word = self.tail.load(Acquire);
                 continue;
             }
-            if word & (CLOSED | DIVERTED) != 0 || count(index) >= self.limit.load(Relaxed) {
-                if let Some(refusal) = self.refusal(word) {
-                    free_unused(next);
-                    return Err((refusal, message, extra));
-                }
+            if (word & (CLOSED | DIVERTED) != 0 || count(index) >= self.limit.load(Relaxed))
+                && let Some(refusal) = self.refusal(word)
+            {
+                free_unused(next);
+                return Err((refusal, message, extra));
             }
             let block = self.tail_block.load(Acquire);
             let ends_block = place + 1 == CAP;
@@ -726,12 +726,9 @@ impl<M, T> Queue<M, T> {
 impl<M, T> Drop for Queue<M, T> {
     fn drop(&mut self) {
         let mut consumer = Consumer(());
-        loop {
-            match self.pop(&mut consumer) {
-                Popped::Message(message, _) => crate::failure::drop_guarded(message),
-                // Nobody pushes any more, so nothing is coming.
-                Popped::Empty | Popped::Coming | Popped::Over => break,
-            }
+        // Nobody pushes any more, so nothing is coming.
+        while let Popped::Message(message, _) = self.pop(&mut consumer) {
+            crate::failure::drop_guarded(message);
         }
         let block = self.head_block.load(Relaxed);
         // SAFETY: nobody has the queue any more.

@@ -219,7 +219,7 @@ impl Pair {
             Some(waiting) => waiting,
             None => (Some(self.message()), None),
         };
-        let number = message.as_ref().unwrap().0;
+        let number = message.as_ref().expect("it was just made, or waits").0;
         let expected = self.model.push(number, 0);
         self.woken.0.store(false, Relaxed);
         let waker = Waker::from(self.woken.clone());

@@ -210,7 +210,7 @@ impl<A: Actor> Context<A> {
     pub fn spawn_group(&self, name: &str, builder: GroupBuilder) -> Result<Group, SpawnError> {
         let parent: Arc<dyn Node> = self.me().target().clone();
         Group::start(
-            &self.me().target().cell().core(),
+            self.me().target().cell().core(),
             Some(parent),
             name,
             builder,

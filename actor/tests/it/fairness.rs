@@ -136,7 +136,7 @@ async fn a_flood_makes_others_wait_for_one_turn_of_each() {
 async fn actors_run_in_parallel() {
     let system = ActorSystem::new("test");
     let log = Log::default();
-    let barrier = std::sync::Arc::new(std::sync::Barrier::new(2));
+    let barrier = Arc::new(std::sync::Barrier::new(2));
     let actors = ["a", "b"].map(|name| system.spawn(name, Puppet::new("p", &log)).unwrap());
     for actor in &actors {
         let barrier = barrier.clone();

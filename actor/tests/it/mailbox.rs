@@ -4,8 +4,8 @@ use crate::support::{Adder, Log, Order, Puppet, SOON, Sums, act, say, system};
 use otava_actor::{Actor, ActorSystem, Context, DeadLetterReason, Props, TellError};
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn capacity(messages: usize) -> NonZeroUsize {
