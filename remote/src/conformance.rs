@@ -108,7 +108,8 @@ async fn lane(from: &Conn, to: &Conn) -> (Box<dyn LaneWriter>, Box<dyn LaneReade
     (writer, reader)
 }
 
-/// Bytes that differ at every place.
+/// Bytes that differ at every place. Cases that need many make them before they connect: on a busy
+/// machine that takes longer than a connection may be silent.
 fn sample(length: usize) -> Bytes {
     (0..length as u32)
         .flat_map(|n| (n.wrapping_mul(0x9E37_79B9)).to_le_bytes())
@@ -199,9 +200,9 @@ async fn a_read_takes_at_most_what_was_asked(a: Net, b: Net) {
 }
 
 async fn a_slow_reader_holds_the_writer_up(a: Net, b: Net) {
+    let all = sample(6 << 20);
     let (to_b, from_a) = pair(&*a, &*b).await;
     let (mut writer, mut reader) = lane(&to_b, &from_a).await;
-    let all = sample(6 << 20);
     let mut write = Box::pin(async {
         writer.write(all.clone()).await.unwrap();
         writer.finish().await;
@@ -218,13 +219,13 @@ async fn a_slow_reader_holds_the_writer_up(a: Net, b: Net) {
 }
 
 async fn an_unread_lane_holds_up_no_other(a: Net, b: Net) {
+    let fill = sample(6 << 20);
     let (to_b, from_a) = pair(&*a, &*b).await;
     let mut unread = Vec::new();
     for _ in 0..4 {
         unread.push(lane(&to_b, &from_a).await);
     }
     let (mut writer, mut reader) = lane(&to_b, &from_a).await;
-    let fill = sample(6 << 20);
     let full = join_all(
         unread
             .iter_mut()
@@ -323,9 +324,9 @@ async fn a_read_that_was_given_up_loses_nothing(a: Net, b: Net) {
 }
 
 async fn a_write_that_was_given_up_leaves_no_gap(a: Net, b: Net) {
+    let all = sample(6 << 20);
     let (to_b, from_a) = pair(&*a, &*b).await;
     let (mut writer, mut reader) = lane(&to_b, &from_a).await;
-    let all = sample(6 << 20);
     assert!(writer.write(all.clone()).now_or_never().is_none());
     let last = Bytes::from_static(b"last");
     let write = async {
