@@ -335,8 +335,10 @@ async fn handled_after_a_hold(
     }
     let answers = told.iter().map(|&n| actor.tell(n)).collect();
     open.send(()).unwrap();
+    let (done, ended) = tokio::sync::oneshot::channel();
+    actor.on_terminated(move |_| drop(done.send(()))).detach();
     actor.stop_after_queued();
-    system.shutdown().await;
+    ended.await.unwrap();
     let kept = std::mem::take(&mut *kept.lock().unwrap());
     (system, kept, answers)
 }
