@@ -89,6 +89,29 @@ mod modelled {
         }
     }
 
+    // Where the one of `std` dereferences.
+    impl<L: Lock + ?Sized> Lock for Box<L> {
+        type Guard<'a>
+            = L::Guard<'a>
+        where
+            L: 'a;
+
+        fn locked(&self) -> Self::Guard<'_> {
+            (**self).locked()
+        }
+    }
+
+    impl<L: Lock + ?Sized> Lock for std::sync::Arc<L> {
+        type Guard<'a>
+            = L::Guard<'a>
+        where
+            L: 'a;
+
+        fn locked(&self) -> Self::Guard<'_> {
+            (**self).locked()
+        }
+    }
+
     pub(crate) fn lock<L: Lock>(mutex: &L) -> L::Guard<'_> {
         mutex.locked()
     }

@@ -336,7 +336,9 @@ async fn handled_after_a_hold(
     let answers = told.iter().map(|&n| actor.tell(n)).collect();
     open.send(()).unwrap();
     let (done, ended) = tokio::sync::oneshot::channel();
-    actor.on_terminated(move |_| drop(done.send(()))).detach();
+    actor
+        .on_terminated(move |_| done.send(()).unwrap())
+        .detach();
     actor.stop_after_queued();
     ended.await.unwrap();
     let kept = std::mem::take(&mut *kept.lock().unwrap());
