@@ -80,7 +80,7 @@ impl<M: Send + 'static> ActorRef<M> {
     }
 
     /// What [`ActorRef::tell`] would say now.
-    fn admits(&self) -> Result<(), TellError<()>> {
+    pub(crate) fn admits(&self) -> Result<(), TellError<()>> {
         match &**self.target() {
             Target::Local(cell) => cell.mailbox.admits(),
             Target::Remote(remote) if remote.is_stopped() => Err(TellError::Stopped(())),
@@ -90,7 +90,7 @@ impl<M: Send + 'static> ActorRef<M> {
     }
 
     /// Queues a message that cannot be given back. It is queued or counted.
-    fn accept(&self, message: M) {
+    pub(crate) fn accept(&self, message: M) {
         match &**self.target() {
             Target::Local(cell) => {
                 match cell

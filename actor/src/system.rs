@@ -311,7 +311,11 @@ impl SystemBuilder {
     /// Outside a tokio runtime.
     pub fn build(self) -> ActorSystem {
         let handle = Handle::current();
-        let workers = handle.metrics().num_workers().max(1);
+        // Loom's models run actors themselves, and the scheduler's slots are models too.
+        let workers = match cfg!(otava_loom) {
+            true => 0,
+            false => handle.metrics().num_workers().max(1),
+        };
         let clock = Clock::start();
         let metrics = self.metrics.then(|| SystemMetrics::new(self.name.as_str()));
         let core = Arc::new(Core {

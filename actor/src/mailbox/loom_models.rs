@@ -426,7 +426,7 @@ impl Sender {
             .mailbox
             .poll_push(message, || Extra::None, place, &mut cx, drop)
         {
-            Poll::Ready(Ok((wake, _))) => {
+            Poll::Ready(Ok(wake)) => {
                 model.run_if(wake);
                 true
             }
