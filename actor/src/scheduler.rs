@@ -126,7 +126,7 @@ impl Scheduler {
         on_last_worker_gone: OnLastGone,
     ) -> (Arc<Self>, Vec<WorkerTask>) {
         // Nobody could help a single worker.
-        let all = if workers > 1 { 2 * workers } else { 1 };
+        let all = if workers > 1 { 2 * workers } else { workers };
         let (posts, owners): (Vec<_>, Vec<_>) = (0..all)
             .map(|_| {
                 let queue = Worker::new_fifo();

@@ -1,13 +1,13 @@
 //! Watchdog: finds actors that do not give their thread back, names them, and lets others run.
 //!
 //! # What it sees
-//! Whoever runs actors says in its [`Seat`] which one, and counts the runs: two plain stores a run.
-//! A thread of the system looks at all seats every [`TICK_MAX`] or sooner. A seat where the same run
+//! Whoever runs actors says in its `Seat` which one, and counts the runs: two plain stores a run.
+//! A thread of the system looks at all seats every `TICK_MAX` or sooner. A seat where the same run
 //! is seen twice is *stuck*; one that is stuck for longer than the limit is *blocked*.
 //!
 //! # What it does
 //! - Stuck: the scheduler takes what waits behind the actor away from the seat, and starts a spare
-//!   worker task ([`crate::scheduler`]). Nothing is logged: a turn may well take that long.
+//!   worker task (`crate::scheduler`). Nothing is logged: a turn may well take that long.
 //! - Work that waits although a task sleeps: the task is woken. Whoever made the work has woken one,
 //!   but tokio may keep that one for a thread that is in code of users outside of any actor.
 //! - Blocked: a warning names the actor, once, and another tells when and after how long the thread

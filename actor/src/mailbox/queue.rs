@@ -48,7 +48,7 @@
 //! (`tests/it/mailbox.rs`), and under AddressSanitizer (`scripts/sanitize.sh`).
 #![allow(
     unsafe_code,
-    reason = "a locked VecDeque was measured 2 to 4 times slower (docs/speed.md)"
+    reason = "the safe core before it, a locked VecDeque, was measured slower by a factor (docs/speed.md)"
 )]
 
 use crate::observe::mark::{Extra, Mark};
