@@ -24,6 +24,11 @@ pub const ASK_WITHIN_DEFAULT: Duration = Duration::from_secs(5);
 
 /// A question that is sent when it is awaited.
 ///
+/// Awaited outside of an actor, on a runtime with more than one worker, it may run an actor that
+/// idles on the thread of the asker: neither has to be woken, which is several times faster. So do
+/// not hold a lock of `std` over the `await` that a handler may want, and do not count on
+/// [`Ask::within`] while that actor blocks its thread; [`crate::watchdog`] names it.
+///
 /// # Delivery
 /// At most once. [`AskError::Timeout`] and [`AskError::NoReply`] say nothing about whether the
 /// question was handled.
