@@ -296,7 +296,7 @@ impl<M: Send + 'static> Target<M> {
         let cell = self.cell();
         // SAFETY: the token is with the one who made the cell until it is scheduled here.
         unsafe { cell.body.put(&cell.form, Body::Newborn(life)) };
-        self.wake_if(Wake(true));
+        self.schedule();
     }
 
     /// There is news for whatever the actor waits for.
@@ -491,7 +491,7 @@ impl<M: Send + 'static> Node for Target<M> {
 
     fn request(self: Arc<Self>, phase: Phase) {
         match self.cell().mailbox.request(phase) {
-            Wake(true) => self.wake_if(Wake(true)),
+            Wake(true) => self.schedule(),
             // Also an actor that waits for something, for example for the end of a back-off.
             Wake(false) => self.notify(),
         }

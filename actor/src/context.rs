@@ -275,7 +275,7 @@ impl<A: Actor> Context<A> {
     }
 }
 
-/// The lock is never locked.
+/// Nobody else is there, so the lock need not be locked.
 fn unlocked<M>(extras: &mut Mutex<Extras<M>>) -> &mut Extras<M> {
     extras.get_mut().unwrap_or_else(PoisonError::into_inner)
 }

@@ -99,9 +99,6 @@ pub(crate) enum Taken<M> {
 /// A message that was left when its actor ended.
 pub(crate) struct Left<M>(pub(crate) M);
 
-/// Whom to wake for a message that was accepted, and the one that had to go for it.
-pub(crate) type Pushed<M> = (Wake, Option<Left<M>>);
-
 /// `T` is what the owner wants to have between the words of producers and those of the consumer, so
 /// that these do not share a cache line; `K` is what it has only at times, kept under the same lock
 /// as what the mailbox has only at times.
@@ -175,17 +172,18 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
             Err((Refusal::Full, message, _)) => Err(TellError::Full(message)),
             Err((Refusal::Closed, message, _)) => Err(TellError::Stopped(message)),
             Err((Refusal::Diverted, message, extra)) => {
-                let (wake, left) = self.push_diverted(message, extra)?;
-                if let Some(Left(oldest)) = left {
-                    given_up(oldest);
-                }
-                Ok(wake)
+                self.push_diverted(message, extra, given_up)
             }
         }
     }
 
     #[cold]
-    fn push_diverted(&self, message: M, extra: Extra) -> Result<Pushed<M>, TellError<M>> {
+    fn push_diverted(
+        &self,
+        message: M,
+        extra: Extra,
+        given_up: impl FnOnce(M),
+    ) -> Result<Wake, TellError<M>> {
         let ranks = {
             let rest = lock(&self.queue.middle.rest);
             let order = rest.as_ref().and_then(|rest| rest.order.as_ref());
@@ -206,7 +204,11 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         };
         let dropped = pushed.map_err(TellError::Full)?;
         self.queue.signals.fetch_or(Signals::NEWS, AcqRel);
-        Ok((self.queue.unpark_idle(), dropped.map(Left)))
+        let wake = self.queue.unpark_idle();
+        if let Some(oldest) = dropped {
+            given_up(oldest);
+        }
+        Ok(wake)
     }
 
     /// What [`Mailbox::push`] would say now, for those who must know before they make the message.

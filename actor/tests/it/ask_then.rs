@@ -1,21 +1,12 @@
 //! Proves: L8 for an ask whose answer comes as a later turn; and what the handle of a pipe does.
 
-use crate::support::{Adder, Log, Order, Puppet, SOON, Sums, act, say, system};
-use otava_actor::{ActorRef, AskError, Context, DeadLetterReason, Props, ReplyTo};
+use crate::support::{Adder, Log, Order, Puppet, SOON, Sums, say, system, with};
+use otava_actor::{AskError, DeadLetterReason, Props, ReplyTo};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 use tokio::time::sleep;
 
 const MS: Duration = Duration::from_millis(1);
-
-/// Lets `actor` do `act` with its context.
-fn with(actor: &ActorRef<Order>, with: impl FnOnce(&mut Context<Puppet>) + Send + 'static) {
-    let order = act(move |_, ctx| {
-        with(ctx);
-        Ok(())
-    });
-    actor.tell(order).unwrap();
-}
 
 fn told(answer: Result<u64, AskError>) -> Order {
     match answer {

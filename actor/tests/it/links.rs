@@ -1,7 +1,7 @@
 //! Proves: what else the end of an actor can mean to another: a message (`watch_with`), or a failure
 //! (`link`), once and behind what it sent.
 
-use crate::support::{Adder, Log, Order, Puppet, SOON, act, say, system};
+use crate::support::{self, Adder, Log, Order, Puppet, SOON, act, say, system};
 use otava_actor::testkit::TestProbe;
 use otava_actor::{ActorRef, ActorSystem, Context, Ended, Supervision};
 
@@ -23,11 +23,7 @@ fn fail() -> Order {
 
 /// Lets `actor` do `act` with its context, and waits for it.
 async fn with(actor: &ActorRef<Order>, with: impl FnOnce(&mut Context<Puppet>) + Send + 'static) {
-    let order = act(move |_, ctx| {
-        with(ctx);
-        Ok(())
-    });
-    actor.tell(order).unwrap();
+    support::with(actor, with);
     sync(actor).await;
 }
 

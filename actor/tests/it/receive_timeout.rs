@@ -1,21 +1,12 @@
 //! Proves: a receive timeout comes when nothing else did, again and again, and never otherwise.
 
-use crate::support::{Log, Order, Puppet, SOON, act, say, system};
+use crate::support::{Log, Order, Puppet, SOON, act, say, system, with};
 use futures_util::FutureExt;
 use otava_actor::{ActorRef, Context, Supervision};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 const MS: Duration = Duration::from_millis(1);
-
-/// Lets `actor` do `act` with its context.
-fn with(actor: &ActorRef<Order>, with: impl FnOnce(&mut Context<Puppet>) + Send + 'static) {
-    let order = act(move |_, ctx| {
-        with(ctx);
-        Ok(())
-    });
-    actor.tell(order).unwrap();
-}
 
 /// Sets a timeout of 100 ms, whose message says when it came.
 fn set(actor: &ActorRef<Order>) {

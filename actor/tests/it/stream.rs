@@ -1,24 +1,15 @@
 //! Proves: an attached stream is taken item by item as its actor handles them, ends with a message, and
 //! never outlives its instance.
 
-use crate::support::{Log, Order, Puppet, SOON, act, say, system};
+use crate::support::{Log, Order, Puppet, SOON, act, say, system, with};
 use futures_util::{Stream, StreamExt, stream};
-use otava_actor::{ActorRef, Context, DeadLetterReason, StreamEvent, Supervision};
+use otava_actor::{ActorRef, DeadLetterReason, StreamEvent, Supervision};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 const MS: Duration = Duration::from_millis(1);
-
-/// Lets `actor` do `act` with its context.
-fn with(actor: &ActorRef<Order>, with: impl FnOnce(&mut Context<Puppet>) + Send + 'static) {
-    let order = act(move |_, ctx| {
-        with(ctx);
-        Ok(())
-    });
-    actor.tell(order).unwrap();
-}
 
 fn told(event: StreamEvent<u32>) -> Order {
     match event {

@@ -1,6 +1,6 @@
 //! Support: actors and helpers that several test modules use.
 
-use otava_actor::{Actor, ActorSystem, Context, Props, ReplyTo, Terminated};
+use otava_actor::{Actor, ActorRef, ActorSystem, Context, Props, ReplyTo, Terminated};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -140,4 +140,16 @@ impl Actor for Puppet {
         self.log.add(format!("{}: stopped", self.name));
         (self.on_stopped)(ctx);
     }
+}
+
+/// Lets `actor` do `act` with its context.
+pub(crate) fn with(
+    actor: &ActorRef<Order>,
+    with: impl FnOnce(&mut Context<Puppet>) + Send + 'static,
+) {
+    let order = act(move |_, ctx| {
+        with(ctx);
+        Ok(())
+    });
+    actor.tell(order).unwrap();
 }
