@@ -472,6 +472,12 @@ impl de::Error for DecodeError {
     fn custom<T: Display>(says: T) -> Self {
         Self::Malformed(says.to_string())
     }
+
+    /// Derived code says this of names only, and the format has none: it is the tag of a method.
+    fn unknown_variant(variant: &str, _: &'static [&'static str]) -> Self {
+        let method = variant.to_owned();
+        Self::NotUnderstood { method }
+    }
 }
 
 #[cold]

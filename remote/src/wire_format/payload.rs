@@ -55,6 +55,13 @@ pub enum DecodeError {
     /// The bytes do not hold a value of the type.
     #[error("not a value of the type: {0}")]
     Malformed(String),
+    /// The message calls a method of its protocol that this program does not know, or knows with
+    /// other types.
+    #[error("no method {method} in this program's version of the protocol")]
+    NotUnderstood {
+        /// The tag of the method, in hexadecimal digits.
+        method: String,
+    },
     /// Values lie in each other deeper than allowed.
     #[error("nested more than {limit} levels deep")]
     TooDeep {
