@@ -35,6 +35,9 @@ pub mod config;
 pub mod conformance;
 mod core;
 mod exports;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod io;
 mod logic;
 pub mod message;

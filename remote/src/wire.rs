@@ -374,3 +374,6 @@ impl Drop for AnswerLine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,7 +87,7 @@ impl Inbound {
         Ok(LaneEnd::Finished)
     }
 
-    fn handle_control(&self, frame: Frame) -> Result<Option<LaneEnd>, LaneFault> {
+    pub(crate) fn handle_control(&self, frame: Frame) -> Result<Option<LaneEnd>, LaneFault> {
         let run = self.node.incarnation;
         match frame {
             Frame::Control { channel, payload } => {
@@ -116,7 +116,7 @@ impl Inbound {
         Ok(None)
     }
 
-    fn handle_ordinary(&self, frame: Frame) -> Result<(), LaneFault> {
+    pub(crate) fn handle_ordinary(&self, frame: Frame) -> Result<(), LaneFault> {
         match frame {
             Frame::Message {
                 target,

@@ -2,8 +2,8 @@
 
 use crate::cuts::{Node, SOON, addr, pair};
 use crate::nodes::{Command, Number};
-use otava_actor::testkit::TestProbe;
-use otava_actor::{Actor, ActorRef, AskError, Context, Props, ReplyTo};
+use otava_actor::testkit::{DeadLetterSpy, TestProbe};
+use otava_actor::{Actor, ActorRef, AskError, Context, DeadLetterReason, Props, ReplyTo};
 use otava_remote::{RemoteMessage, VirtualWorld, wire};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -237,8 +237,10 @@ async fn a_reference_that_is_passed_on_leads_straight_to_its_node() {
         let newcomer = node.remote.resolve_at::<Command>(addr(3), "counter");
         while newcomer.ask(Command::Get).within(SECOND).await.is_err() {}
     }
-    let letters = DeadLetterSpy::new(&b.system);
+    let mut letters = DeadLetterSpy::new(&b.system);
     depot.tell(Parcel::Tell(of_c.clone(), 4)).unwrap();
+    let refused = DeadLetterReason::RefusedStopped;
+    letters.expect(refused, of_c.path(), SOON).await;
     let forward = |reply_to| Parcel::Forward(of_c.clone(), reply_to);
     let answer = depot.ask(forward).within(SOON).await;
     assert!(
