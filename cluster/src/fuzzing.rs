@@ -6,6 +6,7 @@
 use crate::facts;
 use crate::io::chitchat::decode_chitchat;
 use crate::wire::{decode_gossip, decode_message, encode_gossip, encode_message};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// What members say to each other.
@@ -35,13 +36,19 @@ pub fn facts(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return false;
     };
+    // A map of chitchat has each key once.
     let lines = text.lines().filter_map(|line| line.split_once('\t'));
+    let lines: BTreeMap<&str, &str> = lines.collect();
     let addr = SocketAddr::from(([10, 0, 0, 1], 7_000));
-    let Some(statement) = facts::read(addr, 7, lines) else {
+    let Some(statement) = facts::read(addr, 7, lines.iter().map(|(&key, &value)| (key, value)))
+    else {
         return false;
     };
-    // What is too large, or not plain, is not written; so it was not written by anybody.
-    if let Ok(written) = facts::write(&statement) {
+    // What is too large, or not plain, is not written; so it was not written by anybody. Nor was a node
+    // under two names, which have one key.
+    if let Ok(written) = facts::write(&statement)
+        && written.len() == 1 + statement.view.len() + statement.unreachable.len()
+    {
         let lines = written
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()));

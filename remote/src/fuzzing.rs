@@ -210,7 +210,7 @@ impl Receiver {
                 .expect("a node");
             let sink = system.spawn("sink", Sink).expect("an actor");
             remote.publish("sink", &sink).expect("a free name");
-            remote.on_control(Channel(16), |_, _| {});
+            remote.on_control(Channel(17), |_, _| {});
             let core: Arc<Core> = remote.core().clone();
             let peer: Arc<Peer> = core.peer(at(2)).expect("a peer");
             let node = NodeId::new("b", at(2), 2);
