@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fuzzes every decoder of bytes from outside, with libFuzzer and AddressSanitizer.
-#   scripts/fuzz.sh [SECONDS] [TARGET..]     for example: scripts/fuzz.sh 60 frame payload
+#   scripts/fuzz.sh [--if-built] [SECONDS] [TARGET..]     for example: scripts/fuzz.sh 60 frame payload
 # SECONDS are for each target, 60 by default; without names all targets of fuzz/fuzz_targets run. The stable
 # compiler does it with RUSTC_BOOTSTRAP=1; needs x86_64 Linux and a C++ compiler, and no cargo-fuzz (which works
 # too, in fuzz/). Seeds lie in fuzz/seeds (tests/decoders.rs writes them from the golden bytes), what is found on
@@ -19,9 +19,11 @@ target=x86_64-unknown-linux-gnu
 ls "$(rustc --print target-libdir --target "$target")"/librustc*_rt.asan.a >/dev/null 2>&1 ||
   skip "this toolchain has no AddressSanitizer runtime"
 command -v c++ >/dev/null || skip "there is no C++ compiler, which libFuzzer is built with"
-cargo fetch --quiet --locked --manifest-path fuzz/Cargo.toml --target "$target" ||
-  skip "libfuzzer-sys cannot be fetched"
-
+if [ "${1:-}" = --if-built ]; then
+  shift
+  [ -x "target/fuzz/$target/release/frame" ] ||
+    skip "the targets are not built, which takes minutes: run scripts/fuzz.sh once (tests/decoders.rs tries the same decoders)"
+fi
 seconds=${1:-60}
 shift || true
 inputs=()
@@ -33,6 +35,9 @@ elif [ $# -gt 0 ]; then
 else
   mapfile -t names < <(basename -s .rs fuzz/fuzz_targets/*.rs)
 fi
+
+cargo fetch --quiet --locked --manifest-path fuzz/Cargo.toml --target "$target" ||
+  skip "libfuzzer-sys cannot be fetched"
 
 # The flags of cargo-fuzz: coverage by edges, and compared values shown to the fuzzer.
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
