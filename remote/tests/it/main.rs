@@ -9,6 +9,7 @@ mod network;
 mod nodes;
 mod random;
 mod references;
+mod rotation;
 mod tls;
 mod virtual_net;
 mod watches;
