@@ -39,6 +39,9 @@
 
 mod config;
 mod facts;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod io;
 #[doc(hidden)]
 pub mod logic;

@@ -14,16 +14,18 @@ use crate::wire_format::{
     EncodeError, ExportId, Frame, Target, encode_answer, encode_into, encode_message,
 };
 use bytes::Bytes;
-use otava_actor::{ActorPath, ActorSystem, DeadLetterReason, Unsendable};
+use otava_actor::{ActorPath, ActorSystem, DeadLetterReason, Refusal, Unsendable};
 use serde::Serialize;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{Notify, broadcast, mpsc};
 
 /// Peers that a node remembers. Beyond it new addresses are refused.
 const PEERS_MAX: usize = 10_000;
+/// Kinds of messages that are not understood and stand in the log, each once.
+const NOT_UNDERSTOOD_MAX: usize = 256;
 /// Connections that wait to be admitted by one peer's driver.
 const INCOMING_MAX: usize = 4;
 
@@ -45,6 +47,8 @@ pub(crate) struct Core {
     /// watch channel does not: a simulation must replay the end too.
     phase_changed: Notify,
     handlers: RwLock<BTreeMap<Channel, ControlHandler>>,
+    /// What was not understood and is in the log: the type that was expected, and what came.
+    not_understood: Mutex<BTreeSet<(&'static str, String)>>,
     peers: Mutex<Peers>,
     /// Where drivers of new peers are started; closed at the end.
     new_drivers: mpsc::UnboundedSender<NewPeer>,
@@ -122,6 +126,7 @@ impl Core {
             phase: Mutex::new(Phase::Running),
             phase_changed: Notify::new(),
             handlers: RwLock::default(),
+            not_understood: Mutex::default(),
             peers: Mutex::default(),
             new_drivers,
         }
@@ -195,10 +200,8 @@ impl Core {
         }
         let limit = self.config.frame_bytes_max;
         with_scratch(|frame| {
-            let (encoded, ports) = in_scope(self, address.clone(), || {
-                encode_message(frame, target, tag_of::<M>(), limit, |out| {
-                    encode_into(message, out, limit)
-                })
+            let (encoded, ports) = encode_message(frame, target, tag_of::<M>(), limit, |out| {
+                in_scope(self, address.clone(), || encode_into(message, out, limit))
             });
             if let Err(error) = encoded {
                 self.close_ports(peer.addr, &ports);
@@ -253,16 +256,29 @@ impl Core {
 
     /// Tells an asker on another node that nobody will answer.
     pub(crate) fn send_port_dropped(&self, asker: &Address, port: ExportId) {
-        let Some(peer) = self.peer(asker.addr()) else {
-            return;
-        };
-        let lane = peer.lane_of_port(port);
-        self.push_frame(
-            &peer,
-            lane,
-            asker.incarnation(),
-            &Frame::PortDropped { port },
-        );
+        self.send_of_port(asker, port, &Frame::PortDropped { port });
+    }
+
+    /// Tells an asker on another node why its question is not answered.
+    pub(crate) fn send_no_answer(&self, asker: &Address, port: ExportId, why: Refusal) {
+        let why = why.into();
+        self.send_of_port(asker, port, &Frame::NoAnswer { port, why });
+    }
+
+    fn send_of_port(&self, asker: &Address, port: ExportId, frame: &Frame) {
+        if let Some(peer) = self.peer(asker.addr()) {
+            let lane = peer.lane_of_port(port);
+            self.push_frame(&peer, lane, asker.incarnation(), frame);
+        }
+    }
+
+    /// Notes what was not understood; `true` the first time.
+    pub(crate) fn is_news(&self, message_type: &'static str, what: &str) -> bool {
+        let mut noted = self
+            .not_understood
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        noted.len() < NOT_UNDERSTOOD_MAX && noted.insert((message_type, what.to_owned()))
     }
 
     /// Queues a frame that carries no user's message. Without room it is dropped, and counted:

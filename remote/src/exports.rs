@@ -10,9 +10,9 @@
 //! **Invariant:** no entry leaks: an actor's ends with the actor, a port's with its ask.
 
 use crate::message::RemoteMessage;
-use crate::wire_format::{DecodeError, ExportId, Target, decode, type_tag};
+use crate::wire_format::{DecodeError, ExportId, Target, decode};
 use otava_actor::adapter::Conversion;
-use otava_actor::{ActorPath, ActorRef, Rng, TellError, Terminated, Time, Watching};
+use otava_actor::{ActorPath, ActorRef, Refusal, Rng, TellError, Terminated, Time, Watching};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -67,7 +67,22 @@ pub(crate) enum Undelivered {
     },
     /// Counted by the mailbox.
     #[error("the mailbox refused it")]
-    Refused,
+    Refused {
+        why: Refusal,
+        /// Kept until the asker is told: the reply ports in it say something less when they are
+        /// dropped.
+        message: Box<dyn Any + Send>,
+    },
+}
+
+impl Undelivered {
+    /// What an asker is told.
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self {
+            Self::OtherType { .. } | Self::Undecodable { .. } => Refusal::NotUnderstood,
+            Self::Refused { why, .. } => *why,
+        }
+    }
 }
 
 pub(crate) struct LocalActor<M>(pub(crate) ActorRef<M>);
@@ -82,9 +97,14 @@ impl<M: RemoteMessage> Exported for LocalActor<M> {
             message_type,
             source,
         })?;
-        self.0
-            .tell(message)
-            .map_err(|_: TellError<M>| Undelivered::Refused)
+        self.0.tell(message).map_err(|refused| {
+            let why = match &refused {
+                TellError::Full(_) => Refusal::Full,
+                _ => Refusal::Stopped,
+            };
+            let message = Box::new(refused.into_message());
+            Undelivered::Refused { why, message }
+        })
     }
 
     fn on_terminated(&self, callback: Box<dyn FnOnce(Terminated) + Send>) -> Watching {
@@ -100,13 +120,14 @@ impl<M: RemoteMessage> Exported for LocalActor<M> {
     }
 }
 
-/// The name and version of a message type as they stand in a frame.
+/// What stands for a message type in a frame.
 pub(crate) const fn tag_of<M: RemoteMessage>() -> u64 {
-    type_tag(M::NAME, M::VERSION)
+    M::LAYOUT
 }
 
-/// Decodes an answer and hands it to whoever waits for it.
-pub(crate) type AnswerTaker = Box<dyn FnOnce(&[u8]) -> Result<(), DecodeError> + Send>;
+/// Decodes an answer and hands it, or why there is none, to whoever waits for it.
+pub(crate) type AnswerTaker =
+    Box<dyn FnOnce(Result<&[u8], Refusal>) -> Result<(), DecodeError> + Send>;
 
 /// A question that left the node and waits for its answer.
 struct Port {
@@ -252,8 +273,16 @@ impl Exports {
         payload: &[u8],
     ) -> Result<bool, DecodeError> {
         match self.take_port(addr, id) {
-            Some(port) => (port.answer)(payload).map(|()| true),
+            Some(port) => (port.answer)(Ok(payload)).map(|()| true),
             None => Ok(false),
+        }
+    }
+
+    /// Tells whoever waits at a port of `addr` why there is no answer.
+    pub(crate) fn refuse_port(&self, addr: SocketAddr, id: ExportId, why: Refusal) {
+        if let Some(port) = self.take_port(addr, id) {
+            // No answer is read, so this does not fail.
+            let _ = (port.answer)(Err(why));
         }
     }
 

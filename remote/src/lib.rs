@@ -10,6 +10,8 @@
 //! | [`remote`] | the handle: publish, resolve, control messages, quarantine, the end |
 //! | [`message`] | what may cross: a stable name, a version, a serde form |
 //! | [`wire`] | how references inside messages are written and read |
+//! | `portable` | which collections may hold references |
+//! | `protocol` | how the messages of a `#[protocol]` are written: each method by its tag |
 //! | [`mod@network`] | what carries the bytes, as traits; [`conformance`] is their test kit |
 //! | `core` | what all parts share; the way of a frame into an outbox |
 //! | `exports` | what of this node others can reach: actors and reply ports |
@@ -33,6 +35,9 @@ pub mod config;
 pub mod conformance;
 mod core;
 mod exports;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod io;
 mod logic;
@@ -41,6 +46,9 @@ pub mod network;
 mod node_id;
 mod outbox;
 mod peer;
+mod portable;
+#[doc(hidden)]
+pub mod protocol;
 pub mod remote;
 mod remote_ref;
 mod stats;
@@ -54,7 +62,7 @@ pub use io::quic::{BindError, QuicConfig, QuicNetwork, QuicNetworkBuilder};
 pub use io::virtual_net::{VirtualNetwork, VirtualWorld};
 pub use io::certificates;
 pub use io::{CredentialFiles, Credentials, CredentialsError, FilesError};
-pub use message::RemoteMessage;
+pub use message::{RemoteMessage, layout};
 pub use network::{ConnectError, Connection, LaneError, LaneReader, LaneWriter, Network};
 pub use node_id::NodeId;
 pub use remote::{

@@ -1,5 +1,6 @@
 //! RemoteMessage: what may cross from one node to another.
 
+use crate::wire_format::type_tag;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -36,4 +37,17 @@ pub trait RemoteMessage: Serialize + DeserializeOwned + Send + 'static {
 
     /// The version of the layout. Peers that know another one refuse the message.
     const VERSION: u16 = 1;
+
+    /// What both ends compare, in each message and for each reference inside of one: a hash of name
+    /// and version ([`layout`]). For the messages of a protocol it is the fingerprint of its first
+    /// version, so that later methods leave it as it is. A generic wrapper mixes that of its
+    /// parameter in.
+    const LAYOUT: u64 = layout(Self::NAME, Self::VERSION);
+}
+
+/// The layout of a type by its name and version: FNV-1a with 64 bits over the name and the two bytes
+/// of the version, little endian. A contract of the wire: the same on every machine and for good.
+#[must_use]
+pub const fn layout(name: &str, version: u16) -> u64 {
+    type_tag(name, version)
 }

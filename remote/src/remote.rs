@@ -55,6 +55,11 @@ impl Drop for Tasks {
 }
 
 impl Remote {
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// Sets up the layer of a node: its actor system, the name of its cluster, its own name, and the
     /// network on which it listens already.
     pub fn builder(

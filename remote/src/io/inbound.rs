@@ -10,9 +10,9 @@ use crate::peer::Peer;
 use crate::remote::Channel;
 use crate::remote_ref::Address;
 use crate::wire::in_scope;
-use crate::wire_format::{ExportId, Frame, Target};
+use crate::wire_format::{DecodeError, ExportId, Frame, Target};
 use bytes::Bytes;
-use otava_actor::{ActorPath, DeadLetterReason};
+use otava_actor::{ActorPath, DeadLetterReason, Refusal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -87,7 +87,7 @@ impl Inbound {
         Ok(LaneEnd::Finished)
     }
 
-    fn handle_control(&self, frame: Frame) -> Result<Option<LaneEnd>, LaneFault> {
+    pub(crate) fn handle_control(&self, frame: Frame) -> Result<Option<LaneEnd>, LaneFault> {
         let run = self.node.incarnation;
         match frame {
             Frame::Control { channel, payload } => {
@@ -116,13 +116,26 @@ impl Inbound {
         Ok(None)
     }
 
-    fn handle_ordinary(&self, frame: Frame) -> Result<(), LaneFault> {
+    pub(crate) fn handle_ordinary(&self, frame: Frame) -> Result<(), LaneFault> {
         match frame {
             Frame::Message {
                 target,
                 tag,
                 payload,
-            } => self.deliver(&target, tag, &payload),
+            } => self.deliver(&target, tag, &payload, &[]),
+            Frame::Question {
+                target,
+                tag,
+                payload,
+                ports,
+            } => self.deliver(&target, tag, &payload, &ports),
+            Frame::NoAnswer { port, why } => {
+                let (exports, addr) = (&self.core.exports, self.node.addr);
+                match why.refusal() {
+                    Some(why) => exports.refuse_port(addr, port, why),
+                    None => exports.close_port(addr, port),
+                }
+            }
             Frame::Answer { port, payload } => self.answer(port, payload),
             Frame::Flush { token } => {
                 let run = Some(self.node.incarnation);
@@ -136,25 +149,57 @@ impl Inbound {
         Ok(())
     }
 
-    fn deliver(&self, target: &Target, tag: u64, payload: &[u8]) {
+    /// Hands a message to its actor. Where that fails, whoever waits at one of `ports` learns why.
+    fn deliver(&self, target: &Target, tag: u64, payload: &[u8], ports: &[ExportId]) {
+        let from = Address::Exactly(self.node.clone());
         let Some(exported) = self.core.exports.find(target) else {
+            for &port in ports {
+                self.core.send_no_answer(&from, port, Refusal::Stopped);
+            }
             let path = ActorPath::new(format!("{}/{target:?}", self.core.id));
             let letters = self.core.system.dead_letters();
             letters.report(&path, DeadLetterReason::RefusedStopped, "(not known)");
             self.count_undelivered(format_args!("no actor is reached by {target:?}"));
             return;
         };
-        let from = Address::Exactly(self.node.clone());
         let delivered = self.guarded(|| {
-            let (delivered, _) = in_scope(&self.core, from, || exported.deliver(tag, payload));
+            let read = || exported.deliver(tag, payload);
+            let (delivered, _) = in_scope(&self.core, from.clone(), read);
             delivered
         });
         match delivered {
-            Some(Ok(())) | None => {}
-            Some(Err(Undelivered::Refused)) => self.core.counters.undelivered.add(1),
-            Some(Err(error)) => {
-                self.count_undelivered(format_args!("{}: {error}", exported.path()));
+            Some(Ok(())) => {}
+            Some(Err(undelivered)) => {
+                for &port in ports {
+                    self.core.send_no_answer(&from, port, undelivered.refusal());
+                }
+                self.note_undelivered(exported.path(), &undelivered);
             }
+            None => {
+                for &port in ports {
+                    self.core.send_port_dropped(&from, port);
+                }
+            }
+        }
+    }
+
+    fn note_undelivered(&self, actor: &ActorPath, undelivered: &Undelivered) {
+        let (message_type, what) = match undelivered {
+            Undelivered::Refused { .. } => return self.core.counters.undelivered.add(1),
+            Undelivered::OtherType { message_type } => (message_type, None),
+            Undelivered::Undecodable {
+                message_type,
+                source: DecodeError::NotUnderstood { method },
+            } => (message_type, Some(method)),
+            Undelivered::Undecodable { .. } => {
+                return self.count_undelivered(format_args!("{actor}: {undelivered}"));
+            }
+        };
+        self.core.counters.undelivered.add(1);
+        self.core.counters.not_understood.add(1);
+        let what = what.map_or("another layout", String::as_str);
+        if self.core.is_news(message_type, what) {
+            tracing::warn!(from = %self.node, %actor, "not understood, said once: {undelivered}");
         }
     }
 

@@ -4,9 +4,11 @@
 mod authority;
 mod cuts;
 mod ends;
+mod evolution;
 mod hostile;
 mod network;
 mod nodes;
+mod passing;
 mod random;
 mod references;
 mod rotation;
