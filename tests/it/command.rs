@@ -51,9 +51,15 @@ async fn nodes_with_certificates_of_one_authority_accept_each_other() {
     done(at, "cert authority --out authority");
     done(at, "cert authority --out others");
     for name in ["node-1", "node-2"] {
-        done(at, &format!("cert node --name {name} --authority authority --out {name}"));
+        done(
+            at,
+            &format!("cert node --name {name} --authority authority --out {name}"),
+        );
     }
-    done(at, "cert node --name node-3 --authority others --out node-3");
+    done(
+        at,
+        "cert node --name node-3 --authority others --out node-3",
+    );
     let [one, two, three] = ["node-1", "node-2", "node-3"].map(|name| network(at, name));
     let (to_two, from_one) = tokio::join!(one.connect(two.local_addr()), two.accept());
     assert!(to_two.unwrap().proves_name("node-2"));
@@ -83,12 +89,21 @@ fn what_was_made_is_shown_and_no_key_is() {
         "roles        web, worker",
         "addresses    127.0.0.1:7001",
     ] {
-        assert!(shown.lines().any(|shown| shown == line), "{line} in {shown}");
+        assert!(
+            shown.lines().any(|shown| shown == line),
+            "{line} in {shown}"
+        );
     }
     assert!(!shown.contains("clients"), "{shown}");
-    done(at, "cert node --name reports --client --authority authority --out c");
+    done(
+        at,
+        "cert node --name reports --client --authority authority --out c",
+    );
     let shown = done(at, "cert show c/certificate.pem");
-    assert!(shown.contains("clients      reports") && !shown.contains("nodes"), "{shown}");
+    assert!(
+        shown.contains("clients      reports") && !shown.contains("nodes"),
+        "{shown}"
+    );
     let shown = done(at, "cert show authority/authority.pem");
     assert!(shown.contains("kind         authority"), "{shown}");
     let nothing = failed(at, "cert show authority/authority-key.pem");
@@ -133,7 +148,10 @@ fn nothing_is_overwritten_and_mistakes_are_named() {
     let before = fs::read(at.join("authority/authority-key.pem")).unwrap();
     let error = failed(at, "cert authority --out authority");
     assert!(error.contains("never overwritten"), "{error}");
-    assert_eq!(fs::read(at.join("authority/authority-key.pem")).unwrap(), before);
+    assert_eq!(
+        fs::read(at.join("authority/authority-key.pem")).unwrap(),
+        before
+    );
 
     // One file is in the way: none is written.
     fs::create_dir(at.join("n")).unwrap();
@@ -145,16 +163,44 @@ fn nothing_is_overwritten_and_mistakes_are_named() {
 
     done(at, "cert authority --out short --days 10");
     done(at, "cert authority --out mixed");
-    fs::copy(at.join("authority/authority-key.pem"), at.join("mixed/authority-key.pem")).unwrap();
+    fs::copy(
+        at.join("authority/authority-key.pem"),
+        at.join("mixed/authority-key.pem"),
+    )
+    .unwrap();
     for (arguments, expected) in [
-        ("cert node --name a --authority nowhere --out a", "nowhere/authority.pem"),
-        ("cert node --name a/b --authority authority --out a", "\"a/b\" cannot stand"),
-        ("cert node --name a --role x/y --authority authority --out a", "\"x/y\" cannot stand"),
-        ("cert node --name a --days 0 --authority authority --out a", "cannot be valid for 0"),
-        ("cert node --name a --days 11 --authority short --out a", "expires before"),
-        ("cert node --name a --authority mixed --out a", "would be refused by its peers"),
-        ("cert authority --days 4000000 --out a", "cannot be valid for"),
-        ("cert node --name a --address 10.0.0.1 --authority authority --out a", "--address"),
+        (
+            "cert node --name a --authority nowhere --out a",
+            "nowhere/authority.pem",
+        ),
+        (
+            "cert node --name a/b --authority authority --out a",
+            "\"a/b\" cannot stand",
+        ),
+        (
+            "cert node --name a --role x/y --authority authority --out a",
+            "\"x/y\" cannot stand",
+        ),
+        (
+            "cert node --name a --days 0 --authority authority --out a",
+            "cannot be valid for 0",
+        ),
+        (
+            "cert node --name a --days 11 --authority short --out a",
+            "expires before",
+        ),
+        (
+            "cert node --name a --authority mixed --out a",
+            "would be refused by its peers",
+        ),
+        (
+            "cert authority --days 4000000 --out a",
+            "cannot be valid for",
+        ),
+        (
+            "cert node --name a --address 10.0.0.1 --authority authority --out a",
+            "--address",
+        ),
         ("cert show nothing.pem", "cannot read nothing.pem"),
     ] {
         let error = failed(at, arguments);

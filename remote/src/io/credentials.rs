@@ -250,7 +250,10 @@ impl Inner {
         if let Some(name) = present.name_lost_in(&next) {
             return Err(CredentialsError::OtherName { name });
         }
-        let (until, authorities) = (next.info().map(|info| info.not_after), next.check.authorities());
+        let (until, authorities) = (
+            next.info().map(|info| info.not_after),
+            next.check.authorities(),
+        );
         let until = until.map(crate::certificates::show_time);
         *self.present.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         tracing::info!(until, authorities, "new credentials are in force");
@@ -278,7 +281,11 @@ impl Present {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, CredentialsError> {
-        let parts: Vec<&[u8]> = authorities.iter().chain(&chain).map(|der| &der[..]).collect();
+        let parts: Vec<&[u8]> = authorities
+            .iter()
+            .chain(&chain)
+            .map(|der| &der[..])
+            .collect();
         let digest = digest_of(&parts, &key);
         let check = PeerCheck::new(authorities)?;
         let own = certified(chain, key)?;
@@ -357,7 +364,10 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut digest = [0; 32];
     // Without TLS 1.2 in the build there is no other kind.
-    #[allow(irrefutable_let_patterns, reason = "refutable if a program builds rustls with TLS 1.2")]
+    #[allow(
+        irrefutable_let_patterns,
+        reason = "refutable if a program builds rustls with TLS 1.2"
+    )]
     if let SupportedCipherSuite::Tls13(suite) = TLS13_AES_128_GCM_SHA256 {
         digest.copy_from_slice(suite.common.hash_provider.hash(bytes).as_ref());
     }
@@ -419,7 +429,9 @@ pub enum CredentialsError {
         reason: String,
     },
     /// The certificate that was to take the place of another one is not for the same node.
-    #[error("the new certificate is not for `{name}`, as the present one is: start the node anew to change its name")]
+    #[error(
+        "the new certificate is not for `{name}`, as the present one is: start the node anew to change its name"
+    )]
     OtherName {
         /// The name that it lacks.
         name: String,

@@ -82,16 +82,13 @@ fn stranger(name: &str, by: &Authority, trusted: &[&Authority]) -> QuicNetwork {
 
 struct Node {
     remote: Remote,
-    credentials: Credentials,
 }
 
 impl Node {
     fn start(home: &Home) -> Self {
-        let credentials = home.credentials();
-        let network = Arc::new(network(home.name, credentials.clone()));
+        let network = Arc::new(network(home.name, home.credentials()));
         Self {
             remote: over(home.name, network),
-            credentials,
         }
     }
 
@@ -225,11 +222,14 @@ fn a_change_that_is_no_good_changes_nothing() {
         matches!(e, CredentialsError::NotAccepted { .. })
     });
     home.certify_as(&Subject::node("b"), &old);
-    stays("of another node", |e| {
-        matches!(e, CredentialsError::OtherName { name } if name == "a")
-    });
+    stays(
+        "of another node",
+        |e| matches!(e, CredentialsError::OtherName { name } if name == "a"),
+    );
     home.certify_as(&Subject::client("a"), &old);
-    stays("of a client", |e| matches!(e, CredentialsError::OtherName { .. }));
+    stays("of a client", |e| {
+        matches!(e, CredentialsError::OtherName { .. })
+    });
     fs::write(home.path(CredentialFiles::AUTHORITIES), vec![b'x'; 2 << 20]).unwrap();
     stays("a huge file", |e| matches!(e, CredentialsError::Files(_)));
 

@@ -2,7 +2,9 @@
 
 use crate::write::{Files, WriteError};
 use clap::{Args, Subcommand};
-use otava_remote::certificates::{Authority, CertificateError, CertificateInfo, Subject, show_time};
+use otava_remote::certificates::{
+    Authority, CertificateError, CertificateInfo, Subject, show_time,
+};
 use otava_remote::{CredentialFiles, CredentialsError};
 use std::fmt::Write as _;
 use std::fs;
@@ -86,7 +88,11 @@ fn make_authority(args: &AuthorityArgs) -> Result<String, CertCommandError> {
     let mut told = String::new();
     tell(&mut told, &written, authority.certificate_pem())?;
     let key = args.out.join(AUTHORITY_KEY);
-    let _ = writeln!(told, "whoever has {} makes any node: keep it where no node runs", key.display());
+    let _ = writeln!(
+        told,
+        "whoever has {} makes any node: keep it where no node runs",
+        key.display()
+    );
     Ok(told)
 }
 
@@ -99,7 +105,10 @@ fn make_node(args: &NodeArgs) -> Result<String, CertCommandError> {
         false => Subject::node(&args.name),
     };
     let subject = args.roles.iter().fold(subject, |it, role| it.role(role));
-    let subject = args.addresses.iter().fold(subject, |it, addr| it.address(*addr));
+    let subject = args
+        .addresses
+        .iter()
+        .fold(subject, |it, addr| it.address(*addr));
     let issued = authority.issue(&subject, days(args.days))?;
     let (chain, key) = (issued.chain_pem(), issued.key_pem());
     // What peers would refuse is not written: an authority whose parts do not fit, or that has expired.
@@ -142,7 +151,9 @@ fn read(path: &Path) -> Result<String, CertCommandError> {
     };
     let too_large = fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX;
     if too_large {
-        return Err(unreadable(io::Error::other("it is too large for a certificate")));
+        return Err(unreadable(io::Error::other(
+            "it is too large for a certificate",
+        )));
     }
     fs::read_to_string(path).map_err(unreadable)
 }

@@ -139,9 +139,8 @@ fn time((tag, text): (u8, &[u8])) -> Option<SystemTime> {
         _ => return None,
     };
     let (month, day) = (number(at, at + 2)?, number(at + 2, at + 4)?);
-    let seconds = number(at + 4, at + 6)? * 3600
-        + number(at + 6, at + 8)? * 60
-        + number(at + 8, at + 10)?;
+    let seconds =
+        number(at + 4, at + 6)? * 3600 + number(at + 6, at + 8)? * 60 + number(at + 8, at + 10)?;
     let days = days_since_epoch(year, month, day)?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(days * 86_400 + seconds))
 }
@@ -152,7 +151,11 @@ fn days_since_epoch(year: u64, month: u64, day: u64) -> Option<u64> {
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
-    let year = if month <= 2 { year.checked_sub(1)? } else { year };
+    let year = if month <= 2 {
+        year.checked_sub(1)?
+    } else {
+        year
+    };
     let month = (month + 9) % 12;
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
     days.checked_sub(EPOCH)
@@ -203,10 +206,16 @@ mod tests {
     #[test]
     fn the_fields_of_a_certificate_that_another_tool_made() {
         let read = fields(include_bytes!("../../../fixtures/v1/certificate.der")).unwrap();
-        assert_eq!((&*read.subject, &*read.issuer), ("An authority", "An authority"));
+        assert_eq!(
+            (&*read.subject, &*read.issuer),
+            ("An authority", "An authority")
+        );
         assert!(read.is_authority);
         let shown = [read.not_before, read.not_after].map(super::super::show_time);
-        assert_eq!(shown, ["2026-11-29 23:39:29 UTC", "2036-11-26 23:39:29 UTC"]);
+        assert_eq!(
+            shown,
+            ["2026-11-29 23:39:29 UTC", "2036-11-26 23:39:29 UTC"]
+        );
     }
 
     proptest! {

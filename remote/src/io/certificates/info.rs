@@ -2,8 +2,8 @@
 
 use super::der::{self, date_of};
 use super::names::CertificateNames;
-use crate::io::credentials::{certificates, sha256};
 use crate::CredentialsError;
+use crate::io::credentials::{certificates, sha256};
 use rustls_pki_types::CertificateDer;
 use std::fmt;
 use std::net::SocketAddr;

@@ -324,7 +324,9 @@ pub enum CertificateError {
         reason: String,
     },
     /// It would be valid for longer than its authority, and be refused from then on.
-    #[error("the authority expires before the certificate would: ask for fewer days, or make a new authority")]
+    #[error(
+        "the authority expires before the certificate would: ask for fewer days, or make a new authority"
+    )]
     OutlivesAuthority,
     /// A time that no certificate can have.
     #[error("a certificate cannot be valid for {valid_for:?}")]

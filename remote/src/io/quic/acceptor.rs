@@ -5,6 +5,7 @@
 
 use super::lanes::{QuicConnection, reason};
 use crate::io::quic::config::QuicConfig;
+use crate::logic::callers::{Admission, Callers};
 use crate::network::Connection;
 use quinn::{Endpoint, Incoming};
 use std::sync::Arc;
@@ -18,15 +19,21 @@ pub(crate) async fn run(
     config: QuicConfig,
     ready: mpsc::Sender<Arc<dyn Connection>>,
 ) {
-    let mut under_way = JoinSet::new();
+    let (mut under_way, mut callers) = (JoinSet::new(), Callers::default());
     loop {
         tokio::select! {
             biased;
-            Some(_) = under_way.join_next() => {}
+            // It does not panic, and nobody aborts it but the end of this task.
+            Some(Ok(from)) = under_way.join_next() => callers.leaves(from),
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { return };
-                if let Some(incoming) = admit(incoming, under_way.len(), &config) {
-                    under_way.spawn(greet(incoming, config.connect_timeout, ready.clone()));
+                let from = incoming.remote_address().ip();
+                if let Some(incoming) = admit(incoming, &mut callers, &config) {
+                    let (limit, ready) = (config.connect_timeout, ready.clone());
+                    under_way.spawn(async move {
+                        greet(incoming, limit, ready).await;
+                        from
+                    });
                 }
             }
         }
@@ -34,19 +41,19 @@ pub(crate) async fn run(
 }
 
 /// Lets a caller in, sends it back to prove its address, or refuses it.
-fn admit(incoming: Incoming, under_way: usize, config: &QuicConfig) -> Option<Incoming> {
-    if under_way >= config.handshakes_max {
-        tracing::debug!(peer = %incoming.remote_address(), "too many callers at once");
-        incoming.refuse();
-        return None;
-    }
-    let unproved = !incoming.remote_address_validated() && incoming.may_retry();
-    if unproved && under_way >= config.handshakes_unproved_max {
+fn admit(incoming: Incoming, callers: &mut Callers, config: &QuicConfig) -> Option<Incoming> {
+    let peer = incoming.remote_address();
+    let may_prove = !incoming.remote_address_validated() && incoming.may_retry();
+    match callers.comes(peer.ip(), may_prove, config.places()) {
+        Admission::Admitted => return Some(incoming),
         // Cannot fail: whether it may was asked above.
-        let _ = incoming.retry();
-        return None;
+        Admission::MustProve => _ = incoming.retry(),
+        Admission::Refused => {
+            tracing::debug!(%peer, "too many callers at once");
+            incoming.refuse();
+        }
     }
-    Some(incoming)
+    None
 }
 
 async fn greet(incoming: Incoming, limit: Duration, ready: mpsc::Sender<Arc<dyn Connection>>) {

@@ -78,9 +78,7 @@ pub(crate) enum PeerCheck {
 }
 
 impl PeerCheck {
-    pub(crate) fn new(
-        authorities: Vec<CertificateDer<'static>>,
-    ) -> Result<Self, CredentialsError> {
+    pub(crate) fn new(authorities: Vec<CertificateDer<'static>>) -> Result<Self, CredentialsError> {
         let unusable = |reason: String| CredentialsError::Pem {
             what: "the authorities",
             reason,

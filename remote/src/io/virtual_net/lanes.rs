@@ -99,8 +99,13 @@ impl Connection for VirtualConnection {
 
     fn identity_as(&self, name: &str) -> Option<PeerIdentity> {
         let peer = self.id.other();
-        let identity = self.shared.with(|world| Some(world.end(peer)?.identity.clone()));
-        identity.filter(|identity| identity.name() == name).as_deref().cloned()
+        let identity = self
+            .shared
+            .with(|world| Some(world.end(peer)?.identity.clone()));
+        identity
+            .filter(|identity| identity.name() == name)
+            .as_deref()
+            .cloned()
     }
 
     fn open_lane(&self) -> BoxFuture<'_, Result<Box<dyn LaneWriter>, LaneError>> {
