@@ -429,7 +429,8 @@ impl NodeBuilder {
             Some(network) => network,
             None => {
                 let credentials = match (self.insecure, self.credentials) {
-                    (Some(_), _) => Credentials::insecure(&self.name)?,
+                    (Some(_), None) => Credentials::insecure(&self.name)?,
+                    (Some(_), Some(_)) => return Err(NodeError::InsecureWithCredentials),
                     (None, Some(credentials)) => credentials,
                     (None, None) => {
                         let folder = self.data.as_ref().ok_or(NodeError::NoDataFolder)?;
@@ -536,6 +537,9 @@ pub enum NodeError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// Certificates were given to a node that is to do without.
+    #[error("this node has credentials and is to be insecure: take one of the two away")]
+    InsecureWithCredentials,
     /// The journal could not be opened.
     #[error("cannot open the journal: {0}")]
     Journal(#[from] otava_persistence::OpenError),

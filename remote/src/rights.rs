@@ -76,6 +76,9 @@ impl Who {
 
 /// What a node grants its peers ([`crate::RemoteBuilder::rights`]).
 ///
+/// A rule for the commands of entities has to include all members: they pass commands on to each
+/// other, and host entities for each other.
+///
 /// ```
 /// use otava_remote::{Rights, Who};
 /// # use otava_remote::RemoteMessage;

@@ -4,7 +4,7 @@ use crate::io::credentials::{CredentialsError, Inner, Present};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::{Duration, SystemTime};
 
 /// A file that is larger is no certificate.
@@ -118,7 +118,7 @@ pub enum FilesError {
 /// Looks at the files of `credentials`, again and again, as long as anybody uses them and the
 /// network that has asked for it is there. Without files there is nothing to do.
 pub(crate) async fn watch(credentials: Weak<Inner>) {
-    let mut told = Told::default();
+    let mut told = Findings::default();
     loop {
         let every = match credentials.upgrade().as_deref().and_then(Inner::files) {
             Some(files) => files.every,
@@ -129,36 +129,43 @@ pub(crate) async fn watch(credentials: Weak<Inner>) {
             return;
         };
         // Reading may take its time on a disk that is not here.
-        let looked = tokio::task::spawn_blocking(move || look(&credentials, told));
-        match looked.await {
-            Ok(after) => told = after,
+        match tokio::task::spawn_blocking(move || Findings::of(&credentials)).await {
+            Ok(found) => {
+                found.tell(&told);
+                told = found;
+            }
             Err(_) => return,
         }
     }
 }
 
-/// What was said already, and need not be said again.
+/// What has to be said about the files.
 #[derive(Debug, Default)]
-struct Told {
+struct Findings {
     problem: Option<String>,
     expiry: Option<SystemTime>,
 }
 
-fn look(credentials: &Arc<Inner>, mut told: Told) -> Told {
-    let problem = credentials.reload().err().map(|error| error.to_string());
-    if let Some(problem) = &problem
-        && told.problem.as_ref() != Some(problem)
-    {
-        tracing::warn!(problem, "the credentials in the files are not taken");
+impl Findings {
+    /// Takes what is new, and says what is wrong.
+    fn of(credentials: &Inner) -> Self {
+        let problem = credentials.reload().err().map(|error| error.to_string());
+        let expiry = credentials.present().expires_soon(SystemTime::now());
+        Self { problem, expiry }
     }
-    told.problem = problem;
-    let expiry = credentials.present().expires_soon(SystemTime::now());
-    if let Some(until) = expiry
-        && told.expiry != expiry
-    {
-        let until = crate::certificates::show_time(until);
-        tracing::warn!(until, "the certificate of this node expires soon");
+
+    /// Says what was not said before.
+    fn tell(&self, before: &Self) {
+        if let Some(problem) = &self.problem
+            && self.problem != before.problem
+        {
+            tracing::warn!(problem, "the credentials in the files are not taken");
+        }
+        if let Some(until) = self.expiry
+            && self.expiry != before.expiry
+        {
+            let until = crate::certificates::show_time(until);
+            tracing::warn!(until, "the certificate of this node expires soon");
+        }
     }
-    told.expiry = expiry;
-    told
 }

@@ -74,11 +74,6 @@ impl Callers {
             }
         }
     }
-
-    /// How many have a place.
-    pub(crate) fn len(&self) -> usize {
-        self.all
-    }
 }
 
 /// Who has one IPv6 address has the 2^64 beside it.
@@ -137,7 +132,7 @@ mod tests {
         callers.leaves(ip(1));
         assert_eq!(callers.comes(ip(3), false, PLACES), Admission::Admitted);
         callers.leaves(ip(77));
-        assert_eq!(callers.len(), 8);
+        assert_eq!(callers.all, 8);
         let near: IpAddr = "2001:db8::1".parse().unwrap();
         let nearby: IpAddr = "2001:db8::2:0:0:9".parse().unwrap();
         assert_eq!(household(near), household(nearby));
@@ -157,10 +152,10 @@ mod tests {
                 let place = rng.below(inside.len() as u64) as usize;
                 callers.leaves(inside.swap_remove(place));
             }
-            assert_eq!(callers.len(), inside.len());
-            assert!(callers.len() <= PLACES.all);
+            assert_eq!(callers.all, inside.len());
+            assert!(callers.all <= PLACES.all);
         }
         inside.drain(..).for_each(|from| callers.leaves(from));
-        assert!(callers.len() == 0 && callers.by_address.is_empty());
+        assert!(callers.all == 0 && callers.by_address.is_empty());
     }
 }

@@ -3,5 +3,6 @@
 
 pub(crate) mod callers;
 pub(crate) mod handshake;
+pub(crate) mod lines;
 pub(crate) mod runs;
 pub(crate) mod system_lane;

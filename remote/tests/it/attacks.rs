@@ -6,6 +6,7 @@ use crate::nodes::{Command, Counter};
 use crate::tls::{
     self, Identity, authority, good, node_params, provider, rogue_client, rogue_server,
 };
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use otava_actor::testkit::LogSpy;
 use otava_actor::{ActorRef, ActorSystem, AskError, Props, ReplyTo};
@@ -106,13 +107,11 @@ async fn insecure_is_said_warned_of_and_kept_at_home() {
 #[derive(Debug)]
 struct Resumptions {
     cache: Arc<dyn StoresServerSessions>,
-    kept: AtomicUsize,
     asked_for: AtomicUsize,
 }
 
 impl StoresServerSessions for Resumptions {
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
-        self.kept.fetch_add(1, Ordering::Relaxed);
         self.cache.put(key, value)
     }
 
@@ -165,7 +164,6 @@ async fn there_is_no_early_data() {
     // A server that hands out tickets never sees one again.
     let sessions = Arc::new(Resumptions {
         cache: ServerSessionMemoryCache::new(100),
-        kept: AtomicUsize::new(0),
         asked_for: AtomicUsize::new(0),
     });
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
@@ -192,45 +190,63 @@ async fn there_is_no_early_data() {
     assert_eq!(sessions.asked_for.load(Ordering::Relaxed), 0);
 }
 
-/// Passes datagrams on and keeps those of the caller.
-async fn record(target: SocketAddr) -> (SocketAddr, Arc<UdpSocket>, Arc<Mutex<Vec<Vec<u8>>>>) {
-    let socket = Arc::new(UdpSocket::bind(ANY_PORT).await.unwrap());
-    let kept = Arc::new(Mutex::new(Vec::new()));
-    let addr = socket.local_addr().unwrap();
-    let (relay, keeps) = (socket.clone(), kept.clone());
-    tokio::spawn(async move {
-        let (mut caller, mut buffer) = (None, [0; 2048]);
-        while let Ok((length, from)) = relay.recv_from(&mut buffer).await {
-            let datagram = &buffer[..length];
-            let to = if from == target {
-                caller
-            } else {
-                caller = Some(from);
-                keeps.lock().unwrap().push(datagram.to_vec());
-                Some(target)
-            };
-            if let Some(to) = to {
-                let _ = relay.send_to(datagram, to).await;
-            }
-        }
-    });
-    (addr, socket, kept)
+/// Passes datagrams on, and keeps those of the caller.
+struct Tap {
+    addr: SocketAddr,
+    target: SocketAddr,
+    socket: Arc<UdpSocket>,
+    kept: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
-/// A node that says it is where a relay is; the address at which it listens, and the relay.
-async fn behind_a_tap(
-    credentials: &Credentials,
-) -> (Remote, SocketAddr, Arc<UdpSocket>, Arc<Mutex<Vec<Vec<u8>>>>) {
-    loop {
-        let listen = std::net::UdpSocket::bind(ANY_PORT)
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let (addr, socket, kept) = record(listen).await;
-        let builder = QuicNetwork::builder("b", listen, credentials.clone());
-        // Somebody else may have taken the port meanwhile.
-        if let Ok(network) = builder.advertise(addr).bind() {
-            return (remote("b", network), listen, socket, kept);
+impl Tap {
+    async fn before(target: SocketAddr) -> Self {
+        let socket = Arc::new(UdpSocket::bind(ANY_PORT).await.unwrap());
+        let tap = Self {
+            addr: socket.local_addr().unwrap(),
+            target,
+            socket: socket.clone(),
+            kept: Arc::default(),
+        };
+        let keeps = tap.kept.clone();
+        tokio::spawn(async move {
+            let (mut caller, mut buffer) = (None, [0; 2048]);
+            while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+                let datagram = &buffer[..length];
+                let to = if from == target {
+                    caller
+                } else {
+                    caller = Some(from);
+                    keeps.lock().unwrap().push(datagram.to_vec());
+                    Some(target)
+                };
+                if let Some(to) = to {
+                    let _ = socket.send_to(datagram, to).await;
+                }
+            }
+        });
+        tap
+    }
+
+    /// A node that says it is where the tap is.
+    async fn of_node(credentials: &Credentials) -> (Remote, Self) {
+        loop {
+            let free = std::net::UdpSocket::bind(ANY_PORT).unwrap();
+            let listen = free.local_addr().unwrap();
+            drop(free);
+            let tap = Self::before(listen).await;
+            let builder = QuicNetwork::builder("b", listen, credentials.clone());
+            // Somebody else may have taken the port meanwhile.
+            if let Ok(network) = builder.advertise(tap.addr).bind() {
+                return (remote("b", network), tap);
+            }
+        }
+    }
+
+    async fn replay(&self) {
+        let recorded = self.kept.lock().unwrap().clone();
+        assert!(recorded.len() > 20, "{} datagrams", recorded.len());
+        for datagram in &recorded {
+            self.socket.send_to(datagram, self.target).await.unwrap();
         }
     }
 }
@@ -240,7 +256,7 @@ async fn behind_a_tap(
 async fn recorded_packets_have_no_effect() {
     let folder = tempfile::tempdir().unwrap();
     let credentials = Credentials::development(folder.path(), "b").unwrap();
-    let (b, target, socket, kept) = behind_a_tap(&credentials).await;
+    let (b, tap) = Tap::of_node(&credentials).await;
     let _counter = counter(&b);
     let a = remote("a", quic(folder.path(), "a"));
     let seen = a.resolve::<Command>(b.id(), "counter");
@@ -248,23 +264,16 @@ async fn recorded_packets_have_no_effect() {
         seen.tell(Command::Add(1)).unwrap();
         assert!(seen.ask(Command::Get).within(SOON).await.is_ok());
     }
-    let again = || async {
-        let recorded = kept.lock().unwrap().clone();
-        assert!(recorded.len() > 20, "{} datagrams", recorded.len());
-        for datagram in &recorded {
-            socket.send_to(datagram, target).await.unwrap();
-        }
-    };
-    again().await;
+    tap.replay().await;
     assert_eq!(seen.ask(Command::Get).within(SOON).await, Ok(50));
     a.shutdown().await;
-    again().await;
+    tap.replay().await;
     let late = remote("c", quic(folder.path(), "c"));
     let seen = late.resolve::<Command>(b.id(), "counter");
     assert_eq!(seen.ask(Command::Get).within(SOON).await, Ok(50));
 }
 
-/// X8: ten callers without certificates that call without end, and an honest node that is served meanwhile.
+/// X8: callers without certificates that call without end, and an honest node that is served meanwhile.
 #[tokio::test]
 async fn a_flood_of_handshakes_keeps_nobody_out() {
     let folder = tempfile::tempdir().unwrap();
@@ -272,20 +281,20 @@ async fn a_flood_of_handshakes_keeps_nobody_out() {
     let _counter = counter(&b);
     let addr = b.id().addr;
     let calls = Arc::new(AtomicUsize::new(0));
-    let floods: Vec<_> = (0..10)
+    let floods: Vec<_> = (0..4)
         .map(|_| {
             let calls = calls.clone();
             tokio::spawn(async move {
                 let client = rogue_client(None, b"otava/1");
                 loop {
-                    let many = (0..20).filter_map(|_| client.connect(addr, "any.internal").ok());
+                    let many = (0..10).filter_map(|_| client.connect(addr, "any.internal").ok());
                     let ended = join_all(many).await;
                     calls.fetch_add(ended.len(), Ordering::Relaxed);
                 }
             })
         })
         .collect();
-    for n in 0..5 {
+    for n in 0..3 {
         let a = remote(&format!("a-{n}"), quic(folder.path(), &format!("a-{n}")));
         let seen = a.resolve_at::<Command>(addr, "counter");
         let served = async {
@@ -301,7 +310,7 @@ async fn a_flood_of_handshakes_keeps_nobody_out() {
     }
     floods.iter().for_each(tokio::task::JoinHandle::abort);
     let calls = calls.load(Ordering::Relaxed);
-    assert!(calls > 100, "{calls} calls are no flood");
+    assert!(calls > 20, "{calls} calls are no flood");
 }
 
 /// X8: a peer with a certificate that opens all the streams it can, and never says who it is, gets a few.
@@ -325,7 +334,8 @@ async fn streams_are_few_and_those_who_say_nothing_are_shown_out() {
             "more lanes than are allowed"
         );
     }
-    assert!(connection.open_bi().now_or_never_ok().is_none());
+    let both_ways = connection.open_bi().now_or_never();
+    assert!(!matches!(both_ways, Some(Ok(_))));
     let a = remote("a", good(&authority, "a"));
     let seen = a.resolve::<Command>(b.id(), "counter");
     assert_eq!(seen.ask(Command::Get).within(SOON).await, Ok(0));
@@ -333,19 +343,6 @@ async fn streams_are_few_and_those_who_say_nothing_are_shown_out() {
         .await
         .expect("it is shown out");
     assert!(b.stats().peer_faults >= 1);
-}
-
-trait NowOrNever {
-    type Value;
-    fn now_or_never_ok(self) -> Option<Self::Value>;
-}
-
-impl<T, E, F: Future<Output = Result<T, E>>> NowOrNever for F {
-    type Value = T;
-
-    fn now_or_never_ok(self) -> Option<T> {
-        futures_util::FutureExt::now_or_never(self)?.ok()
-    }
 }
 
 const MARKER: &str = "planted-marker-5f1d";

@@ -6,12 +6,16 @@
 use super::lanes::{QuicConnection, reason};
 use crate::io::quic::config::QuicConfig;
 use crate::logic::callers::{Admission, Callers};
+use crate::logic::lines::Lines;
 use crate::network::Connection;
+use otava_actor::Time;
 use quinn::{Endpoint, Incoming};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Runs until the endpoint is closed.
 pub(crate) async fn run(
@@ -20,20 +24,25 @@ pub(crate) async fn run(
     ready: mpsc::Sender<Arc<dyn Connection>>,
 ) {
     let (mut under_way, mut callers) = (JoinSet::new(), Callers::default());
+    let (begun, mut lines) = (Instant::now(), Lines::default());
     loop {
         tokio::select! {
             biased;
             // It does not panic, and nobody aborts it but the end of this task.
-            Some(Ok(from)) = under_way.join_next() => callers.leaves(from),
+            Some(Ok(Greeted { peer, problem })) = under_way.join_next() => {
+                callers.leaves(peer.ip());
+                let now = Time::ZERO + begun.elapsed();
+                if let Some(reason) = problem
+                    && let Some(left_out) = lines.next(now)
+                {
+                    let left_out = (left_out > 0).then_some(left_out);
+                    tracing::warn!(%peer, reason, left_out, "refused a caller");
+                }
+            }
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { return };
-                let from = incoming.remote_address().ip();
                 if let Some(incoming) = admit(incoming, &mut callers, &config) {
-                    let (limit, ready) = (config.connect_timeout, ready.clone());
-                    under_way.spawn(async move {
-                        greet(incoming, limit, ready).await;
-                        from
-                    });
+                    under_way.spawn(greet(incoming, config.connect_timeout, ready.clone()));
                 }
             }
         }
@@ -56,17 +65,30 @@ fn admit(incoming: Incoming, callers: &mut Callers, config: &QuicConfig) -> Opti
     None
 }
 
-async fn greet(incoming: Incoming, limit: Duration, ready: mpsc::Sender<Arc<dyn Connection>>) {
+/// What became of a caller.
+struct Greeted {
+    peer: SocketAddr,
+    /// Why it has no connection.
+    problem: Option<String>,
+}
+
+async fn greet(
+    incoming: Incoming,
+    limit: Duration,
+    ready: mpsc::Sender<Arc<dyn Connection>>,
+) -> Greeted {
     let peer = incoming.remote_address();
     let accepted = async { incoming.accept()?.await };
-    match tokio::time::timeout(limit, accepted).await {
+    let problem = match tokio::time::timeout(limit, accepted).await {
         Ok(Ok(connection)) => {
             if let Some(connection) = QuicConnection::new(connection) {
                 // Dropped, and so closed, if nobody accepts any more.
                 let _ = ready.send(Arc::new(connection)).await;
             }
+            None
         }
-        Ok(Err(error)) => tracing::warn!(%peer, reason = reason(&error), "refused a caller"),
-        Err(_) => tracing::warn!(%peer, ?limit, "a caller took too long"),
-    }
+        Ok(Err(error)) => Some(reason(&error)),
+        Err(_) => Some(format!("it took longer than {limit:?}")),
+    };
+    Greeted { peer, problem }
 }
