@@ -57,7 +57,7 @@
 //! | module or crate | decides or owns |
 //! | --- | --- |
 //! | [`Node`], `node` | all layers of one member: started in order, ended in the reverse order |
-//! | [`Client`], `client` | the way to entities from a process that is no member |
+//! | [`Client`], `client` | the way to entities and actors from a process that is no member |
 //! | [`PersistentEntity`], `entity` | event-sourced state that sharding places |
 //! | [`JournalAllocationStore`], `store` | terms and epochs of shards, kept in the journal |
 //! | [`otava_actor`], as `otava::actor` | actors in one process |
@@ -74,7 +74,7 @@ mod node;
 pub mod prelude;
 mod store;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientBuilder, ClientError, NoContact, Published};
 pub use entity::{EntityOptions, PersistentEntity};
 pub use node::{Ended, Node, NodeBuilder, NodeError};
 pub use store::JournalAllocationStore;
@@ -97,8 +97,8 @@ pub use otava_persistence::{
     Effect, EventSourced, Journal, MemoryJournal, Options, SqliteConfig, SqliteJournal,
 };
 pub use otava_remote::{
-    Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, RemoteMessage, VirtualNetwork,
-    VirtualWorld, wire,
+    CredentialFiles, Credentials, Network, NodeId, PeerIdentity, QuicNetwork, Remote, RemoteConfig,
+    RemoteMessage, Rights, VirtualNetwork, VirtualWorld, Who, certificates, wire,
 };
 pub use otava_sharding::{Entities, EntityClient, EntityRef, ShardingConfig};
 

@@ -15,7 +15,7 @@ use futures_util::future::{BoxFuture, join_all};
 use otava_actor::ActorSystem;
 use otava_cluster::{Cluster, ClusterConfig, ClusterState, JoinError, LeaveError};
 use otava_persistence::{Journal, SqliteConfig, SqliteJournal};
-use otava_remote::{Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig};
+use otava_remote::{Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, Rights};
 use otava_sharding::{Entities, HandOverError};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -92,6 +92,8 @@ impl Node {
             seeds: None,
             data: None,
             credentials: None,
+            insecure: None,
+            rights: Rights::default(),
             journal: None,
             network: None,
             seed: None,
@@ -293,6 +295,13 @@ async fn stop_signal() {
     }
 }
 
+/// Where a node without certificates may listen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum InsecureReach {
+    Anywhere,
+    Loopback,
+}
+
 /// Settings of a node that is about to start ([`Node::builder`]).
 #[must_use]
 pub struct NodeBuilder {
@@ -302,6 +311,8 @@ pub struct NodeBuilder {
     seeds: Option<Vec<SocketAddr>>,
     data: Option<PathBuf>,
     credentials: Option<Credentials>,
+    insecure: Option<InsecureReach>,
+    rights: Rights,
     journal: Option<Arc<dyn Journal>>,
     network: Option<Arc<dyn Network>>,
     seed: Option<u64>,
@@ -335,6 +346,25 @@ impl NodeBuilder {
     /// The certificates of this node. Default: those of a development authority in the data folder.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
+        self
+    }
+
+    /// Does without certificates: whoever reaches the address is in, under any name
+    /// ([`Credentials::insecure`]). The node says so in its log, and listens at loopback addresses only.
+    pub fn insecure(mut self) -> Self {
+        self.insecure = Some(InsecureReach::Loopback);
+        self
+    }
+
+    /// As [`NodeBuilder::insecure`], also where other machines reach it. **Whoever does is in.**
+    pub fn insecure_beyond_loopback(mut self) -> Self {
+        self.insecure = Some(InsecureReach::Anywhere);
+        self
+    }
+
+    /// Who may reach which protocol of this node. Default: members all of them, clients none.
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
         self
     }
 
@@ -398,16 +428,25 @@ impl NodeBuilder {
         let network = match self.network {
             Some(network) => network,
             None => {
-                let credentials = match self.credentials {
-                    Some(credentials) => credentials,
-                    None => {
+                let credentials = match (self.insecure, self.credentials) {
+                    (Some(_), None) => Credentials::insecure(&self.name)?,
+                    (Some(_), Some(_)) => return Err(NodeError::InsecureWithCredentials),
+                    (None, Some(credentials)) => credentials,
+                    (None, None) => {
                         let folder = self.data.as_ref().ok_or(NodeError::NoDataFolder)?;
                         let folder = folder.join("authority");
                         create_folder(&folder)?;
                         Credentials::development(&folder, &self.name)?
                     }
                 };
-                Arc::new(QuicNetwork::builder(&self.name, self.listen, credentials).bind()?)
+                if credentials.are_of_client(&self.name) {
+                    return Err(NodeError::ClientCertificate { name: self.name });
+                }
+                let mut network = QuicNetwork::builder(&self.name, self.listen, credentials);
+                if self.insecure == Some(InsecureReach::Anywhere) {
+                    network = network.insecure_beyond_loopback();
+                }
+                Arc::new(network.bind()?)
             }
         };
         let mut system = ActorSystem::builder(&self.name);
@@ -417,6 +456,7 @@ impl NodeBuilder {
         let system = system.build();
         let mut remote =
             Remote::builder(&system, &self.cluster, &self.name, network).config(self.remote_config);
+        remote = remote.rights(self.rights);
         if let Some(seed) = self.seed {
             remote = remote.seeded(seed);
         }
@@ -475,6 +515,14 @@ pub enum NodeError {
     /// The network could not be set up.
     #[error("cannot listen: {0}")]
     Bind(#[from] otava_remote::BindError),
+    /// The certificate is that of a client, which cannot be a member.
+    #[error(
+        "the certificate is that of the client `{name}`: make one with `otava cert node`, without `--client`"
+    )]
+    ClientCertificate {
+        /// The name.
+        name: String,
+    },
     /// The membership could not be set up.
     #[error("cannot start the membership: {0}")]
     Cluster(#[from] otava_cluster::StartError),
@@ -489,6 +537,9 @@ pub enum NodeError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// Certificates were given to a node that is to do without.
+    #[error("this node has credentials and is to be insecure: take one of the two away")]
+    InsecureWithCredentials,
     /// The journal could not be opened.
     #[error("cannot open the journal: {0}")]
     Journal(#[from] otava_persistence::OpenError),

@@ -124,6 +124,16 @@ pub enum AskError {
         /// How many messages waited in its mailbox.
         queued: Option<usize>,
     },
+    /// The other node does not grant this one, or this client, the right to reach the protocol. The
+    /// question was not handled.
+    #[error(
+        "{path} may not be asked from here: its node does not grant the protocol to this certificate; \
+         see the rights of that node, and the name and roles in the certificate of this one"
+    )]
+    NotPermitted {
+        /// The actor that was asked.
+        path: ActorPath,
+    },
     /// The program of the other node does not know this question: it has an older version of the
     /// protocol, or another layout of it. The question was not handled.
     #[error(
@@ -174,6 +184,7 @@ impl AskError {
             Self::Cycle { path } => path.get(1).or(path.first()),
             Self::Full { path, .. }
             | Self::NoReply { path, .. }
+            | Self::NotPermitted { path }
             | Self::NotUnderstood { path }
             | Self::Stopped { path }
             | Self::Timeout { path, .. }
@@ -188,6 +199,8 @@ impl AskError {
 pub enum Refusal {
     /// Its mailbox is full.
     Full,
+    /// The asker has no right to reach the protocol.
+    NotPermitted,
     /// The program there does not know the question.
     NotUnderstood,
     /// It has stopped, or was never there.
@@ -200,6 +213,7 @@ impl Refusal {
     pub fn of(self, path: ActorPath) -> AskError {
         match self {
             Self::Full => AskError::Full { path, queued: None },
+            Self::NotPermitted => AskError::NotPermitted { path },
             Self::NotUnderstood => AskError::NotUnderstood { path },
             Self::Stopped => AskError::Stopped { path },
         }

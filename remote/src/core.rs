@@ -8,6 +8,7 @@ use crate::outbox::{NotQueued, Outbox, Queued};
 use crate::peer::{Incoming, Peer};
 use crate::remote::{Channel, RemoteEvent};
 use crate::remote_ref::Address;
+use crate::rights::Rights;
 use crate::stats::Counters;
 use crate::wire::in_scope;
 use crate::wire_format::{
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) cluster: String,
     pub(crate) system: ActorSystem,
     pub(crate) config: RemoteConfig,
+    pub(crate) rights: Arc<Rights>,
     pub(crate) exports: Arc<Exports>,
     pub(crate) counters: Counters,
     pub(crate) events: broadcast::Sender<RemoteEvent>,
@@ -109,6 +111,7 @@ impl Core {
         cluster: String,
         system: ActorSystem,
         config: RemoteConfig,
+        rights: Rights,
         exports: Arc<Exports>,
         network: Arc<dyn crate::network::Network>,
         events: broadcast::Sender<RemoteEvent>,
@@ -119,6 +122,7 @@ impl Core {
             cluster,
             system,
             config,
+            rights: Arc::new(rights),
             exports,
             counters: Counters::default(),
             events,

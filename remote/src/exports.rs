@@ -9,6 +9,7 @@
 //!
 //! **Invariant:** no entry leaks: an actor's ends with the actor, a port's with its ask.
 
+use crate::identity::PeerKind;
 use crate::message::RemoteMessage;
 use crate::wire_format::{DecodeError, ExportId, Target, decode};
 use otava_actor::adapter::Conversion;
@@ -48,7 +49,9 @@ fn identity_of<M: RemoteMessage>(actor: &ActorRef<M>) -> Identity {
 /// An exported actor, its message type forgotten.
 pub(crate) trait Exported: Send + Sync {
     /// Decodes a message and hands it to the actor. The caller has entered the wire scope.
-    fn deliver(&self, tag: u64, payload: &[u8]) -> Result<(), Undelivered>;
+    fn deliver(&self, tag: u64, payload: &[u8], from: PeerKind) -> Result<(), Undelivered>;
+    /// The protocol whose rights decide who may send to it.
+    fn protocol(&self) -> &'static str;
     /// Calls back when the actor ends.
     fn on_terminated(&self, callback: Box<dyn FnOnce(Terminated) + Send>) -> Watching;
     fn path(&self) -> &ActorPath;
@@ -58,6 +61,8 @@ pub(crate) trait Exported: Send + Sync {
 /// Why a message from another node did not reach its actor.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Undelivered {
+    #[error("its sender has no right to send it")]
+    NotPermitted,
     #[error("{message_type} was expected, the sender meant another type or version of it")]
     OtherType { message_type: &'static str },
     #[error("it is no {message_type}: {source}")]
@@ -79,6 +84,7 @@ impl Undelivered {
     /// What an asker is told.
     pub(crate) fn refusal(&self) -> Refusal {
         match self {
+            Self::NotPermitted => Refusal::NotPermitted,
             Self::OtherType { .. } | Self::Undecodable { .. } => Refusal::NotUnderstood,
             Self::Refused { why, .. } => *why,
         }
@@ -88,7 +94,7 @@ impl Undelivered {
 pub(crate) struct LocalActor<M>(pub(crate) ActorRef<M>);
 
 impl<M: RemoteMessage> Exported for LocalActor<M> {
-    fn deliver(&self, tag: u64, payload: &[u8]) -> Result<(), Undelivered> {
+    fn deliver(&self, tag: u64, payload: &[u8], from: PeerKind) -> Result<(), Undelivered> {
         let message_type = std::any::type_name::<M>();
         if tag != tag_of::<M>() {
             return Err(Undelivered::OtherType { message_type });
@@ -97,6 +103,9 @@ impl<M: RemoteMessage> Exported for LocalActor<M> {
             message_type,
             source,
         })?;
+        if from == PeerKind::Client && !message.is_for_clients() {
+            return Err(Undelivered::NotPermitted);
+        }
         self.0.tell(message).map_err(|refused| {
             let why = match &refused {
                 TellError::Full(_) => Refusal::Full,
@@ -109,6 +118,10 @@ impl<M: RemoteMessage> Exported for LocalActor<M> {
 
     fn on_terminated(&self, callback: Box<dyn FnOnce(Terminated) + Send>) -> Watching {
         self.0.on_terminated(callback)
+    }
+
+    fn protocol(&self) -> &'static str {
+        M::RIGHTS
     }
 
     fn path(&self) -> &ActorPath {

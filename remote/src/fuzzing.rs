@@ -5,12 +5,14 @@
 
 use crate::core::Core;
 use crate::exports::tag_of;
+use crate::identity::PeerIdentity;
 use crate::io::inbound::Inbound;
 use crate::logic::handshake::{Introduction, Known, Verdict, judge_caller};
 use crate::node_id::NodeId;
 use crate::peer::Peer;
 use crate::remote::Remote;
 use crate::remote_ref::Address;
+use crate::rights::Permit;
 use crate::wire::{self, in_scope};
 use crate::wire_format::{
     DecodeError, Frame, FrameError, FrameSplitter, LanePreamble, Target, decode, encode,
@@ -214,8 +216,16 @@ impl Receiver {
             let core: Arc<Core> = remote.core().clone();
             let peer: Arc<Peer> = core.peer(at(2)).expect("a peer");
             let node = NodeId::new("b", at(2), 2);
-            assert!(peer.connected(&core, &node), "it was never met before");
-            (Inbound { core, peer, node }, remote)
+            let identity = PeerIdentity::member("b");
+            let connected = peer.connected(&core, &node, &identity);
+            assert!(connected, "it was never met before");
+            let inbound = Inbound {
+                permit: Permit::new(&core.rights, identity),
+                core,
+                peer,
+                node,
+            };
+            (inbound, remote)
         });
         Self {
             runtime,

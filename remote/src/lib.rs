@@ -16,6 +16,8 @@
 //! | `core` | what all parts share; the way of a frame into an outbox |
 //! | `exports` | what of this node others can reach: actors and reply ports |
 //! | `remote_ref` | an actor of another node, as it plugs into `ActorRef` |
+//! | [`Rights`] | who may reach which protocol |
+//! | [`certificates`] | what certificates say, and who makes them |
 //! | `peer` | one association: queues, runs of the node, watches, system messages |
 //! | `watches` | what this node watches at one peer, and the peer here |
 //! | `outbox` | the frames that wait on one lane, bounded by bytes |
@@ -38,6 +40,7 @@ mod exports;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod identity;
 mod io;
 mod logic;
 pub mod message;
@@ -50,20 +53,24 @@ mod portable;
 pub mod protocol;
 pub mod remote;
 mod remote_ref;
+mod rights;
 mod stats;
 mod watches;
 pub mod wire;
 mod wire_format;
 
 pub use config::RemoteConfig;
+pub use identity::{PeerIdentity, PeerKind};
+pub use io::certificates;
 pub use io::quic::{BindError, QuicConfig, QuicNetwork, QuicNetworkBuilder};
 pub use io::virtual_net::{VirtualNetwork, VirtualWorld};
-pub use io::{Credentials, CredentialsError};
+pub use io::{CredentialFiles, Credentials, CredentialsError, FilesError};
 pub use message::{RemoteMessage, layout};
 pub use network::{ConnectError, Connection, LaneError, LaneReader, LaneWriter, Network};
 pub use node_id::NodeId;
 pub use remote::{
     Channel, PublishError, Remote, RemoteBuilder, RemoteEvent, RemoteEvents, StartError,
 };
+pub use rights::{Rights, Who};
 pub use stats::RemoteStats;
 pub use wire_format::{DecodeError, EncodeError, ExportId, decode, encode};

@@ -90,6 +90,15 @@ pub trait RemoteMessage: Serialize + DeserializeOwned + Send + 'static {
     /// version, so that later methods leave it as it is. A generic wrapper mixes that of its
     /// parameter in.
     const LAYOUT: u64 = layout(Self::NAME, Self::VERSION);
+
+    /// The protocol whose rights decide who may send this ([`crate::Rights`]): its own, unless it
+    /// only carries messages of another one.
+    const RIGHTS: &'static str = Self::NAME;
+
+    /// Whether a client may send this very message, where it may reach the protocol at all.
+    fn is_for_clients(&self) -> bool {
+        true
+    }
 }
 
 /// The layout of a type by its name and version: FNV-1a with 64 bits over the name and the two bytes

@@ -10,6 +10,7 @@
 //! **Invariant:** a network carries bytes and knows who is at the other end; what the bytes mean is
 //! decided above it.
 
+use crate::identity::PeerIdentity;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
@@ -44,6 +45,12 @@ pub trait Connection: Send + Sync + 'static {
 
     /// Whether the peer has proved that it may call itself `name`.
     fn proves_name(&self, name: &str) -> bool;
+
+    /// Who the peer is if it calls itself `name`; `None` if it has not proved that it may. Default:
+    /// for a network whose peers prove names only, a member.
+    fn identity_as(&self, name: &str) -> Option<PeerIdentity> {
+        self.proves_name(name).then(|| PeerIdentity::member(name))
+    }
 
     /// Opens a lane to the peer. The peer sees it when the first bytes are written.
     ///

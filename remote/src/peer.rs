@@ -14,6 +14,7 @@
 
 use crate::config::RemoteConfig;
 use crate::core::Core;
+use crate::identity::{PeerIdentity, PeerKind};
 use crate::logic::handshake::{Introduction, Known};
 use crate::logic::runs::Runs;
 use crate::logic::system_lane::{Overflow, SystemIn, SystemOut};
@@ -21,6 +22,7 @@ use crate::node_id::NodeId;
 use crate::outbox::Outbox;
 use crate::remote::RemoteEvent;
 use crate::remote_ref::Address;
+use crate::rights::Permit;
 use crate::watches::{Watch, Watched, Watches};
 use crate::wire_format::{ExportId, Frame, SystemMessage, Target};
 use otava_actor::{ActorPath, Ended, Terminated, Time, Watcher, WatcherId, Watching};
@@ -50,6 +52,8 @@ struct Relation {
     runs: Runs,
     /// The node that is connected, or was last.
     node: Option<NodeId>,
+    /// Who that node is by its credentials.
+    identity: Option<PeerIdentity>,
     connected: bool,
     /// Since when there is no connection.
     apart_since: Time,
@@ -102,6 +106,7 @@ impl Peer {
             relation: Mutex::new(Relation {
                 runs: Runs::default(),
                 node: None,
+                identity: None,
                 connected: false,
                 apart_since: Time::ZERO,
                 kept: false,
@@ -153,6 +158,13 @@ impl Peer {
         self.lock().node.clone()
     }
 
+    /// Who `node` is by its credentials, if it is connected or was last.
+    pub(crate) fn identity_of(&self, node: &NodeId) -> Option<PeerIdentity> {
+        let relation = self.lock();
+        let same = relation.node.as_ref() == Some(node);
+        relation.identity.clone().filter(|_| same)
+    }
+
     /// Whether this very run of the node is connected.
     pub(crate) fn is_connected_to(&self, node: &NodeId) -> bool {
         let relation = self.lock();
@@ -180,22 +192,28 @@ impl Peer {
     }
 
     /// What the handshake has to know about `them`.
-    pub(crate) fn known(&self, them: &Introduction, name_proven: bool, calling: bool) -> Known {
+    pub(crate) fn known(
+        &self,
+        core: &Core,
+        them: &Introduction,
+        identity: Option<&PeerIdentity>,
+        calling: bool,
+    ) -> Known {
         let relation = self.lock();
-        let run = them.node.incarnation;
-        let other_name = |node: &NodeId| node.name != them.node.name;
+        let (run, addr) = (them.node.incarnation, them.node.addr);
         Known {
-            name_proven,
+            name_proven: identity.is_some(),
+            address_proven: identity.is_some_and(|it| core.rights.allows_address(it, addr)),
             quarantined: relation.runs.is_quarantined(run),
             over: relation.runs.is_over(run),
-            address_held: relation.connected && relation.node.as_ref().is_some_and(other_name),
+            address_held: identity.is_some_and(|it| relation.is_held_against(it)),
             calling,
         }
     }
 
     /// A connection with `node` was agreed on. What was not acknowledged is queued again. `false` if
     /// this node broke with that run meanwhile.
-    pub(crate) fn connected(&self, core: &Core, node: &NodeId) -> bool {
+    pub(crate) fn connected(&self, core: &Core, node: &NodeId, identity: &PeerIdentity) -> bool {
         let now = core.system.now();
         let mut news = News::default();
         {
@@ -205,6 +223,7 @@ impl Peer {
             }
             let before = relation.runs.present();
             relation.met(now, node, &mut news);
+            relation.identity = Some(identity.clone());
             relation.connected = true;
             relation.apart_since = Time::MAX;
             self.connected.store(true, Ordering::Relaxed);
@@ -397,6 +416,7 @@ impl Peer {
         run: u64,
         seq: u64,
         message: SystemMessage,
+        permit: &Permit,
     ) -> bool {
         let (new, taken) = {
             let mut relation = self.lock();
@@ -405,13 +425,19 @@ impl Peer {
             }
             (relation.inbound.take(seq), relation.inbound.taken())
         };
-        let handled = !new || self.handle_system(core, run, message);
+        let handled = !new || self.handle_system(core, run, message, permit);
         let ack = Frame::SystemAck { seq: taken };
         core.push_frame(self, &self.control, Some(run), &ack);
         handled
     }
 
-    fn handle_system(self: &Arc<Self>, core: &Arc<Core>, run: u64, message: SystemMessage) -> bool {
+    fn handle_system(
+        self: &Arc<Self>,
+        core: &Arc<Core>,
+        run: u64,
+        message: SystemMessage,
+        permit: &Permit,
+    ) -> bool {
         match message {
             SystemMessage::Terminated { watch, reason } => {
                 let mut news = News::default();
@@ -425,12 +451,28 @@ impl Peer {
                 drop(watching);
                 true
             }
-            SystemMessage::Watch { watch, target } => self.begin_watched(core, watch, &target),
+            SystemMessage::Watch { watch, target } => {
+                self.begin_watched(core, watch, &target, permit)
+            }
         }
     }
 
-    fn begin_watched(self: &Arc<Self>, core: &Arc<Core>, watch: u64, target: &Target) -> bool {
-        let Some(exported) = core.exports.find(target) else {
+    fn begin_watched(
+        self: &Arc<Self>,
+        core: &Arc<Core>,
+        watch: u64,
+        target: &Target,
+        permit: &Permit,
+    ) -> bool {
+        let found = core.exports.find(target);
+        let (found, forbidden) = match found {
+            Some(exported) if !permit.allows(exported.protocol()) => (None, true),
+            found => (found, false),
+        };
+        if forbidden {
+            core.counters.not_permitted.add(1);
+        }
+        let Some(exported) = found else {
             let reason = Ended::Unknown.into();
             self.send_system(core, SystemMessage::Terminated { watch, reason });
             return true;
@@ -536,6 +578,20 @@ impl Peer {
 }
 
 impl Relation {
+    /// Whether the address belongs to another node than `caller`: to one that is connected, to one whose
+    /// certificate names the address while that of the caller does not, or, against a client, to a
+    /// member that may come back.
+    fn is_held_against(&self, caller: &PeerIdentity) -> bool {
+        let (Some(node), Some(holder)) = (&self.node, &self.identity) else {
+            return false;
+        };
+        let by_certificate = holder.names_addresses() && !caller.names_addresses();
+        let against_client = caller.kind() == PeerKind::Client
+            && holder.kind() == PeerKind::Member
+            && !self.runs.is_over(node.incarnation);
+        holder.name() != caller.name() && (self.connected || by_certificate || against_client)
+    }
+
     /// `node` is there: the run before it is over, and so is every other that somebody watched.
     fn met(&mut self, now: Time, node: &NodeId, news: &mut News) {
         if let Some(before) = self.runs.met(node.incarnation) {

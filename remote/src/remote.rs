@@ -3,11 +3,13 @@
 use crate::config::RemoteConfig;
 use crate::core::{Core, Phase};
 use crate::exports::{Exports, Ids};
+use crate::identity::PeerIdentity;
 use crate::io::{acceptor, driver};
 use crate::message::RemoteMessage;
 use crate::network::Network;
 use crate::node_id::NodeId;
 use crate::remote_ref::{Address, RemoteRef};
+use crate::rights::Rights;
 use crate::stats::RemoteStats;
 use crate::wire_format::{CLUSTER_BYTES_MAX, Frame, TARGET_NAME_BYTES_MAX, Target};
 use bytes::Bytes;
@@ -74,6 +76,7 @@ impl Remote {
             node: node.to_owned(),
             network,
             config: RemoteConfig::default(),
+            rights: Rights::default(),
             seed: None,
         }
     }
@@ -221,6 +224,12 @@ impl Remote {
             .is_some_and(|peer| peer.is_connected_to(node))
     }
 
+    /// Who the node of this run is by its credentials: its roles, whether it is a client. `None` unless it
+    /// is connected, or was the last one at its address.
+    pub fn identity_of(&self, node: &NodeId) -> Option<PeerIdentity> {
+        self.core.known_peer(node.addr)?.identity_of(node)
+    }
+
     /// What was done so far.
     pub fn stats(&self) -> RemoteStats {
         self.core.counters.stats(self.core.exports.ports())
@@ -279,6 +288,7 @@ pub struct RemoteBuilder {
     node: String,
     network: Arc<dyn Network>,
     config: RemoteConfig,
+    rights: Rights,
     seed: Option<u64>,
 }
 
@@ -286,6 +296,12 @@ impl RemoteBuilder {
     /// The settings.
     pub fn config(mut self, config: RemoteConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Who may reach which protocol. Default: members all of them, clients none.
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
         self
     }
 
@@ -323,6 +339,7 @@ impl RemoteBuilder {
             self.cluster,
             self.system,
             config,
+            self.rights,
             exports,
             self.network,
             events,

@@ -27,6 +27,7 @@ pub(crate) struct Counters {
     pub(crate) dropped: Counter,
     pub(crate) frames_received: Counter,
     pub(crate) frames_sent: Counter,
+    pub(crate) not_permitted: Counter,
     pub(crate) not_understood: Counter,
     pub(crate) peer_faults: Counter,
     pub(crate) refused: Counter,
@@ -47,6 +48,9 @@ pub struct RemoteStats {
     pub frames_received: u64,
     /// Frames handed to the network.
     pub frames_sent: u64,
+    /// Messages, watches and control messages that arrived from peers without the right to send them
+    /// ([`crate::Rights`]).
+    pub not_permitted: u64,
     /// Messages that arrived and are of another version or layout than this program knows; also
     /// counted as `undelivered`.
     pub not_understood: u64,
@@ -72,6 +76,7 @@ impl Counters {
             dropped: self.dropped.get(),
             frames_received: self.frames_received.get(),
             frames_sent: self.frames_sent.get(),
+            not_permitted: self.not_permitted.get(),
             not_understood: self.not_understood.get(),
             open_ports: open_ports as u64,
             peer_faults: self.peer_faults.get(),

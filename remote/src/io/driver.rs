@@ -24,6 +24,7 @@ use crate::network::{ConnectError, Connection, LaneError, LaneReader};
 use crate::node_id::NodeId;
 use crate::peer::Peer;
 use crate::remote::RemoteEvent;
+use crate::rights::Permit;
 use crate::wire_format::{Frame, Hello, RefuseReason};
 use futures_util::future::BoxFuture;
 use otava_actor::Time;
@@ -186,6 +187,11 @@ impl Driver {
                 _ => {}
             }
         }
+        if let CallError::Connect(ConnectError::Refused { .. }) = error
+            && self.core.counters.refused_calls.add_and_log()
+        {
+            tracing::warn!(peer = %self.peer.addr, %error, "no connection");
+        }
         tracing::debug!(peer = %self.peer.addr, %error, "could not connect");
         for outbox in self.peer.outboxes() {
             self.core.give_up(&self.peer, outbox.clear());
@@ -208,12 +214,14 @@ impl Driver {
             return;
         }
         let caller = introduction_of(&theirs);
-        let proven = connection.proves_name(&caller.node.name);
-        let known = self.peer.known(&caller, proven, calling);
+        let identity = connection.identity_as(&caller.node.name);
+        let known = self
+            .peer
+            .known(&self.core, &caller, identity.as_ref(), calling);
         let verdict = judge_caller(&introduction_of_us(&self.core), &caller, known);
         let node = caller.node;
         let within = self.core.config.handshake_within;
-        if verdict != Verdict::Accept {
+        let (Verdict::Accept, Some(identity)) = (verdict, identity) else {
             if verdict != Verdict::Duplicate && self.core.counters.refused_calls.add_and_log() {
                 tracing::warn!(%node, ?verdict, "refused");
             }
@@ -221,7 +229,7 @@ impl Driver {
             let refusal = async move { refuse(&connection, reason, detail, within).await };
             self.refusals.spawn(refusal);
             return;
-        }
+        };
         let welcome = Frame::Welcome(hello(&self.core));
         self.welcomes.spawn(async move {
             let opened = open(&connection, CONTROL_LANE, Some(&welcome));
@@ -234,6 +242,7 @@ impl Driver {
             Some(Link {
                 connection,
                 node,
+                identity,
                 reader,
                 writer: Some(writer),
             })
@@ -245,7 +254,7 @@ impl Driver {
     async fn serve(&mut self, mut link: Link) -> Option<Link> {
         let node = link.node.clone();
         self.pause = self.core.config.redial_min;
-        if !self.peer.connected(&self.core, &node) {
+        if !self.peer.connected(&self.core, &node, &link.identity) {
             link.connection.close("quarantined");
             return None;
         }
@@ -396,6 +405,7 @@ impl Readers {
             core: core.clone(),
             peer: peer.clone(),
             node: link.node,
+            permit: Permit::new(&core.rights, link.identity),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(inbound.clone().read_lane(link.reader));
@@ -474,17 +484,19 @@ async fn make_call(core: Arc<Core>, peer: Arc<Peer>) -> Result<Link, CallError> 
         _ => return Err(LaneFault::Peer("no welcome came first".to_owned()).into()),
     };
     let them = introduction_of(&theirs);
-    let proven = connection.proves_name(&them.node.name);
-    let known = peer.known(&them, proven, false);
+    let identity = connection.identity_as(&them.node.name);
+    let known = peer.known(&core, &them, identity.as_ref(), false);
     let verdict = judge(&introduction_of_us(&core), &them, known);
     let node = them.node;
-    if verdict != Verdict::Accept || node.addr != peer.addr {
+    let identity = identity.filter(|_| verdict == Verdict::Accept && node.addr == peer.addr);
+    let Some(identity) = identity else {
         connection.close("not the node that was called");
         return Err(CallError::Refusing { node, verdict });
-    }
+    };
     Ok(Link {
         connection,
         node,
+        identity,
         reader,
         writer: Some(writer),
     })

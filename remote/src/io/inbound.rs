@@ -2,13 +2,14 @@
 
 use crate::config::RemoteConfig;
 use crate::core::Core;
-use crate::exports::Undelivered;
+use crate::exports::{Exported, Undelivered};
 use crate::io::lanes::{CONTROL_LANE, FrameReader, LaneFault, is_lane};
 use crate::network::LaneReader;
 use crate::node_id::NodeId;
 use crate::peer::Peer;
 use crate::remote::Channel;
 use crate::remote_ref::Address;
+use crate::rights::Permit;
 use crate::wire::in_scope;
 use crate::wire_format::{DecodeError, ExportId, Frame, Target};
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub(crate) struct Inbound {
     pub(crate) core: Arc<Core>,
     pub(crate) peer: Arc<Peer>,
     pub(crate) node: NodeId,
+    /// What the peer may do here.
+    pub(crate) permit: Permit,
 }
 
 /// How a lane ended without a fault.
@@ -90,6 +93,9 @@ impl Inbound {
     pub(crate) fn handle_control(&self, frame: Frame) -> Result<Option<LaneEnd>, LaneFault> {
         let run = self.node.incarnation;
         match frame {
+            Frame::Control { channel, .. } if !self.permit.allows_control() => {
+                self.count_not_permitted(format_args!("a control message on channel {channel}"));
+            }
             Frame::Control { channel, payload } => {
                 if payload.len() > RemoteConfig::CONTROL_BYTES_MAX {
                     return Err(LaneFault::Peer("a control message is too large".to_owned()));
@@ -104,7 +110,10 @@ impl Inbound {
                 }
             }
             Frame::System { seq, message } => {
-                if !self.peer.take_system(&self.core, run, seq, message) {
+                if !self
+                    .peer
+                    .take_system(&self.core, run, seq, message, &self.permit)
+                {
                     return Err(LaneFault::Peer("it watches too many actors".to_owned()));
                 }
             }
@@ -162,13 +171,18 @@ impl Inbound {
             self.count_undelivered(format_args!("no actor is reached by {target:?}"));
             return;
         };
+        if !self.permit.allows(exported.protocol()) {
+            // Before a byte of it is decoded.
+            return self.refuse(&*exported, ports);
+        }
         let delivered = self.guarded(|| {
-            let read = || exported.deliver(tag, payload);
+            let read = || exported.deliver(tag, payload, self.permit.kind());
             let (delivered, _) = in_scope(&self.core, from.clone(), read);
             delivered
         });
         match delivered {
             Some(Ok(())) => {}
+            Some(Err(Undelivered::NotPermitted)) => self.refuse(&*exported, ports),
             Some(Err(undelivered)) => {
                 for &port in ports {
                     self.core.send_no_answer(&from, port, undelivered.refusal());
@@ -183,9 +197,30 @@ impl Inbound {
         }
     }
 
+    /// Refuses a message that the peer has no right to send, and tells whoever waits at one of `ports`.
+    fn refuse(&self, exported: &dyn Exported, ports: &[ExportId]) {
+        let from = Address::Exactly(self.node.clone());
+        for &port in ports {
+            let why = Refusal::NotPermitted;
+            self.core.send_no_answer(&from, port, why);
+        }
+        let (actor, protocol) = (exported.path(), exported.protocol());
+        self.count_not_permitted(format_args!("a message of {protocol} to {actor}"));
+    }
+
+    /// Counts what the peer had no right to; logs the first, and then ever fewer of them.
+    fn count_not_permitted(&self, what: std::fmt::Arguments<'_>) {
+        if self.core.counters.not_permitted.add_and_log() {
+            let kind = self.permit.kind();
+            tracing::warn!(from = %self.node, %kind, "not permitted: {what}");
+        }
+    }
+
     fn note_undelivered(&self, actor: &ActorPath, undelivered: &Undelivered) {
         let (message_type, what) = match undelivered {
-            Undelivered::Refused { .. } => return self.core.counters.undelivered.add(1),
+            Undelivered::NotPermitted | Undelivered::Refused { .. } => {
+                return self.core.counters.undelivered.add(1);
+            }
             Undelivered::OtherType { message_type } => (message_type, None),
             Undelivered::Undecodable {
                 message_type,

@@ -2,6 +2,7 @@
 
 use crate::config::RemoteConfig;
 use crate::core::Core;
+use crate::identity::PeerIdentity;
 use crate::logic::handshake::Introduction;
 use crate::network::{Connection, LaneError, LaneReader, LaneWriter};
 use crate::node_id::NodeId;
@@ -32,6 +33,8 @@ pub(crate) struct Incoming {
 pub(crate) struct Link {
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) node: NodeId,
+    /// Who the node is by its credentials.
+    pub(crate) identity: PeerIdentity,
     pub(crate) reader: FrameReader,
     /// Of the control lane; taken when it is put to work.
     pub(crate) writer: Option<Box<dyn LaneWriter>>,

@@ -147,6 +147,7 @@ impl From<EndedCode> for Ended {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum RefusalCode {
     Full,
+    NotPermitted,
     NotUnderstood,
     /// A reason of a later version.
     Other(u8),
@@ -159,6 +160,7 @@ impl RefusalCode {
             1 => Self::Stopped,
             2 => Self::Full,
             3 => Self::NotUnderstood,
+            4 => Self::NotPermitted,
             other => Self::Other(other),
         }
     }
@@ -168,6 +170,7 @@ impl RefusalCode {
             Self::Stopped => 1,
             Self::Full => 2,
             Self::NotUnderstood => 3,
+            Self::NotPermitted => 4,
             Self::Other(code) => code,
         }
     }
@@ -176,6 +179,7 @@ impl RefusalCode {
     pub(crate) const fn refusal(self) -> Option<Refusal> {
         match self {
             Self::Full => Some(Refusal::Full),
+            Self::NotPermitted => Some(Refusal::NotPermitted),
             Self::NotUnderstood => Some(Refusal::NotUnderstood),
             Self::Stopped => Some(Refusal::Stopped),
             Self::Other(_) => None,
@@ -187,6 +191,7 @@ impl From<Refusal> for RefusalCode {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Full => Self::Full,
+            Refusal::NotPermitted => Self::NotPermitted,
             Refusal::NotUnderstood => Self::NotUnderstood,
             Refusal::Stopped => Self::Stopped,
             // Not known to this version: the port counts as dropped over there.
@@ -215,7 +220,12 @@ mod tests {
             assert_eq!(Ended::from(EndedCode::from_code(code)), reason);
         }
         assert_eq!(EndedCode::from_code(200), EndedCode::Unknown);
-        for refusal in [Refusal::Full, Refusal::NotUnderstood, Refusal::Stopped] {
+        for refusal in [
+            Refusal::Full,
+            Refusal::NotPermitted,
+            Refusal::NotUnderstood,
+            Refusal::Stopped,
+        ] {
             let code = RefusalCode::from(refusal).code();
             assert_eq!(RefusalCode::from_code(code).refusal(), Some(refusal));
         }

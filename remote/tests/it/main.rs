@@ -1,6 +1,7 @@
 //! Proves: what one node sends another arrives as promised, and nobody else reaches it.
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
+mod attacks;
 mod authority;
 mod cuts;
 mod ends;
@@ -11,6 +12,8 @@ mod nodes;
 mod passing;
 mod random;
 mod references;
+mod rights;
+mod rotation;
 mod tls;
 mod virtual_net;
 mod watches;

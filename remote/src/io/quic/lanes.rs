@@ -1,6 +1,7 @@
 //! Lanes: a QUIC connection and its streams, as the layers above see them.
 
-use crate::io::credentials::certificate_proves;
+use crate::identity::PeerIdentity;
+use crate::io::certificates::names::CertificateNames;
 use crate::network::{Connection, LaneError, LaneReader, LaneWriter};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -64,7 +65,11 @@ impl Connection for QuicConnection {
     }
 
     fn proves_name(&self, name: &str) -> bool {
-        certificate_proves(&self.certificate, name)
+        self.identity_as(name).is_some()
+    }
+
+    fn identity_as(&self, name: &str) -> Option<PeerIdentity> {
+        CertificateNames::of(&self.certificate).identity_as(name)
     }
 
     fn open_lane(&self) -> BoxFuture<'_, Result<Box<dyn LaneWriter>, LaneError>> {

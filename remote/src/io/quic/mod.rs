@@ -25,6 +25,7 @@ pub(crate) mod tls;
 pub use config::QuicConfig;
 
 use crate::io::credentials::Credentials;
+use crate::io::files;
 use crate::network::{ConnectError, Connection, Network};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -70,6 +71,7 @@ impl QuicNetwork {
             node_name: node_name.to_owned(),
             listen,
             advertise: None,
+            insecure_beyond_loopback: false,
             credentials,
             config: QuicConfig::default(),
         }
@@ -165,6 +167,7 @@ pub struct QuicNetworkBuilder {
     node_name: String,
     listen: SocketAddr,
     advertise: Option<SocketAddr>,
+    insecure_beyond_loopback: bool,
     credentials: Credentials,
     config: QuicConfig,
 }
@@ -183,17 +186,33 @@ impl QuicNetworkBuilder {
         self
     }
 
+    /// Lets a node with [`Credentials::insecure`] listen where others than this machine reach it.
+    /// **Whoever does is in.** For other credentials it changes nothing.
+    pub fn insecure_beyond_loopback(mut self) -> Self {
+        self.insecure_beyond_loopback = true;
+        self
+    }
+
     /// Listens. It must be called inside a tokio runtime, on which everything runs.
     ///
     /// # Errors
     /// [`BindError`]; nothing listens then.
     pub fn bind(self) -> Result<QuicNetwork, BindError> {
-        if !self.credentials.proves_name(&self.node_name) {
+        let Some(identity) = self.credentials.identity_as(&self.node_name) else {
             return Err(BindError::Name {
                 name: self.node_name,
             });
-        }
+        };
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
+        if self.credentials.are_insecure() {
+            if !self.insecure_beyond_loopback && !self.listen.ip().is_loopback() {
+                return Err(BindError::Insecure { addr: self.listen });
+            }
+            tracing::warn!(
+                addr = %self.listen,
+                "INSECURE: this node checks nobody and proves nothing; whoever reaches it is in"
+            );
+        }
         let transport = self.config.transport();
         let transport = Arc::new(transport.map_err(|e| setting(&e))?);
         let client = client_config(&self.credentials, &transport)?;
@@ -215,6 +234,10 @@ impl QuicNetworkBuilder {
             Some(addr) => addr,
             None => endpoint.local_addr().map_err(address)?,
         };
+        if !identity.may_listen_at(addr) {
+            return Err(BindError::OtherAddress { addr });
+        }
+        runtime.spawn(files::watch(Arc::downgrade(self.credentials.inner())));
         let (ready, accepted) = mpsc::channel(self.config.handshakes_max.max(1));
         let run = acceptor::run(endpoint.clone(), self.config.clone(), ready);
         Ok(QuicNetwork {
@@ -288,6 +311,21 @@ pub enum BindError {
     /// Not inside a tokio runtime.
     #[error("a network needs a tokio runtime to run on")]
     NoRuntime,
+    /// Nodes that check nobody listen at loopback addresses only.
+    #[error(
+        "{addr} can be reached from elsewhere, and these credentials check nobody: use certificates \
+         (`otava cert`), or call `insecure_beyond_loopback`"
+    )]
+    Insecure {
+        /// Where it should listen.
+        addr: SocketAddr,
+    },
+    /// The certificate says where this node may listen, and this is not it.
+    #[error("the certificate is for other addresses than {addr}")]
+    OtherAddress {
+        /// The address that others would use.
+        addr: SocketAddr,
+    },
     /// A setting, or a kind of key, that QUIC cannot work with.
     #[error("QUIC cannot be set up: {reason}")]
     Setting {

@@ -10,6 +10,7 @@
 
 use super::cuts::Cuts;
 use super::link::{Answer, End, Life, Link, Parcel, PipeId, Sent};
+use crate::identity::PeerIdentity;
 use otava_actor::{Rng, Time};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -41,7 +42,7 @@ pub(crate) struct World {
 
 #[derive(Debug)]
 struct Endpoint {
-    name: Arc<str>,
+    identity: Arc<PeerIdentity>,
     run: u64,
     backlog: VecDeque<u64>,
     changed: Arc<Notify>,
@@ -218,11 +219,11 @@ impl World {
 
     /// Begins a call; its answer appears in the link.
     pub(crate) fn call(&mut self, from: SocketAddr, run: u64, to: SocketAddr) -> Option<EndId> {
-        let caller = self.endpoint(from, run)?.name.clone();
+        let caller = self.endpoint(from, run)?.identity.clone();
         let link = self.number();
         let ends = [
             End::new(from, caller, run, Life::Open),
-            End::new(to, Arc::from(""), 0, Life::Absent),
+            End::new(to, Arc::new(PeerIdentity::member("")), 0, Life::Absent),
         ];
         self.links.insert(
             link,
@@ -250,9 +251,9 @@ impl World {
         };
         endpoint.backlog.push_back(to.link);
         endpoint.changed.notify_waiters();
-        let (name, run) = (endpoint.name.clone(), endpoint.run);
+        let (identity, run) = (endpoint.identity.clone(), endpoint.run);
         if let Some(end) = self.end(to) {
-            *end = End::new(addr, name, run, Life::Open);
+            *end = End::new(addr, identity, run, Life::Open);
         }
         self.send(to, (PipeId::Control, Parcel::Welcome));
         self.doom_again(to.link);
@@ -276,12 +277,16 @@ impl World {
     // --- end points ---
 
     /// Listens at `addr`. What listened there before crashes.
-    pub(crate) fn listen(&mut self, addr: SocketAddr, name: Arc<str>) -> (u64, Arc<Notify>) {
+    pub(crate) fn listen(
+        &mut self,
+        addr: SocketAddr,
+        identity: Arc<PeerIdentity>,
+    ) -> (u64, Arc<Notify>) {
         self.crash(addr);
         let run = self.number();
         let changed = Arc::default();
         let endpoint = Endpoint {
-            name,
+            identity,
             run,
             backlog: VecDeque::new(),
             changed: Arc::clone(&changed),
