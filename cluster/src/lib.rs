@@ -42,6 +42,7 @@ mod facts;
 mod io;
 #[doc(hidden)]
 pub mod logic;
+pub mod replicated;
 mod wire;
 
 pub use config::{ClusterConfig, Dissemination, StartError};

@@ -1,0 +1,3 @@
+//! Replicated: data that every node holds a copy of.
+
+pub(crate) mod wire;
