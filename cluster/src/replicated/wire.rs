@@ -24,8 +24,7 @@ const VERSION: u8 = 1;
 
 /// Bytes that mean nothing here, or a value that has no bytes.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WireError {
+pub(crate) enum WireError {
     /// They do not hold what they should.
     #[error("the bytes are not understood: {0}")]
     Malformed(String),
@@ -407,9 +406,7 @@ impl Places {
                 let pieces = pieces.map(|(dot, count)| (self.dot(dot), count.up, count.down));
                 WireStore::Counter(pieces.collect())
             }
-            Store::Flag(dots) => {
-                WireStore::Flag(dots.keys().map(|dot| self.dot(dot)).collect())
-            }
+            Store::Flag(dots) => WireStore::Flag(dots.keys().map(|dot| self.dot(dot)).collect()),
             Store::Map(values) => {
                 let values = values.iter();
                 let values = values.map(|(key, value)| (Blob(key.clone()), self.store(value)));

@@ -173,9 +173,9 @@ mod tests {
         for _ in 0..writes {
             let mut draft = Draft::new(value, Replica(1), 0);
             draft.count(1, 0);
-            let (new, delta, _) = draft.finish();
-            value = new;
-            log.push(delta.unwrap());
+            let done = draft.finish();
+            value = done.value;
+            log.push(done.delta.unwrap());
         }
         (log, value)
     }

@@ -7,10 +7,10 @@ use crate::logic::replicated::causal::Causal;
 use crate::logic::replicated::dots::{Context, Dot, Replica};
 use crate::logic::replicated::store::{Count, Dots, Element, Store, Written};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A value that is read or changed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Draft {
     /// Shared with those who read it; copied by the first change if somebody does.
     value: Arc<Causal>,
@@ -21,6 +21,37 @@ pub struct Draft {
     /// By how many bytes the value may grow.
     room: usize,
     failed: Option<Unmade>,
+    /// Where it goes when it ends, if it is lent.
+    home: Option<Arc<Mutex<Option<Finished>>>>,
+}
+
+/// What has become of a value, and why a change was not made.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// The value.
+    pub value: Arc<Causal>,
+    /// All changes.
+    pub delta: Option<Causal>,
+    /// The first change that was not made.
+    pub failed: Option<Unmade>,
+    room: usize,
+}
+
+/// Where a draft that was lent comes back to when whoever has it drops it, even in a panic, or by putting
+/// another in its place: a value must never be lost, since its writes would be numbered anew.
+#[derive(Debug)]
+pub struct Home(Arc<Mutex<Option<Finished>>>);
+
+impl Home {
+    /// What came back.
+    ///
+    /// # Panics
+    /// If the draft still exists: somebody keeps it beyond the change that it was lent for.
+    #[must_use]
+    pub fn back(self) -> Finished {
+        let back = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        back.expect("a replicated value is not kept beyond the update that lent it")
+    }
 }
 
 /// Why a change was not made. Those before it in the same draft were.
@@ -43,7 +74,16 @@ impl Draft {
             wall,
             room: usize::MAX,
             failed: None,
+            home: None,
         }
+    }
+
+    /// Lends it.
+    #[must_use]
+    pub fn lend(mut self) -> (Self, Home) {
+        let home = Arc::new(Mutex::new(None));
+        self.home = Some(home.clone());
+        (self, Home(home))
     }
 
     /// Lets the value grow by no more than `bytes`.
@@ -53,10 +93,21 @@ impl Draft {
         self
     }
 
-    /// The value, the changes, and why one was not made.
+    /// What has become of the value.
     #[must_use]
-    pub fn finish(self) -> (Arc<Causal>, Option<Causal>, Option<Unmade>) {
-        (self.value, self.delta, self.failed)
+    pub fn finish(mut self) -> Finished {
+        self.home = None;
+        self.end()
+    }
+
+    fn end(&mut self) -> Finished {
+        let blank = Arc::new(Causal::empty(&self.value.store));
+        Finished {
+            value: std::mem::replace(&mut self.value, blank),
+            delta: self.delta.take(),
+            failed: self.failed.take(),
+            room: self.room,
+        }
     }
 
     /// What stands now.
@@ -224,9 +275,14 @@ impl Draft {
     }
 
     /// Puts back what [`Draft::take`] took out, with the changes that were made meanwhile.
-    pub fn put(&mut self, key: Element, inner: Self) {
-        self.room = inner.room;
-        let (inner, delta, failed) = inner.finish();
+    pub fn put(&mut self, key: Element, inner: Finished) {
+        let Finished {
+            value: inner,
+            delta,
+            failed,
+            room,
+        } = inner;
+        self.room = room;
         let inner = Arc::unwrap_or_clone(inner);
         let value = Arc::make_mut(&mut self.value);
         value.context = inner.context;
@@ -266,7 +322,23 @@ impl Draft {
         for (key, blank) in blank_keys {
             let mut inner = self.take(&key, blank);
             inner.fold();
-            self.put(key, inner);
+            self.put(key, inner.finish());
+        }
+    }
+}
+
+impl Clone for Draft {
+    /// A copy that is nobody's: what is done to it goes nowhere.
+    fn clone(&self) -> Self {
+        Self::new(self.value.clone(), self.replica, self.wall)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.take() {
+            let finished = self.end();
+            *home.lock().unwrap_or_else(PoisonError::into_inner) = Some(finished);
         }
     }
 }

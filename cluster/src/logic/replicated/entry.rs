@@ -221,10 +221,9 @@ impl Entry {
         if marks.is_empty() && self.state.marks.is_empty() {
             return false;
         }
-        let changed =
-            pruning::join(&mut self.state.marks, marks, scene.wall, |replica| {
-                scene.members.contains(&replica)
-            });
+        let changed = pruning::join(&mut self.state.marks, marks, scene.wall, |replica| {
+            scene.members.contains(&replica)
+        });
         self.rename() | changed
     }
 
@@ -282,9 +281,7 @@ impl Entry {
     pub fn perform_pruning(&mut self, scene: Scene<'_>, expires: u64) -> bool {
         let me = scene.me;
         let signed = |mark: &Pruning| match mark {
-            Pruning::Started { owner, seen } => {
-                *owner == me && scene.members.is_subset(seen)
-            }
+            Pruning::Started { owner, seen } => *owner == me && scene.members.is_subset(seen),
             Pruning::Performed { .. } => false,
         };
         let marks = &mut self.state.marks;

@@ -237,9 +237,7 @@ impl Machine {
                 }
             }
             Message::Summary(theirs) => self.summarised(replica, &theirs),
-            Message::Want(keys) => keys
-                .iter()
-                .for_each(|key| self.push_state(replica, key)),
+            Message::Want(keys) => keys.iter().for_each(|key| self.push_state(replica, key)),
         }
         self.flush();
     }
@@ -275,6 +273,12 @@ impl Machine {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
+    }
+
+    /// Whether this can be a key: 1 to 512 bytes.
+    #[must_use]
+    pub fn is_name(name: &str) -> bool {
+        (1..=NAME_BYTES_MAX).contains(&name.len())
     }
 
     /// How many entries of others were not taken: of another type than here, or beyond the limit.
@@ -363,9 +367,8 @@ impl Machine {
         let accepts = match self.table.get(key) {
             Some(entry) => *entry.state().type_name == *type_name,
             None => {
-                let fits = |name: &str| (1..=NAME_BYTES_MAX).contains(&name.len());
                 let room = self.table.len() < self.config.entries_max;
-                room && fits(key) && fits(type_name)
+                room && Self::is_name(key) && Self::is_name(type_name)
             }
         };
         self.refused += u64::from(!accepts);
@@ -415,7 +418,9 @@ impl Machine {
                     base,
                     last,
                     delta: Arc::new(delta),
-                    marks: performed.map(|(gone, mark)| (*gone, mark.clone())).collect(),
+                    marks: performed
+                        .map(|(gone, mark)| (*gone, mark.clone()))
+                        .collect(),
                 })
             }
         };

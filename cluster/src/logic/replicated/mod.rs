@@ -25,3 +25,6 @@ pub mod message;
 pub mod pruning;
 pub mod store;
 pub mod table;
+
+/// Keeps the types of replicated data to those of this crate: all nodes must join them alike.
+pub trait Sealed {}

@@ -125,21 +125,19 @@ impl Store {
                     join(mine, seen, theirs.unwrap_or(&none), they_saw)
                 })
             }
-            (Self::Map(mine), Self::Map(theirs)) => {
-                join_each(
-                    mine,
-                    theirs,
-                    joining,
-                    Self::is_empty,
-                    |mine, theirs| match theirs {
-                        Some(theirs) => mine.join(seen, theirs, they_saw, joining),
-                        None => {
-                            let none = mine.empty();
-                            mine.join(seen, &none, they_saw, joining)
-                        }
-                    },
-                )
-            }
+            (Self::Map(mine), Self::Map(theirs)) => join_each(
+                mine,
+                theirs,
+                joining,
+                Self::is_empty,
+                |mine, theirs| match theirs {
+                    Some(theirs) => mine.join(seen, theirs, they_saw, joining),
+                    None => {
+                        let none = mine.empty();
+                        mine.join(seen, &none, they_saw, joining)
+                    }
+                },
+            ),
             (_, theirs) => {
                 let replaced = self.code() < theirs.code();
                 if replaced {

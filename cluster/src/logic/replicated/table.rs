@@ -179,7 +179,12 @@ mod tests {
         let key = Key::from("77");
         other.get_mut(&key).unwrap().delete();
         other.touch(&key);
-        let differ = one.summary().iter().zip(other.summary()).filter(|(a, b)| *a != b).count();
+        let differ = one
+            .summary()
+            .iter()
+            .zip(other.summary())
+            .filter(|(a, b)| *a != b)
+            .count();
         assert_eq!(differ, 1);
         one.get_mut(&key).unwrap().delete();
         one.touch(&key);

@@ -17,7 +17,7 @@ fn edited(blank: &Store, edit: impl Fn(&mut Draft)) -> Causal {
     for replica in [A, B] {
         let mut draft = Draft::new(value, replica, 1_700_000_000_000_000);
         edit(&mut draft);
-        (value, ..) = draft.finish();
+        value = draft.finish().value;
     }
     Arc::unwrap_or_clone(value)
 }
@@ -33,7 +33,7 @@ fn values() -> Vec<(&'static str, Causal)> {
         let key = element("cart");
         let mut inner = draft.take(&key, Store::Set(BTreeMap::new()));
         inner.insert(element("apple"));
-        draft.put(key, inner);
+        draft.put(key, inner.finish());
     });
     vec![
         (
@@ -102,16 +102,41 @@ fn messages() -> Vec<(&'static str, Message)> {
         held: vec![(key.clone(), u64::MAX)],
     };
     vec![
-        ("ack", Message::Ack { key: key.clone(), last: 300 }),
+        (
+            "ack",
+            Message::Ack {
+                key: key.clone(),
+                last: 300,
+            },
+        ),
         ("behind", Message::Behind { key: key.clone() }),
         ("bucket", bucket),
         ("delta", Message::Delta(delta)),
-        ("read", Message::Read { id: 7, key: key.clone(), known: 9 }),
+        (
+            "read",
+            Message::Read {
+                id: 7,
+                key: key.clone(),
+                known: 9,
+            },
+        ),
         ("nothing", answer(ReadAnswer::Nothing)),
         ("same", answer(ReadAnswer::Same)),
         ("found", answer(ReadAnswer::State(state(value.clone())))),
-        ("state", Message::State { last: Some(4), state: state(value) }),
-        ("deleted", Message::State { last: None, state: deleted }),
+        (
+            "state",
+            Message::State {
+                last: Some(4),
+                state: state(value),
+            },
+        ),
+        (
+            "deleted",
+            Message::State {
+                last: None,
+                state: deleted,
+            },
+        ),
         ("summary", Message::Summary(vec![1, u64::MAX])),
         ("want", Message::Want(vec![key])),
     ]
@@ -153,7 +178,10 @@ fn what_is_not_sound_is_refused() {
             value: Some(value),
             marks: Vec::new(),
         };
-        matches!(decode_state(&pack(&state).unwrap()), Err(WireError::Malformed(_)))
+        matches!(
+            decode_state(&pack(&state).unwrap()),
+            Err(WireError::Malformed(_))
+        )
     };
     let value = |seen, dot| WireCausal {
         replicas: vec![1],
@@ -165,8 +193,14 @@ fn what_is_not_sound_is_refused() {
     assert!(refused(value(vec![(0, 1, 2)], (1, 2))), "nobody");
     assert!(refused(value(vec![(0, 2, 1)], (0, 2))), "an empty range");
     assert!(refused(value(vec![(0, 4, 4), (0, 1, 2)], (0, 2))), "order");
-    assert!(refused(value(vec![(0, 1, 2), (0, 3, 4)], (0, 2))), "touching");
-    assert!(refused(value(vec![(0, 0, 1)], (0, 1))), "there is no write 0");
+    assert!(
+        refused(value(vec![(0, 1, 2), (0, 3, 4)], (0, 2))),
+        "touching"
+    );
+    assert!(
+        refused(value(vec![(0, 0, 1)], (0, 1))),
+        "there is no write 0"
+    );
     assert_eq!(decode_state(&[2, 0]), Err(WireError::Version(2)));
     assert!(decode_state(&[]).is_err());
 }
@@ -187,8 +221,14 @@ fn too_deep_a_value_is_not_encoded() {
     for _ in 0..100 {
         store = Store::Map(BTreeMap::from([(element("k"), store)]));
     }
-    let value = Causal { store, context: Context::new() };
-    assert!(matches!(encode_state(&state(value)), Err(WireError::NotEncodable(_))));
+    let value = Causal {
+        store,
+        context: Context::new(),
+    };
+    assert!(matches!(
+        encode_state(&state(value)),
+        Err(WireError::NotEncodable(_))
+    ));
 }
 
 proptest! {

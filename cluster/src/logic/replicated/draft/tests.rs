@@ -34,7 +34,7 @@ fn act_on(draft: &mut Draft, act: &Act, inner: &Store) {
             let key = element(*key);
             let mut value = draft.take(&key, inner.clone());
             act_on(&mut value, act, inner);
-            draft.put(key, value);
+            draft.put(key, value.finish());
         }
     }
 }
@@ -62,7 +62,11 @@ fn acts() -> impl Strategy<Value = Act> {
         (0u8..4).prop_map(Act::Insert),
         (0u8..4).prop_map(Act::Insert),
         (0u8..4).prop_map(Act::Remove),
-        (0u8..10).prop_map(|n| if n == 0 { Act::Clear } else { Act::Remove(n % 4) }),
+        (0u8..10).prop_map(|n| if n == 0 {
+            Act::Clear
+        } else {
+            Act::Remove(n % 4)
+        }),
     ];
     (plain, 0u8..3, any::<bool>()).prop_map(|(act, key, inside)| match act {
         Act::Remove(_) | Act::Clear if !inside => act,
@@ -112,7 +116,12 @@ fn live(shape: &Store, inner: &Store, steps: &[Step]) -> World {
                 let value = Arc::new(world.copies[*who].clone());
                 let mut draft = Draft::new(value, Replica(*who as u64 + 1), 0);
                 act_on(&mut draft, act, inner);
-                let (value, delta, failed) = draft.finish();
+                let Finished {
+                    value,
+                    delta,
+                    failed,
+                    ..
+                } = draft.finish();
                 assert_eq!(failed, None);
                 assert!(value.is_sound());
                 world.copies[*who] = Arc::unwrap_or_clone(value);
@@ -210,7 +219,7 @@ fn renaming_commutes(world: &World) -> Result<(), TestCaseError> {
     // The owner makes one count of both, and no old copy brings the other back.
     let mut draft = Draft::new(Arc::new(after.clone()), Replica(1), 0);
     draft.fold();
-    let (folded, ..) = draft.finish();
+    let folded = draft.finish().value;
     prop_assert_eq!(total(&folded.store), total(&owner.store), "same sums");
     prop_assert_eq!(&joined(&folded, &late), &*folded);
     Ok(())
@@ -221,9 +230,10 @@ fn total(store: &Store) -> (u64, u64) {
         Store::Counter(dots) => dots
             .values()
             .fold((0, 0), |(up, down), c| (up + c.up, down + c.down)),
-        Store::Map(values) => values.values().map(total).fold((0, 0), |(up, down), each| {
-            (up + each.0, down + each.1)
-        }),
+        Store::Map(values) => values
+            .values()
+            .map(total)
+            .fold((0, 0), |(up, down), each| (up + each.0, down + each.1)),
         _ => (0, 0),
     }
 }
@@ -298,8 +308,33 @@ fn removed_elements_leave_nothing_behind() {
         draft.insert(name.clone());
         draft.remove(&name);
     }
-    let (value, ..) = draft.finish();
+    let value = draft.finish().value;
     assert!(value.store.is_empty());
     assert_eq!(value.context.ranges().count(), 1);
     assert!(value.weight() < 64);
+}
+
+/// A draft that was lent comes back when it is dropped, when another is put in its place, and out of a
+/// panic.
+#[test]
+fn what_is_lent_comes_back() {
+    let set = Store::Set(BTreeMap::new());
+    let blank = || Draft::new(Arc::new(Causal::empty(&set)), Replica(1), 0);
+    let (mut draft, home) = blank().lend();
+    draft.insert(element(1));
+    draft = blank();
+    draft.insert(element(2));
+    let back = home.back();
+    let Store::Set(elements) = &back.value.store else {
+        panic!("a set");
+    };
+    assert!(elements.keys().eq([&element(1)]) && back.delta.is_some());
+
+    let (mut draft, home) = blank().lend();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        draft.insert(element(3));
+        panic!("as told");
+    }));
+    assert!(panicked.is_err());
+    assert!(!home.back().value.store.is_empty());
 }

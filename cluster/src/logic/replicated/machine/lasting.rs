@@ -16,10 +16,12 @@ const BATCH_MAX: usize = 500;
 /// Whether one of the `patterns` names `key`: whole keys, or beginnings that end with `*`.
 #[must_use]
 pub fn is_durable(patterns: &[String], key: &str) -> bool {
-    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
-        Some(beginning) => key.starts_with(beginning),
-        None => pattern == key,
-    })
+    patterns
+        .iter()
+        .any(|pattern| match pattern.strip_suffix('*') {
+            Some(beginning) => key.starts_with(beginning),
+            None => pattern == key,
+        })
 }
 
 /// What is to be stored.
@@ -118,8 +120,9 @@ impl Machine {
             return;
         };
         let stored = self.table.get(key).map_or(0, |entry| entry.stored);
-        let (due, later): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|(version, ..)| *version <= stored);
+        let (due, later): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .partition(|(version, ..)| *version <= stored);
         if !later.is_empty() {
             self.lasting.waiting.insert(key.clone(), later);
         }

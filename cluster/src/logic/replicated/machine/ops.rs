@@ -2,11 +2,11 @@
 
 use super::{Machine, Moment, Output};
 use crate::logic::replicated::causal::Causal;
-use crate::logic::replicated::draft::{Draft, Unmade};
 use crate::logic::replicated::dots::Replica;
+use crate::logic::replicated::draft::{Draft, Finished, Unmade};
 use crate::logic::replicated::entry::Entry;
 use crate::logic::replicated::level::Level;
-use crate::logic::replicated::machine::{NAME_BYTES_MAX, is_durable};
+use crate::logic::replicated::machine::is_durable;
 use crate::logic::replicated::message::{Key, Message, ReadAnswer};
 use crate::logic::replicated::store::Store;
 use otava_actor::Time;
@@ -136,12 +136,15 @@ impl Machine {
     /// value is there yet, it begins as an empty one of the shape of `blank`.
     ///
     /// What `edit` does stands on this node at once, whatever becomes of the rest.
+    ///
+    /// # Panics
+    /// If `edit` keeps the draft.
     pub fn write(
         &mut self,
         now: Moment,
         request: Request,
         blank: &Store,
-        edit: impl FnOnce(Draft) -> Draft,
+        edit: impl FnOnce(Draft),
     ) -> u64 {
         if let Err(failure) = self.admit(&request) {
             return self.fail_at_once(failure);
@@ -163,7 +166,14 @@ impl Machine {
         };
         let room = entry.room(&value, room_max);
         let draft = Draft::new(value, self.replica, now.wall).with_room(room);
-        let (value, delta, failed) = edit(draft).finish();
+        let (draft, home) = draft.lend();
+        edit(draft);
+        let Finished {
+            value,
+            delta,
+            failed,
+            ..
+        } = home.back();
         let waits_for_others = request.level != Level::Local;
         if entry.changed(value, delta) {
             self.unsynced.insert(key.clone());
@@ -210,10 +220,13 @@ impl Machine {
                 Err(failure) => Err(failure),
             },
             None => {
-                let fits = |name: &str| (1..=NAME_BYTES_MAX).contains(&name.len());
                 let room = self.table.len() < self.config.entries_max;
-                let fits = room && fits(&request.key) && fits(&request.type_name);
-                if fits { Ok(()) } else { Err(Failure::BadKey) }
+                let fits = Self::is_name(&request.key) && Self::is_name(&request.type_name);
+                if room && fits {
+                    Ok(())
+                } else {
+                    Err(Failure::BadKey)
+                }
             }
         }
     }

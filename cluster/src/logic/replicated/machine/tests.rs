@@ -91,7 +91,9 @@ impl World {
     pub(super) fn start(&mut self, number: u16, disk: BTreeMap<Key, Vec<u8>>) {
         let addr = ([10, 0, 0, 1], number).into();
         let id = NodeId::new(format!("n{number}"), addr, self.rng.next_u64());
-        let stored = disk.values().map(|bytes| wire::decode_state(bytes).unwrap());
+        let stored = disk
+            .values()
+            .map(|bytes| wire::decode_state(bytes).unwrap());
         let stored = stored.collect();
         let rng = self.rng.fork();
         let config = self.config.clone();
@@ -110,14 +112,19 @@ impl World {
 
     /// The node vanishes; the others still count it. Returns what is on its disk.
     pub(super) fn crash(&mut self, number: u16) -> BTreeMap<Key, Vec<u8>> {
-        self.nodes.remove(&number).map_or_else(BTreeMap::new, |node| node.disk)
+        self.nodes
+            .remove(&number)
+            .map_or_else(BTreeMap::new, |node| node.disk)
     }
 
     /// All learn who is a member.
     pub(super) fn tell_members(&mut self) {
         let members = self.members.clone();
         let numbers: Vec<u16> = self.nodes.keys().copied().collect();
-        let leader = members.keys().find(|number| self.nodes.contains_key(number)).copied();
+        let leader = members
+            .keys()
+            .find(|number| self.nodes.contains_key(number))
+            .copied();
         for number in numbers {
             let seen = Members {
                 me_counts: true,
@@ -196,9 +203,14 @@ impl World {
     pub(super) fn run(&mut self, length: Duration) {
         let end = self.now + length;
         loop {
-            let packet = self.queue.first_key_value().map_or(Time::MAX, |((at, _), _)| *at);
+            let packet = self
+                .queue
+                .first_key_value()
+                .map_or(Time::MAX, |((at, _), _)| *at);
             let timers = self.nodes.iter();
-            let timer = timers.map(|(number, node)| (node.machine.poll_timeout(), *number)).min();
+            let timer = timers
+                .map(|(number, node)| (node.machine.poll_timeout(), *number))
+                .min();
             let (at, number) = timer.unwrap_or((Time::MAX, 0));
             if packet.min(at) > end {
                 break;
@@ -244,16 +256,15 @@ impl World {
     ) -> u64 {
         let request = self.request(key, name_of(blank), level);
         let begun = self.with(number, |machine, now| {
-            machine.write(now, request, blank, |mut draft| {
-                edit(&mut draft);
-                draft
-            })
+            machine.write(now, request, blank, |mut draft| edit(&mut draft))
         });
         begun.unwrap()
     }
 
     pub(super) fn insert(&mut self, number: u16, key: &str, level: Level, name: u32) -> u64 {
-        self.edit(number, key, level, &set(), |draft| draft.insert(element(name)))
+        self.edit(number, key, level, &set(), |draft| {
+            draft.insert(element(name))
+        })
     }
 
     /// Reads a value, however long it takes.
@@ -265,7 +276,9 @@ impl World {
         level: Level,
     ) -> Result<Store, Failure> {
         let request = self.request(key, name_of(blank), level);
-        let id = self.with(number, |machine, now| machine.read(now, request)).unwrap();
+        let id = self
+            .with(number, |machine, now| machine.read(now, request))
+            .unwrap();
         while !self.nodes[&number].done.contains_key(&id) {
             self.run(Duration::from_millis(50));
         }

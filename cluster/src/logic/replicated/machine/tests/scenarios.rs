@@ -14,10 +14,15 @@ fn local_writes_spread_and_deletes_are_final() {
         assert_eq!(elements(&world.local(number, "k").unwrap()), [7].into());
     }
     let request = world.request("k", "set", Level::All);
-    let id = world.with(2, |machine, now| machine.delete(now, request)).unwrap();
+    let id = world
+        .with(2, |machine, now| machine.delete(now, request))
+        .unwrap();
     world.run(SECOND);
     assert_eq!(world.done(2, id), Ok(()));
-    assert_eq!(world.read(3, "k", &set(), Level::Local), Err(Failure::Deleted));
+    assert_eq!(
+        world.read(3, "k", &set(), Level::Local),
+        Err(Failure::Deleted)
+    );
     let id = world.insert(3, "k", Level::Local, 8);
     assert_eq!(world.done(3, id), Err(Failure::Deleted));
     assert!(world.agree());
@@ -30,17 +35,24 @@ fn another_type_is_refused() {
     world.insert(1, "k", Level::All, 7);
     world.run(SECOND);
     let mismatch = Failure::TypeMismatch { held: "set".into() };
-    assert_eq!(world.read(2, "k", &counter(), Level::Local), Err(mismatch.clone()));
+    assert_eq!(
+        world.read(2, "k", &counter(), Level::Local),
+        Err(mismatch.clone())
+    );
     let id = world.edit(2, "k", Level::Local, &counter(), |draft| draft.count(1, 0));
     assert_eq!(world.done(2, id), Err(mismatch));
     // Both begin apart: neither takes the other's, both say so.
     world.split(&[1], &[2]);
     world.insert(1, "both", Level::Local, 1);
-    world.edit(2, "both", Level::Local, &counter(), |draft| draft.count(1, 0));
+    world.edit(2, "both", Level::Local, &counter(), |draft| {
+        draft.count(1, 0)
+    });
     world.cut.clear();
     world.run(5 * SECOND);
     assert!(world.nodes[&1].machine.refused() > 0);
-    let held = Failure::TypeMismatch { held: "counter".into() };
+    let held = Failure::TypeMismatch {
+        held: "counter".into(),
+    };
     assert_eq!(world.read(1, "both", &set(), Level::All), Err(held));
     let none = world.read(1, "nothing", &set(), Level::majority());
     assert_eq!(none, Err(Failure::NotFound));
@@ -65,14 +77,24 @@ fn majority_writes_are_read_back_over_a_partition() {
     }
     world.run(6 * SECOND);
     let is_done = |(number, id, _): &&(u16, u64, u32)| world.done(*number, *id).is_ok();
-    let confirmed: BTreeSet<u32> = begun.iter().filter(is_done).map(|(.., name)| *name).collect();
+    let confirmed: BTreeSet<u32> = begun
+        .iter()
+        .filter(is_done)
+        .map(|(.., name)| *name)
+        .collect();
     // Those of the three all, those of the two only before the cut.
     assert!(confirmed.len() >= 3 * 200 + 2 * 55 && confirmed.len() < 3 * 200 + 2 * 65);
-    let timeout = Failure::Timeout { answered: 2, needed: 3 };
+    let timeout = Failure::Timeout {
+        answered: 2,
+        needed: 3,
+    };
     assert_eq!(world.done(4, begun.last().unwrap().1), Err(timeout.clone()));
     let read = world.read(2, "jepsen", &set(), Level::majority()).unwrap();
     assert!(elements(&read).is_superset(&confirmed), "before the heal");
-    assert_eq!(world.read(4, "jepsen", &set(), Level::majority()), Err(timeout));
+    assert_eq!(
+        world.read(4, "jepsen", &set(), Level::majority()),
+        Err(timeout)
+    );
     world.cut.clear();
     world.run(5 * SECOND);
     assert!(world.agree());
@@ -93,7 +115,11 @@ fn deltas_are_small_and_messages_bounded() {
     world.largest = 0;
     world.insert(1, "k", Level::Local, 300);
     world.run(Duration::from_millis(900));
-    assert!(world.largest < 400, "{} bytes for one more element", world.largest);
+    assert!(
+        world.largest < 400,
+        "{} bytes for one more element",
+        world.largest
+    );
     assert_eq!(elements(&world.local(3, "k").unwrap()).len(), 301);
 
     // A fourth node gets everything, many keys in messages of a bounded size.
@@ -107,14 +133,20 @@ fn deltas_are_small_and_messages_bounded() {
     world.run(30 * SECOND);
     assert!(world.agree());
     assert_eq!(world.nodes[&4].machine.len(), 1_001);
-    assert!(world.largest < 2 * world.config.message_bytes_max, "{}", world.largest);
+    assert!(
+        world.largest < 2 * world.config.message_bytes_max,
+        "{}",
+        world.largest
+    );
 }
 
 /// Nodes that agree say little: one summary a round.
 #[test]
 fn agreement_is_quiet() {
     let mut world = World::new(5, 5);
-    (0..500).for_each(|key| drop(world.insert(1, &format!("k{key}"), Level::Local, key)));
+    for key in 0..500 {
+        world.insert(1, &format!("k{key}"), Level::Local, key);
+    }
     world.run(20 * SECOND);
     assert!(world.agree());
     world.sent = 0;
@@ -129,7 +161,9 @@ fn writes_of_the_gone_are_taken_over() {
     let mut world = World::new(6, 4);
     for number in 1..=4u16 {
         let up = u64::from(number);
-        world.edit(number, "sum", Level::Local, &counter(), |draft| draft.count(up, 0));
+        world.edit(number, "sum", Level::Local, &counter(), |draft| {
+            draft.count(up, 0)
+        });
         world.insert(number, "all", Level::Local, u32::from(number));
     }
     world.run(3 * SECOND);
@@ -139,16 +173,25 @@ fn writes_of_the_gone_are_taken_over() {
     world.tell_members();
     // Meanwhile somebody removes one of its elements, and somebody counts on.
     world.run(7 * SECOND);
-    world.edit(2, "all", Level::Local, &set(), |draft| draft.remove(&element(4)));
+    world.edit(2, "all", Level::Local, &set(), |draft| {
+        draft.remove(&element(4))
+    });
     for _ in 0..50 {
-        world.edit(1, "sum", Level::Local, &counter(), |draft| draft.count(1, 0));
-        world.edit(2, "sum", Level::Local, &counter(), |draft| draft.count(1, 0));
+        world.edit(1, "sum", Level::Local, &counter(), |draft| {
+            draft.count(1, 0)
+        });
+        world.edit(2, "sum", Level::Local, &counter(), |draft| {
+            draft.count(1, 0)
+        });
         world.run(SECOND);
     }
     assert!(world.agree());
     for number in 1..=3 {
         assert_eq!(total(&world.local(number, "sum").unwrap()), 10 + 100);
-        assert_eq!(elements(&world.local(number, "all").unwrap()), [1, 2, 3].into());
+        assert_eq!(
+            elements(&world.local(number, "all").unwrap()),
+            [1, 2, 3].into()
+        );
         for key in ["sum", "all"] {
             let entry = world.nodes[&number].machine.entry(key).unwrap();
             assert!(is_pruned(entry, gone), "{number}: {entry:?}");
@@ -200,7 +243,9 @@ fn durable_entries_survive_all_nodes() {
     }
     world.tell_members();
     for number in 1..=3 {
-        let kept = world.read(number, "kept-set", &set(), Level::Local).unwrap();
+        let kept = world
+            .read(number, "kept-set", &set(), Level::Local)
+            .unwrap();
         assert_eq!(elements(&kept), [7].into());
     }
     let other = world.read(1, "other", &set(), Level::majority());
@@ -220,13 +265,27 @@ fn what_is_not_stored_is_not_confirmed() {
     let id = world.insert(1, "kept-b", Level::All, 2);
     world.run(6 * SECOND);
     let failed = world.done(1, id);
-    assert_eq!(failed, Err(Failure::Timeout { answered: 2, needed: 3 }));
+    assert_eq!(
+        failed,
+        Err(Failure::Timeout {
+            answered: 2,
+            needed: 3
+        })
+    );
     world.nodes.get_mut(&2).unwrap().disk_works = true;
     let id = world.insert(1, "kept-b", Level::All, 3);
     world.run(6 * SECOND);
     assert_eq!(world.done(1, id), Ok(()));
-    assert!(world.nodes.values().all(|node| node.disk.contains_key("kept-b")));
-    assert!(world.nodes[&1].disk.contains_key("kept-a"), "it was tried again");
+    assert!(
+        world
+            .nodes
+            .values()
+            .all(|node| node.disk.contains_key("kept-b"))
+    );
+    assert!(
+        world.nodes[&1].disk.contains_key("kept-a"),
+        "it was tried again"
+    );
 }
 
 /// Subscribers are told of the newest value, at most so often.
@@ -240,7 +299,11 @@ fn changes_are_told_gathered() {
     }
     world.run(SECOND);
     let changes = &world.nodes[&2].changes;
-    assert!((5..=12).contains(&changes.len()), "{} in a second", changes.len());
+    assert!(
+        (5..=12).contains(&changes.len()),
+        "{} in a second",
+        changes.len()
+    );
     let Some((_, Content::Live(last))) = changes.last() else {
         panic!("a value");
     };
@@ -271,7 +334,13 @@ fn quorums_follow_the_members() {
     assert_eq!(world.done(1, id), Ok(()), "alone it is a majority");
     let id = world.insert(1, "k", Level::From(2), 2);
     world.run(6 * SECOND);
-    assert_eq!(world.done(1, id), Err(Failure::Timeout { answered: 1, needed: 2 }));
+    assert_eq!(
+        world.done(1, id),
+        Err(Failure::Timeout {
+            answered: 1,
+            needed: 2
+        })
+    );
 }
 
 /// A value has a limit; what is beyond it is refused by name, and what was there stays.
@@ -288,7 +357,10 @@ fn values_are_bounded() {
         match world.done(1, id) {
             Ok(()) => inserted += 1,
             Err(failure) => {
-                assert_eq!(failure, Failure::Unmade(crate::logic::replicated::draft::Unmade::TooLarge));
+                assert_eq!(
+                    failure,
+                    Failure::Unmade(crate::logic::replicated::draft::Unmade::TooLarge)
+                );
                 break;
             }
         }
@@ -321,12 +393,21 @@ fn strangers_are_ignored() {
         marks: BTreeMap::new(),
     };
     for from in [stranger, forged] {
-        let message = Message::State { last: Some(1), state: deleted("k") };
+        let message = Message::State {
+            last: Some(1),
+            state: deleted("k"),
+        };
         world.with(1, |machine, now| machine.message(now, &from, message));
     }
     let odd = [
-        Message::Ack { key: "k".into(), last: u64::MAX },
-        Message::Ack { key: "none".into(), last: 1 },
+        Message::Ack {
+            key: "k".into(),
+            last: u64::MAX,
+        },
+        Message::Ack {
+            key: "none".into(),
+            last: 1,
+        },
         Message::Behind { key: "none".into() },
         Message::Summary(vec![1, 2, 3]),
         Message::Bucket {
@@ -336,7 +417,10 @@ fn strangers_are_ignored() {
             held: Vec::new(),
         },
         Message::Want(vec!["none".into()]),
-        Message::State { last: None, state: deleted("") },
+        Message::State {
+            last: None,
+            state: deleted(""),
+        },
     ];
     for message in odd {
         world.with(1, |machine, now| machine.message(now, &member, message));
