@@ -127,10 +127,10 @@ impl Draft {
         self.failed.get_or_insert(why);
     }
 
-    /// Takes room for an addition; whether there is enough.
-    fn fits(&mut self, element: &Element) -> bool {
+    /// Takes room for an addition with so many bytes of its own; whether there is enough.
+    fn fits(&mut self, bytes: usize) -> bool {
         const DOT_AND_NAME: usize = 20;
-        match self.room.checked_sub(element.len() + DOT_AND_NAME) {
+        match self.room.checked_sub(bytes + DOT_AND_NAME) {
             Some(rest) => self.room = rest,
             None => self.fail(Unmade::TooLarge),
         }
@@ -173,6 +173,9 @@ impl Draft {
             sum.down = sum.down.saturating_add(count.down);
             old.push(*dot);
         }
+        if old.is_empty() && !self.fits(0) {
+            return;
+        }
         let (dot, context) = self.write(old);
         self.apply(Store::Counter(Dots::from([(dot, sum)])), context);
     }
@@ -184,6 +187,9 @@ impl Draft {
         };
         let old: Vec<Dot> = dots.keys().copied().collect();
         if on {
+            if old.is_empty() && !self.fits(0) {
+                return;
+            }
             let (dot, context) = self.write(old);
             self.apply(Store::Flag(Dots::from([(dot, ())])), context);
         } else if !old.is_empty() {
@@ -194,7 +200,7 @@ impl Draft {
 
     /// Writes a register: what it holds here is replaced.
     pub fn set(&mut self, at: u64, value: Element) {
-        if !self.fits(&value) {
+        if !self.fits(value.len()) {
             return;
         }
         let Store::Register(dots) = &self.value.store else {
@@ -208,7 +214,7 @@ impl Draft {
     /// Adds an element to a set. If it is there already, the addition is a new one nevertheless, so
     /// that it stands against a removal elsewhere that has not seen this one.
     pub fn insert(&mut self, element: Element) {
-        if !self.fits(&element) {
+        if !self.fits(element.len()) {
             return;
         }
         let Store::Set(elements) = &self.value.store else {
@@ -265,9 +271,14 @@ impl Draft {
     pub fn take(&mut self, key: &Element, blank: Store) -> Self {
         let value = Arc::make_mut(&mut self.value);
         let store = match &mut value.store {
-            Store::Map(values) => values.remove(key).unwrap_or(blank),
-            _ => blank,
+            Store::Map(values) => values.remove(key),
+            _ => None,
         };
+        let store = store.unwrap_or_else(|| {
+            // A new key needs room too; if there is none, nothing can be put into its value.
+            self.room = self.room.saturating_sub(key.len());
+            blank
+        });
         // The values of a map share its context.
         let context = std::mem::take(&mut value.context);
         let inner = Arc::new(Causal { store, context });

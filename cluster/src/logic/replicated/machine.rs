@@ -144,6 +144,9 @@ impl Machine {
         now: Moment,
         stored: Vec<State>,
     ) -> Self {
+        let mut config = config;
+        // What was taken once is not refused now.
+        config.entries_max = config.entries_max.max(stored.len());
         let mut machine = Self {
             replica: Replica(me.incarnation),
             me,
