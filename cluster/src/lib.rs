@@ -45,6 +45,7 @@ pub mod fuzzing;
 mod io;
 #[doc(hidden)]
 pub mod logic;
+pub mod replicated;
 mod wire;
 
 pub use config::{ClusterConfig, Dissemination, StartError};

@@ -14,6 +14,7 @@ pub mod membership;
 pub mod monitor;
 pub mod phi;
 pub mod reachability;
+pub mod replicated;
 pub mod ring;
 pub mod settling;
 pub mod stability;

@@ -3,6 +3,7 @@
 
 mod checkers;
 mod clusters;
+mod replicated;
 mod scenarios;
 mod simulation;
 mod world;
