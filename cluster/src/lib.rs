@@ -30,6 +30,8 @@
 //! | `logic/downing`, `stability` | who goes on after a split, and when that is decided |
 //! | `logic/door` | how a node gets in |
 //! | `logic/gossip` | push and pull of statements, replayed from a seed |
+//! | [`receptionist`] | who offers which service in the whole cluster |
+//! | [`singleton`] | one actor in the whole cluster, and the way to it |
 //! | `wire` | the bytes of all that is said |
 //!
 //! # What is promised
@@ -42,6 +44,8 @@ mod facts;
 mod io;
 #[doc(hidden)]
 pub mod logic;
+pub mod receptionist;
+pub mod singleton;
 mod wire;
 
 pub use config::{ClusterConfig, Dissemination, StartError};
@@ -50,3 +54,5 @@ pub use logic::door::Refusal;
 pub use logic::downing::Strategy;
 pub use logic::member::{Member, Status};
 pub use logic::state::{ClusterEvent, ClusterState};
+pub use receptionist::{ClusterListing, ClusterReceptionist, Service};
+pub use singleton::{SingletonProxy, Singletons};

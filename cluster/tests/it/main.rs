@@ -3,6 +3,9 @@
 
 mod checkers;
 mod clusters;
+mod ontop;
+mod receptionist;
 mod scenarios;
 mod simulation;
+mod singleton;
 mod world;
