@@ -31,7 +31,9 @@
 //! | `logic/door` | how a node gets in |
 //! | `logic/gossip` | push and pull of statements, replayed from a seed |
 //! | [`receptionist`] | who offers which service in the whole cluster |
+//! | [`router`] | groups and pools over the cluster |
 //! | [`singleton`] | one actor in the whole cluster, and the way to it |
+//! | [`topic`] | publish and subscribe in the whole cluster |
 //! | `wire` | the bytes of all that is said |
 //!
 //! # What is promised
@@ -45,7 +47,9 @@ mod io;
 #[doc(hidden)]
 pub mod logic;
 pub mod receptionist;
+pub mod router;
 pub mod singleton;
+pub mod topic;
 mod wire;
 
 pub use config::{ClusterConfig, Dissemination, StartError};
@@ -55,4 +59,6 @@ pub use logic::downing::Strategy;
 pub use logic::member::{Member, Status};
 pub use logic::state::{ClusterEvent, ClusterState};
 pub use receptionist::{ClusterListing, ClusterReceptionist, Service};
+pub use router::ClusterGroup;
 pub use singleton::{SingletonProxy, Singletons};
+pub use topic::{Topic, Topics};

@@ -21,4 +21,5 @@ pub mod singleton;
 pub mod stability;
 pub mod state;
 pub mod statement;
+pub mod topic;
 pub mod view;

@@ -64,7 +64,8 @@ impl Driver {
 
     fn take(&self, from: &NodeId, message: Message) {
         let acknowledged = matches!(message, Message::Have { .. });
-        self.inner.drive(|directory| directory.handle(from, message));
+        self.inner
+            .drive(|directory| directory.handle(from, message));
         if acknowledged {
             self.inner.settled.send_replace(());
         }
@@ -77,7 +78,8 @@ impl Driver {
 
     fn members(&self, members: BTreeMap<NodeId, Presence>) {
         let now = self.inner.remote.system().now();
-        self.inner.drive(|directory| directory.set_members(now, members));
+        self.inner
+            .drive(|directory| directory.set_members(now, members));
     }
 }
 

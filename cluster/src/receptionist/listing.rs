@@ -54,10 +54,7 @@ pub struct ClusterListing<M> {
 }
 
 impl<M> ClusterListing<M> {
-    pub(crate) fn new(
-        key: ServiceKey<M>,
-        services: impl IntoIterator<Item = Service<M>>,
-    ) -> Self {
+    pub(crate) fn new(key: ServiceKey<M>, services: impl IntoIterator<Item = Service<M>>) -> Self {
         let services = services.into_iter().collect();
         Self { key, services }
     }

@@ -10,7 +10,9 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum SingletonError {
     /// The name cannot be that of an actor.
-    #[error("{0:?} cannot name a singleton: 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.'")]
+    #[error(
+        "{0:?} cannot name a singleton: 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.'"
+    )]
     BadName(String),
     /// It was started on this node before.
     #[error("the singleton {0:?} is started on this node already")]

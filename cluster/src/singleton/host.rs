@@ -158,8 +158,9 @@ impl<A: Actor<Msg: RemoteMessage>> Host<A> {
     fn look(&mut self) {
         let state = self.states.borrow_and_update().clone();
         let members = state.members.iter().filter(|(_, m)| may_host(m));
-        let members: BTreeMap<NodeId, Member> =
-            members.map(|(id, member)| (id.clone(), member.clone())).collect();
+        let members: BTreeMap<NodeId, Member> = members
+            .map(|(id, member)| (id.clone(), member.clone()))
+            .collect();
         let now = self.remote.system().now();
         self.singleton.set_members(now, members);
     }
@@ -237,7 +238,9 @@ impl<A: Actor<Msg: RemoteMessage>> Host<A> {
             let _ = news.send(News::Ended(start));
         };
         actor.on_terminated(told).detach();
-        let registered = self.receptionist.register_as(&self.recipe.key, &actor, term);
+        let registered = self
+            .receptionist
+            .register_as(&self.recipe.key, &actor, term);
         if let Err(error) = registered {
             tracing::error!(singleton = %self.recipe.name, %error, "no proxy will find it");
         }
@@ -249,7 +252,8 @@ impl<A: Actor<Msg: RemoteMessage>> Host<A> {
             return;
         };
         // From now on proxies keep what is for it.
-        self.receptionist.deregister_as(&self.recipe.key, &actor, term);
+        self.receptionist
+            .deregister_as(&self.recipe.key, &actor, term);
         if !in_peace {
             return actor.stop();
         }

@@ -203,7 +203,10 @@ impl Singletons {
     pub async fn hand_over(&self, within: Duration) -> Result<(), SingletonHandOverError> {
         let hosts: Vec<(String, Arc<Handle>)> = {
             let hosts = lock(&self.inner.hosts);
-            hosts.iter().map(|(name, host)| (name.clone(), host.clone())).collect()
+            hosts
+                .iter()
+                .map(|(name, host)| (name.clone(), host.clone()))
+                .collect()
         };
         hosts.iter().for_each(|(_, host)| host.hand_over());
         let all = join_all(hosts.iter().map(|(_, host)| host.done()));

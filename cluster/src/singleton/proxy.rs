@@ -92,7 +92,9 @@ impl<M> Clone for SingletonProxy<M> {
 
 impl<M: 'static> fmt::Debug for SingletonProxy<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SingletonProxy").field(&self.reference).finish()
+        f.debug_tuple("SingletonProxy")
+            .field(&self.reference)
+            .finish()
     }
 }
 
@@ -160,7 +162,10 @@ impl<M: RemoteMessage> Shared<M> {
             let mut state = self.lock();
             state.look();
             let unsendable = state.flush();
-            (unsendable, state.target.is_some() && !state.buffer.is_empty())
+            (
+                unsendable,
+                state.target.is_some() && !state.buffer.is_empty(),
+            )
         };
         drop(unsendable);
         self.room.notify_waiters();
@@ -208,7 +213,9 @@ impl<M: RemoteMessage> Shared<M> {
             _ => return refused,
         };
         let kind = std::any::type_name::<M>();
-        self.system.dead_letters().report(self.owner.path(), reason, kind);
+        self.system
+            .dead_letters()
+            .report(self.owner.path(), reason, kind);
         refused
     }
 

@@ -27,7 +27,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(String, Message), WireError> {
         WireMessage::Released { name } => (name, Message::Released),
     };
     if name.len() > NAME_BYTES_MAX {
-        return Err(WireError::Malformed(format!("a name of {} bytes", name.len())));
+        return Err(WireError::Malformed(format!(
+            "a name of {} bytes",
+            name.len()
+        )));
     }
     Ok((name, message))
 }

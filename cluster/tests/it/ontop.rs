@@ -23,7 +23,11 @@ pub(crate) fn addr(number: u16) -> SocketAddr {
 
 /// The seed of a run, printed so that a failure can be replayed.
 pub(crate) fn seeds(default: u64) -> std::ops::Range<u64> {
-    let var = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let var = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|value| value.parse::<u64>().ok())
+    };
     match var("SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..var("SEEDS").unwrap_or(default),
@@ -48,11 +52,18 @@ impl Node {
         let mut state = self.cluster.subscribe();
         let seen = state.wait_for(|state| is(state));
         if timeout(SECOND * 60, seen).await.is_err() {
-            panic!("{:?} never sees {what}: {:?}", self.cluster, self.cluster.state());
+            panic!(
+                "{:?} never sees {what}: {:?}",
+                self.cluster,
+                self.cluster.state()
+            );
         }
     }
 
-    pub(crate) fn spawn<M: RemoteMessage>(&self, name: &str) -> (ActorRef<M>, mpsc::UnboundedReceiver<M>) {
+    pub(crate) fn spawn<M: RemoteMessage>(
+        &self,
+        name: &str,
+    ) -> (ActorRef<M>, mpsc::UnboundedReceiver<M>) {
         let (sender, received) = mpsc::unbounded_channel();
         (self.system.spawn(name, Recorder(sender)).unwrap(), received)
     }

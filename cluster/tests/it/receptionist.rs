@@ -89,8 +89,10 @@ async fn listings_follow_actors_and_nodes() {
         listed(&world, n, unreachable).await;
     }
     for node in world.nodes.values() {
-        node.sees("its end", |state| state.get(&dead).is_none_or(|m| !m.status.is_live()))
-            .await;
+        node.sees("its end", |state| {
+            state.get(&dead).is_none_or(|m| !m.status.is_live())
+        })
+        .await;
         // Without a wait: the listing is as new as the view of the members.
         tokio::task::yield_now().await;
         let listing = node.receptionist.find(&DESKS).unwrap();
@@ -108,10 +110,16 @@ async fn listings_follow_actors_and_nodes() {
     for n in 1..=4 {
         listed(&world, n, |listing| reachable(listing).len() == 3).await;
         let listing = world.nodes[&n].receptionist.find(&DESKS).unwrap();
-        assert_eq!(all(&listing), [ids[0].clone(), ids[2].clone(), back.clone()]);
+        assert_eq!(
+            all(&listing),
+            [ids[0].clone(), ids[2].clone(), back.clone()]
+        );
         let last = listing.actors().last().unwrap();
         last.tell(Note { from: n, number: 9 }).unwrap();
-        assert_eq!(timeout(SECOND, inbox.recv()).await.unwrap().unwrap().from, n);
+        assert_eq!(
+            timeout(SECOND, inbox.recv()).await.unwrap().unwrap().from,
+            n
+        );
     }
 }
 
@@ -123,7 +131,10 @@ async fn a_cut_and_loss_are_made_up_for() {
     let mut kept = Vec::new();
     for n in 1..=3 {
         let (desk, inbox) = world.nodes[&n].spawn::<Note>("desk");
-        world.nodes[&n].receptionist.register(&DESKS, &desk).unwrap();
+        world.nodes[&n]
+            .receptionist
+            .register(&DESKS, &desk)
+            .unwrap();
         kept.push((desk, inbox));
     }
     // Shorter than it takes to be put down.
@@ -175,7 +186,10 @@ async fn subscribers_and_waiters_are_told() {
     one.receptionist.register(&DESKS, &a).unwrap();
     assert_eq!(heard.recv().await.unwrap().0, 1);
     let failed = one.receptionist.wait_for(&DESKS, 2, SECOND).await;
-    assert!(matches!(failed, Err(WaitForError::Timeout { found: 1, .. })));
+    assert!(matches!(
+        failed,
+        Err(WaitForError::Timeout { found: 1, .. })
+    ));
     let (b, _kept_too) = two.spawn::<Note>("b");
     two.receptionist.register(&DESKS, &b).unwrap();
     assert_eq!(waiting.await.unwrap().len(), 2);

@@ -48,7 +48,11 @@ impl Actor for Only {
         if note.number == u64::MAX {
             return Err("as told".into());
         }
-        self.ledger.lock().unwrap().notes.push((self.node.clone(), note));
+        self.ledger
+            .lock()
+            .unwrap()
+            .notes
+            .push((self.node.clone(), note));
         Ok(())
     }
 
@@ -56,7 +60,11 @@ impl Actor for Only {
         // To end takes a moment, in which it still runs.
         sleep(MS * 200).await;
         let own = (self.node.clone(), self.term);
-        self.ledger.lock().unwrap().running.retain(|known| *known != own);
+        self.ledger
+            .lock()
+            .unwrap()
+            .running
+            .retain(|known| *known != own);
     }
 }
 
@@ -121,7 +129,10 @@ impl Stage {
         let mut last = std::collections::BTreeMap::new();
         for (node, note) in &ledger.notes {
             let before = last.insert(note.from, note.number);
-            assert!(before < Some(note.number), "seed {seed}: {note:?} at {node} after {before:?}");
+            assert!(
+                before < Some(note.number),
+                "seed {seed}: {note:?} at {node} after {before:?}"
+            );
         }
     }
 }
@@ -152,13 +163,21 @@ async fn a_leave_of_the_oldest_hands_over() {
         let begin = Instant::now();
         stage.world.leave(1).await;
         stage.runs_on(2).await;
-        assert!(begin.elapsed() < SECOND * 3, "seed {seed}: {:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < SECOND * 3,
+            "seed {seed}: {:?}",
+            begin.elapsed()
+        );
         let sent = futures_util::future::join_all(chats).await;
         sleep(SECOND).await;
         stage.check(seed);
         let ledger = stage.ledger.lock().unwrap();
         for n in 2..=3 {
-            let got = ledger.notes.iter().filter(|(_, note)| note.from == n).count();
+            let got = ledger
+                .notes
+                .iter()
+                .filter(|(_, note)| note.from == n)
+                .count();
             assert_eq!(got, 400, "seed {seed}, node {n}");
             assert_eq!(*sent[usize::from(n) - 1].as_ref().unwrap(), 400);
         }
@@ -173,7 +192,11 @@ async fn a_crash_of_the_oldest_is_taken_over() {
     for seed in seeds(6) {
         let mut stage = Stage::set(seed, 6).await;
         stage.runs_on(1).await;
-        let crashed: Vec<u16> = if seed % 2 == 0 { vec![1] } else { vec![1, 2, 3] };
+        let crashed: Vec<u16> = if seed % 2 == 0 {
+            vec![1]
+        } else {
+            vec![1, 2, 3]
+        };
         if crashed.len() == 3 {
             // A half alone would not go on: see the rules of downing.
             stage.world.start(7);
@@ -195,7 +218,11 @@ async fn a_crash_of_the_oldest_is_taken_over() {
         sleep(SECOND).await;
         stage.check(seed);
         let ledger = stage.ledger.lock().unwrap();
-        assert!(ledger.notes.len() > 40, "seed {seed}: {}", ledger.notes.len());
+        assert!(
+            ledger.notes.len() > 40,
+            "seed {seed}: {}",
+            ledger.notes.len()
+        );
         assert_eq!(ledger.starts.len(), 2, "seed {seed}");
     }
 }
@@ -244,7 +271,14 @@ async fn a_proxy_keeps_what_it_may() {
     assert_eq!((proxy.buffered(), proxy.refused()), (1_000, 1));
     assert_eq!(proxy.host(), None);
     let waiting = proxy.clone();
-    let late = tokio::spawn(async move { waiting.send(Note { from: 2, number: 1_001 }).await });
+    let late = tokio::spawn(async move {
+        waiting
+            .send(Note {
+                from: 2,
+                number: 1_001,
+            })
+            .await
+    });
     sleep(SECOND).await;
     assert!(!late.is_finished());
     stage.host(&stage.world.nodes[&1]);
@@ -258,7 +292,10 @@ async fn a_proxy_keeps_what_it_may() {
     // It is an actor like any other, with an end of its own.
     proxy.stop();
     sleep(SECOND).await;
-    let refused = proxy.tell(Note { from: 2, number: 2_000 });
+    let refused = proxy.tell(Note {
+        from: 2,
+        number: 2_000,
+    });
     assert!(matches!(refused, Err(TellError::Stopped(_))));
 }
 
@@ -268,7 +305,12 @@ async fn one_that_fails_comes_again() {
     let stage = Stage::set(12, 2).await;
     stage.runs_on(1).await;
     let proxy = stage.proxy(2);
-    proxy.tell(Note { from: 2, number: u64::MAX }).unwrap();
+    proxy
+        .tell(Note {
+            from: 2,
+            number: u64::MAX,
+        })
+        .unwrap();
     sleep(MS * 600).await;
     assert!(stage.ledger.lock().unwrap().running.is_empty());
     proxy.tell(Note { from: 2, number: 5 }).unwrap();

@@ -191,9 +191,7 @@ fn services_that_nobody_offers_any_more_are_forgotten() {
     for round in 0..4 * SERVICES_MAX as u64 {
         let directory = world.nodes.get_mut(&me).unwrap();
         let now = at(world.now);
-        directory
-            .offer(now, &service(round), offer(round))
-            .unwrap();
+        directory.offer(now, &service(round), offer(round)).unwrap();
         directory.withdraw(now, &service(round), round);
         if round % 64 == 0 {
             (0..6).for_each(|_| world.step(30));
@@ -210,7 +208,10 @@ fn a_node_offers_so_much_and_no_more() {
         let of = service(number % SERVICES_MAX as u64);
         directory.offer(at(0), &of, offer(number)).unwrap();
     }
-    assert_eq!(directory.offer(at(0), &service(0), offer(9_999)), Err(TooMany));
+    assert_eq!(
+        directory.offer(at(0), &service(0), offer(9_999)),
+        Err(TooMany)
+    );
     directory.withdraw(at(0), &service(0), 0);
     // Too many services, although there is room for an offer.
     assert_eq!(

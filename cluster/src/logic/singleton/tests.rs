@@ -72,10 +72,7 @@ fn a_loss_is_followed_by_a_margin() {
     };
     third.set_members(at(0), members(Status::Up, Status::Leaving));
     third.set_members(at(1_000), members(Status::Down, Status::Leaving));
-    assert_eq!(
-        outputs(&mut third),
-        [Output::Send(node(2), Message::Claim)]
-    );
+    assert_eq!(outputs(&mut third), [Output::Send(node(2), Message::Claim)]);
     third.handle(at(1_100), &node(2), Message::Released);
     assert_eq!(outputs(&mut third), []);
     assert_eq!(third.poll_timeout(), Some(at(4_000)));
@@ -133,7 +130,9 @@ impl World {
             rng: Rng::seeded(seed),
             seed,
             now: 0,
-            nodes: (1..=nodes).map(|n| (n, (machine(n), Actor::default()))).collect(),
+            nodes: (1..=nodes)
+                .map(|n| (n, (machine(n), Actor::default())))
+                .collect(),
             truth,
             views: Vec::new(),
             wire: Vec::new(),
@@ -168,7 +167,8 @@ impl World {
         }
         self.truth.remove(&node(n));
         self.tell();
-        self.views.retain(|(_, to, view)| *to != n || view.contains_key(&node(n)));
+        self.views
+            .retain(|(_, to, view)| *to != n || view.contains_key(&node(n)));
     }
 
     fn step(&mut self) {
@@ -227,7 +227,11 @@ impl World {
             }
             running += usize::from(actor.runs);
         }
-        assert!(running <= 1, "seed {}: {running} run at {now} ms", self.seed);
+        assert!(
+            running <= 1,
+            "seed {}: {running} run at {now} ms",
+            self.seed
+        );
     }
 
     fn runs(&self) -> Option<u16> {
