@@ -62,3 +62,8 @@ pub use receptionist::{ClusterListing, ClusterReceptionist, Service};
 pub use router::ClusterGroup;
 pub use singleton::{SingletonProxy, Singletons};
 pub use topic::{Topic, Topics};
+
+/// The book's chapter on what stands on the membership: its programs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/book/on-top-of-the-cluster.md")]
+mod book {}

@@ -39,12 +39,14 @@ impl Plan {
     /// Takes what is known now: of each entry its node and what it says. Whose turn it is in groups
     /// that stay goes on.
     pub fn replace<'a>(&mut self, entries: impl Iterator<Item = (&'a NodeId, u64)> + Clone) {
-        let numbered = entries.enumerate();
-        let bases = numbered.clone().filter(|(_, (_, says))| *says == BASE);
-        let bases: BTreeMap<&NodeId, usize> = bases.map(|(at, (node, _))| (node, at)).collect();
+        let says_base = |(at, (node, says)): (usize, (&'a NodeId, u64))| {
+            (says == BASE).then_some((node, at))
+        };
+        let bases: BTreeMap<&NodeId, usize> =
+            entries.clone().enumerate().filter_map(says_base).collect();
         self.nodes = bases.values().map(|at| (*at, false)).collect();
         self.groups.clear();
-        for (_, (node, says)) in numbered {
+        for (node, says) in entries {
             let Some(at) = bases.get(node) else {
                 continue;
             };
@@ -61,7 +63,7 @@ impl Plan {
     }
 
     /// What each node gets of the next message: at most one delivery a node.
-    pub fn next(&mut self) -> Vec<Delivery> {
+    pub fn deal(&mut self) -> Vec<Delivery> {
         let mut deliveries: BTreeMap<usize, Delivery> = BTreeMap::new();
         let delivery = |to| Delivery {
             to,
@@ -126,10 +128,10 @@ mod tests {
             delivery(3, false, &[7]),
             delivery(5, true, &[8]),
         ];
-        assert_eq!(plan.next(), first);
-        assert_eq!(plan.next(), second);
-        assert_eq!(plan.next(), first);
+        assert_eq!(plan.deal(), first);
+        assert_eq!(plan.deal(), second);
+        assert_eq!(plan.deal(), first);
         plan.replace(std::iter::empty());
-        assert_eq!(plan.next(), []);
+        assert_eq!(plan.deal(), []);
     }
 }

@@ -188,7 +188,7 @@ impl<M: RemoteMessage + Clone> Topic<M> {
             publisher.plan.replace(entries);
         }
         let mut published = Published::default();
-        for delivery in publisher.plan.next() {
+        for delivery in publisher.plan.deal() {
             let Some(service) = publisher.services.get(delivery.to) else {
                 continue;
             };

@@ -46,7 +46,7 @@ fn a_leave_hands_over_without_a_wait() {
     let leaving = BTreeMap::from([member(1, Status::Leaving), member(2, Status::Up)]);
     second.set_members(at(10), leaving.clone());
     let claim = Output::Send(node(1), Message::Claim);
-    assert_eq!(outputs(&mut second), [claim.clone()]);
+    assert_eq!(outputs(&mut second), std::slice::from_ref(&claim));
     first.handle(at(11), &node(2), Message::Claim);
     first.set_members(at(12), leaving);
     assert_eq!(outputs(&mut first), [Output::Stop { in_peace: true }]);
