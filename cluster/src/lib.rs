@@ -30,6 +30,10 @@
 //! | `logic/downing`, `stability` | who goes on after a split, and when that is decided |
 //! | `logic/door` | how a node gets in |
 //! | `logic/gossip` | push and pull of statements, replayed from a seed |
+//! | [`receptionist`] | who offers which service in the whole cluster |
+//! | [`router`] | groups and pools over the cluster |
+//! | [`singleton`] | one actor in the whole cluster, and the way to it |
+//! | [`topic`] | publish and subscribe in the whole cluster |
 //! | `wire` | the bytes of all that is said |
 //!
 //! # What is promised
@@ -46,6 +50,10 @@ mod io;
 #[doc(hidden)]
 pub mod logic;
 pub mod replicated;
+pub mod receptionist;
+pub mod router;
+pub mod singleton;
+pub mod topic;
 mod wire;
 
 pub use config::{ClusterConfig, Dissemination, StartError};
@@ -54,3 +62,12 @@ pub use logic::door::Refusal;
 pub use logic::downing::Strategy;
 pub use logic::member::{Member, Status};
 pub use logic::state::{ClusterEvent, ClusterState};
+pub use receptionist::{ClusterListing, ClusterReceptionist, Service};
+pub use router::ClusterGroup;
+pub use singleton::{SingletonProxy, Singletons};
+pub use topic::{Topic, Topics};
+
+/// The book's chapter on what stands on the membership: its programs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/book/on-top-of-the-cluster.md")]
+mod book {}

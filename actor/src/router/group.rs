@@ -78,7 +78,7 @@ impl<M: Send + 'static> RouteeGroup<M> {
             self.routees.iter().for_each(|routee| ctx.watch(routee));
             let group = GroupActor {
                 shared: shared.clone(),
-                routees: self.routees,
+                routees: self.routees.into_iter().map(placed).collect(),
                 keep_when_empty: self.keep_when_empty,
             };
             Sentinel::spawn(&shared, ctx);
@@ -164,6 +164,18 @@ impl<M: Send + 'static> RouteeGroupHandle<M> {
             .ask(|reply_to| GroupOrder::Remove(routee, reply_to))
             .await
     }
+
+    /// Makes these the routees in place of those that were there, each with the number that decides
+    /// its place on the ring of consistent hashing. They are not watched: for those who follow in
+    /// another way who is there, such as the listings of a cluster.
+    ///
+    /// # Errors
+    /// As for [`ActorRef::ask`].
+    pub async fn replace(&self, routees: Vec<(u64, ActorRef<M>)>) -> Result<usize, AskError> {
+        self.orders
+            .ask(|reply_to| GroupOrder::Replace(routees, reply_to))
+            .await
+    }
 }
 
 impl<M: Send + 'static> Deref for RouteeGroupHandle<M> {
@@ -194,12 +206,19 @@ impl<M: Send + 'static> fmt::Debug for RouteeGroupHandle<M> {
 enum GroupOrder<M> {
     Add(ActorRef<M>, ReplyTo<usize>),
     Remove(ActorRef<M>, ReplyTo<usize>),
+    Replace(Vec<(u64, ActorRef<M>)>, ReplyTo<usize>),
 }
 
 struct GroupActor<M> {
     shared: Arc<Shared<M>>,
-    routees: Vec<ActorRef<M>>,
+    /// With their places on the ring.
+    routees: Vec<(u64, ActorRef<M>)>,
     keep_when_empty: bool,
+}
+
+/// The path places a routee on the ring: it is the same after a restart of the program.
+fn placed<M: Send + 'static>(routee: ActorRef<M>) -> (u64, ActorRef<M>) {
+    (key_hash(routee.path().as_str()), routee)
 }
 
 impl<M: Send + 'static> Actor for GroupActor<M> {
@@ -213,9 +232,9 @@ impl<M: Send + 'static> Actor for GroupActor<M> {
     ) -> Result<(), Infallible> {
         let reply_to = match msg {
             GroupOrder::Add(routee, reply_to) => {
-                if !self.routees.contains(&routee) {
+                if !self.routees.iter().any(|(_, known)| *known == routee) {
                     ctx.watch(&routee);
-                    self.routees.push(routee);
+                    self.routees.push(placed(routee));
                     self.publish();
                 }
                 reply_to
@@ -223,6 +242,13 @@ impl<M: Send + 'static> Actor for GroupActor<M> {
             GroupOrder::Remove(routee, reply_to) => {
                 ctx.unwatch(&routee);
                 self.leave(|known| *known == routee, ctx);
+                reply_to
+            }
+            GroupOrder::Replace(routees, reply_to) => {
+                self.routees.iter().for_each(|(_, gone)| ctx.unwatch(gone));
+                self.routees = routees;
+                self.publish();
+                self.end_if_empty(ctx);
                 reply_to
             }
         };
@@ -244,21 +270,20 @@ impl<M: Send + 'static> Actor for GroupActor<M> {
 impl<M: Send + 'static> GroupActor<M> {
     fn leave(&mut self, is_it: impl Fn(&ActorRef<M>) -> bool, ctx: &Context<Self>) {
         let before = self.routees.len();
-        self.routees.retain(|known| !is_it(known));
-        if self.routees.len() == before {
-            return;
+        self.routees.retain(|(_, known)| !is_it(known));
+        if self.routees.len() < before {
+            self.publish();
+            self.end_if_empty(ctx);
         }
-        self.publish();
+    }
+
+    fn end_if_empty(&self, ctx: &Context<Self>) {
         if self.routees.is_empty() && !self.keep_when_empty {
             ctx.stop_self();
         }
     }
 
     fn publish(&self) {
-        // The path places a routee on the ring: it is the same after a restart of the program.
-        let id = |routee: &ActorRef<M>| key_hash(routee.path().as_str());
-        let routees = self.routees.iter();
-        self.shared
-            .publish(routees.map(|routee| (id(routee), routee.clone())).collect());
+        self.shared.publish(self.routees.clone());
     }
 }

@@ -117,6 +117,7 @@ impl Driver {
 
     fn carry_out(&mut self) {
         let mut changed = false;
+        let mut events = Vec::new();
         while let Some(output) = self.membership.poll_output() {
             match output {
                 Output::Send(to, message) => self.send(to, &message),
@@ -127,7 +128,7 @@ impl Driver {
                 Output::Event(event) => {
                     tracing::info!(node = %self.remote.id(), ?event, "cluster");
                     changed = true;
-                    let _ = self.events.send(event);
+                    events.push(event);
                 }
                 Output::Quarantine(node) => {
                     self.remote.quarantine(&node, "it is out of the cluster");
@@ -142,6 +143,10 @@ impl Driver {
             && **self.state.borrow() != state
         {
             self.state.send_replace(Arc::new(state));
+        }
+        // After the state, so that whoever hears of a step finds it there.
+        for event in events {
+            let _ = self.events.send(event);
         }
         if changed && let Some(gossip) = &mut self.gossip {
             gossip.set_peers(self.membership.peers());

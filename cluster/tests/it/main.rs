@@ -4,6 +4,11 @@
 mod checkers;
 mod clusters;
 mod replicated;
+mod ontop;
+mod receptionist;
+mod routers;
 mod scenarios;
 mod simulation;
+mod singleton;
+mod topic;
 mod world;
