@@ -14,6 +14,11 @@ pub struct RemoteConfig {
     pub frame_bytes_max: usize,
     /// Bytes that wait on one lane. Beyond it `tell` says full and `send` waits. Default 4 MiB.
     pub lane_bytes_max: usize,
+    /// The largest frame in bytes on the lane for large messages ([`crate::RemoteMessage::LARGE`]),
+    /// sent or accepted; also the bytes that wait on it. Answers that are larger than
+    /// [`Self::frame_bytes_max`] take this lane too. What a peer can make this node hold for it is
+    /// twice this, and only as much as it has sent. Default 128 MiB, at most 1 GiB.
+    pub large_bytes_max: usize,
     /// How long a handshake may take, from the connection to the welcome. Default 5 s.
     pub handshake_within: Duration,
     /// The pause after a first failed attempt to connect; it doubles up to `redial_max`. What waits
@@ -41,6 +46,7 @@ impl Default for RemoteConfig {
             lanes: 2,
             frame_bytes_max: 1 << 20,
             lane_bytes_max: 4 << 20,
+            large_bytes_max: 128 << 20,
             handshake_within: Duration::from_secs(5),
             redial_min: Duration::from_millis(50),
             redial_max: Duration::from_secs(1),
@@ -54,18 +60,22 @@ impl Default for RemoteConfig {
 }
 
 impl RemoteConfig {
-    /// The most lanes that a peer may open in a connection, the control lane included.
-    pub(crate) const LANES_MAX: u8 = 9;
+    /// The most lanes that a peer may open in a connection, with those for control and for large
+    /// messages.
+    pub(crate) const LANES_MAX: u8 = 10;
+    /// The most ordinary lanes.
+    const ORDINARY_LANES_MAX: u8 = Self::LANES_MAX - 2;
     /// The largest payload of a control message.
     pub(crate) const CONTROL_BYTES_MAX: usize = 256 << 10;
 
     /// Brings values into the range for which the layer is made.
     pub(crate) fn clamped(mut self) -> Self {
-        self.lanes = self.lanes.clamp(1, Self::LANES_MAX - 1);
+        self.lanes = self.lanes.clamp(1, Self::ORDINARY_LANES_MAX);
         self.frame_bytes_max = self
             .frame_bytes_max
             .clamp(2 * Self::CONTROL_BYTES_MAX, 64 << 20);
         self.lane_bytes_max = self.lane_bytes_max.max(self.frame_bytes_max);
+        self.large_bytes_max = self.large_bytes_max.clamp(self.frame_bytes_max, 1 << 30);
         self
     }
 }

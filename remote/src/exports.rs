@@ -75,7 +75,7 @@ pub(crate) struct LocalActor<M>(pub(crate) ActorRef<M>);
 impl<M: RemoteMessage> Exported for LocalActor<M> {
     fn deliver(&self, tag: u64, payload: &[u8]) -> Result<(), Undelivered> {
         let message_type = std::any::type_name::<M>();
-        if tag != tag_of::<M>() {
+        if tag != const { tag_of::<M>() } {
             return Err(Undelivered::OtherType { message_type });
         }
         let message = decode::<M>(payload).map_err(|source| Undelivered::Undecodable {

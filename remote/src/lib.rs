@@ -52,7 +52,7 @@ pub use io::quic::{BindError, QuicConfig, QuicNetwork, QuicNetworkBuilder};
 pub use io::virtual_net::{VirtualNetwork, VirtualWorld};
 pub use io::{Credentials, CredentialsError};
 pub use message::RemoteMessage;
-pub use network::{ConnectError, Connection, LaneError, LaneReader, LaneWriter, Network};
+pub use network::{ConnectError, Connection, LaneError, LaneRank, LaneReader, LaneWriter, Network};
 pub use node_id::NodeId;
 pub use remote::{
     Channel, PublishError, Remote, RemoteBuilder, RemoteEvent, RemoteEvents, StartError,

@@ -36,4 +36,9 @@ pub trait RemoteMessage: Serialize + DeserializeOwned + Send + 'static {
 
     /// The version of the layout. Peers that know another one refuse the message.
     const VERSION: u16 = 1;
+
+    /// Whether messages of this protocol may be large: they have a lane of their own, beside which
+    /// others are not held up, and the limit [`crate::RemoteConfig::large_bytes_max`]. One lane for
+    /// all messages of a protocol, so that they keep their order.
+    const LARGE: bool = false;
 }

@@ -73,8 +73,24 @@ pub trait LaneWriter: Send + 'static {
     /// [`LaneError`], if the lane or its connection is closed.
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<(), LaneError>>;
 
+    /// Says which lanes go first where not all can go at once. Without effect where a network knows
+    /// no such thing.
+    fn set_rank(&mut self, _rank: LaneRank) {}
+
     /// Says that nothing follows, and waits until the peer has everything or is gone.
     fn finish(&mut self) -> BoxFuture<'_, ()>;
+}
+
+/// What goes first, where the lanes of one connection cannot all go at once.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum LaneRank {
+    /// Heartbeats and what else holds a cluster together.
+    First,
+    /// Messages of users.
+    Middle,
+    /// Large messages, for which nobody else is to wait.
+    Last,
 }
 
 /// The receiving end of a lane.

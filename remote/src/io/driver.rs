@@ -16,7 +16,7 @@ use crate::core::{Core, NewPeer};
 use crate::io::acceptor::{reason_of, refuse};
 use crate::io::inbound::{Inbound, LaneEnd, OpenedLanes};
 use crate::io::lanes::{
-    CONTROL_LANE, FrameReader, Incoming, LaneFault, Link, hello, introduction_of,
+    CONTROL_LANE, FrameReader, Incoming, LARGE_LANE, LaneFault, Link, hello, introduction_of,
     introduction_of_us, open, write_lane,
 };
 use crate::logic::handshake::{Verdict, judge, judge_caller};
@@ -354,17 +354,27 @@ impl Driver {
                 write_lane(&core, &peer, outbox, &node, writer, None).await
             });
         }
+        let (core, peer) = (self.core.clone(), self.peer.clone());
+        let (connection, node) = (link.connection.clone(), link.node.clone());
+        writers.spawn(async move {
+            // Most peers never need it.
+            if !peer.large.filled().await {
+                return Ok(());
+            }
+            let writer = open(&connection, LARGE_LANE, None).await?;
+            write_lane(&core, &peer, &peer.large, &node, writer, None).await
+        });
         writers
     }
 
     /// Sends what is queued, then goodbye, but waits no longer than configured.
     async fn flush(&self, writers: &mut JoinSet<Result<(), LaneFault>>) {
-        for outbox in &self.peer.lanes {
+        for outbox in self.peer.user_lanes() {
             outbox.close();
         }
         let flushed = async {
             // The goodbye must not overtake anything, so the control lane ends last.
-            for _ in &self.peer.lanes {
+            for _ in self.peer.user_lanes() {
                 writers.join_next().await;
             }
             self.peer.control.close();

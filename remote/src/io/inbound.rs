@@ -2,23 +2,23 @@
 
 use crate::config::RemoteConfig;
 use crate::core::Core;
-use crate::exports::Undelivered;
-use crate::io::lanes::{CONTROL_LANE, FrameReader, LaneFault, is_lane};
+use crate::exports::{Exported, Undelivered};
+use crate::io::lanes::{CONTROL_LANE, FrameReader, LARGE_LANE, LaneFault, is_lane};
 use crate::network::LaneReader;
 use crate::node_id::NodeId;
 use crate::peer::Peer;
 use crate::remote::Channel;
 use crate::remote_ref::Address;
 use crate::wire::in_scope;
-use crate::wire_format::{ExportId, Frame, Target};
+use crate::wire_format::{ExportId, Frame, Target, TargetView, View};
 use bytes::Bytes;
 use otava_actor::{ActorPath, DeadLetterReason};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Weak};
 
 /// Frames that are handled before other tasks have their turn.
-const TURN_FRAMES: u32 = 64;
+const TURN_FRAMES: u64 = 64;
 
 /// The reading side of one connection.
 #[derive(Clone)]
@@ -48,6 +48,29 @@ impl OpenedLanes {
     }
 }
 
+/// The actor that the last message of a lane was for: the next one is often for it too.
+#[derive(Default)]
+struct Found {
+    /// As it was written.
+    target: Vec<u8>,
+    /// Gone when the actor is, or is not exported any more.
+    exported: Option<Weak<dyn Exported>>,
+}
+
+impl Found {
+    fn again(&self, target: TargetView<'_>) -> Option<Arc<dyn Exported>> {
+        (self.target == target.0)
+            .then(|| self.exported.as_ref()?.upgrade())
+            .flatten()
+    }
+
+    fn remember(&mut self, target: TargetView<'_>, exported: &Arc<dyn Exported>) {
+        self.target.clear();
+        self.target.extend_from_slice(target.0);
+        self.exported = Some(Arc::downgrade(exported));
+    }
+}
+
 impl Inbound {
     /// Reads which lane it is, then its frames.
     pub(crate) async fn begin_lane(
@@ -65,18 +88,53 @@ impl Inbound {
 
     /// Handles the frames of a lane, in order, until it ends.
     pub(crate) async fn read_lane(self, mut reader: FrameReader) -> Result<LaneEnd, LaneFault> {
-        reader.allow(self.core.config.frame_bytes_max);
-        let control = reader.lane() == CONTROL_LANE;
+        reader.allow(if reader.lane() == LARGE_LANE {
+            self.core.config.large_bytes_max
+        } else {
+            self.core.config.frame_bytes_max
+        });
+        if reader.lane() == CONTROL_LANE {
+            return self.read_control(reader).await;
+        }
+        let mut found = Found::default();
+        let from = Address::Exactly(self.node.clone());
+        while let Some(first) = reader.next_bytes().await? {
+            // One scope for all: what it costs is paid once.
+            let (turn, _) = in_scope(&self.core, from.clone(), || {
+                self.turn(first, &mut reader, &mut found)
+            });
+            if turn? {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(LaneEnd::Finished)
+    }
+
+    /// Handles a frame and those that have arrived behind it; whether there may be more.
+    fn turn(
+        &self,
+        first: Bytes,
+        reader: &mut FrameReader,
+        found: &mut Found,
+    ) -> Result<bool, LaneFault> {
+        let (mut next, mut handled) = (Some(first), 0);
+        while let Some(frame) = next {
+            self.handle_ordinary(frame, found)?;
+            handled += 1;
+            if handled == TURN_FRAMES {
+                break;
+            }
+            next = reader.buffered()?;
+        }
+        self.core.counters.frames_received.add(handled);
+        Ok(handled == TURN_FRAMES)
+    }
+
+    async fn read_control(self, mut reader: FrameReader) -> Result<LaneEnd, LaneFault> {
         let mut turn = 0;
         while let Some(frame) = reader.next().await? {
             self.core.counters.frames_received.add(1);
-            let end = if control {
-                self.handle_control(frame)?
-            } else {
-                self.handle_ordinary(frame)?;
-                None
-            };
-            if let Some(end) = end {
+            if let Some(end) = self.handle_control(frame)? {
                 return Ok(end);
             }
             turn += 1;
@@ -116,14 +174,23 @@ impl Inbound {
         Ok(None)
     }
 
-    fn handle_ordinary(&self, frame: Frame) -> Result<(), LaneFault> {
-        match frame {
-            Frame::Message {
+    fn handle_ordinary(&self, frame: Bytes, found: &mut Found) -> Result<(), LaneFault> {
+        match View::of(&frame) {
+            Some(View::Message {
                 target,
                 tag,
                 payload,
-            } => self.deliver(&target, tag, &payload),
-            Frame::Answer { port, payload } => self.answer(port, payload),
+            }) => self.deliver(target, tag, payload, found),
+            Some(View::Answer { port, payload }) => {
+                self.answer(port, payload);
+                Ok(())
+            }
+            None => self.handle_rare(Frame::decode(frame)?),
+        }
+    }
+
+    fn handle_rare(&self, frame: Frame) -> Result<(), LaneFault> {
+        match frame {
             Frame::Flush { token } => {
                 let run = Some(self.node.incarnation);
                 let answer = Frame::Flushed { token };
@@ -136,38 +203,48 @@ impl Inbound {
         Ok(())
     }
 
-    fn deliver(&self, target: &Target, tag: u64, payload: &[u8]) {
-        let Some(exported) = self.core.exports.find(target) else {
-            let path = ActorPath::new(format!("{}/{target:?}", self.core.id));
-            let letters = self.core.system.dead_letters();
-            letters.report(&path, DeadLetterReason::RefusedStopped, "(not known)");
-            self.count_undelivered(format_args!("no actor is reached by {target:?}"));
-            return;
+    /// To be called inside a scope of the wire.
+    fn deliver(
+        &self,
+        target: TargetView<'_>,
+        tag: u64,
+        payload: &[u8],
+        found: &mut Found,
+    ) -> Result<(), LaneFault> {
+        let exported = match found.again(target) {
+            Some(exported) => exported,
+            None => {
+                let decoded = target.decode();
+                let decoded = decoded.map_err(|e| LaneFault::Peer(e.to_string()))?;
+                let Some(exported) = self.core.exports.find(&decoded) else {
+                    self.nobody(&decoded);
+                    return Ok(());
+                };
+                found.remember(target, &exported);
+                exported
+            }
         };
-        let from = Address::Exactly(self.node.clone());
-        let delivered = self.guarded(|| {
-            let (delivered, _) = in_scope(&self.core, from, || exported.deliver(tag, payload));
-            delivered
-        });
-        match delivered {
+        match self.guarded(|| exported.deliver(tag, payload)) {
             Some(Ok(())) | None => {}
             Some(Err(Undelivered::Refused)) => self.core.counters.undelivered.add(1),
             Some(Err(error)) => {
                 self.count_undelivered(format_args!("{}: {error}", exported.path()));
             }
         }
+        Ok(())
     }
 
-    fn answer(&self, port: ExportId, payload: Bytes) {
-        let from = Address::Exactly(self.node.clone());
+    fn nobody(&self, target: &Target) {
+        let path = ActorPath::new(format!("{}/{target:?}", self.core.id));
+        let letters = self.core.system.dead_letters();
+        letters.report(&path, DeadLetterReason::RefusedStopped, "(not known)");
+        self.count_undelivered(format_args!("no actor is reached by {target:?}"));
+    }
+
+    /// To be called inside a scope of the wire.
+    fn answer(&self, port: ExportId, payload: &[u8]) {
         let exports = &self.core.exports;
-        let answered = self.guarded(|| {
-            let (answered, _) = in_scope(&self.core, from, || {
-                exports.answer(self.node.addr, port, &payload)
-            });
-            answered
-        });
-        match answered {
+        match self.guarded(|| exports.answer(self.node.addr, port, payload)) {
             Some(Ok(true)) | None => {}
             Some(Ok(false)) => {
                 let path = ActorPath::new(format!("{}/(reply port)", self.core.id));

@@ -1,7 +1,7 @@
 //! Lanes: a QUIC connection and its streams, as the layers above see them.
 
 use crate::io::credentials::certificate_proves;
-use crate::network::{Connection, LaneError, LaneReader, LaneWriter};
+use crate::network::{Connection, LaneError, LaneRank, LaneReader, LaneWriter};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -84,7 +84,8 @@ impl Connection for QuicConnection {
         async move {
             let stream = self.connection.accept_uni().await;
             let stream = stream.map_err(|e| self.error(&e))?;
-            Ok(Box::new(QuicLaneReader { stream }) as Box<dyn LaneReader>)
+            let rest = Bytes::new();
+            Ok(Box::new(QuicLaneReader { stream, rest }) as Box<dyn LaneReader>)
         }
         .boxed()
     }
@@ -134,6 +135,16 @@ impl LaneWriter for QuicLaneWriter {
         .boxed()
     }
 
+    fn set_rank(&mut self, rank: LaneRank) {
+        let priority = match rank {
+            LaneRank::First => 1,
+            LaneRank::Middle => 0,
+            LaneRank::Last => -1,
+        };
+        // Fails if the lane is closed, which shows when it is used.
+        let _ = self.stream.set_priority(priority);
+    }
+
     fn finish(&mut self) -> BoxFuture<'_, ()> {
         async move {
             let all = async {
@@ -162,14 +173,37 @@ impl Drop for QuicLaneWriter {
 
 struct QuicLaneReader {
     stream: RecvStream,
+    /// What was read and not yet asked for.
+    rest: Bytes,
+}
+
+/// A packet brings one chunk. So many are taken at once, some 64 KiB of them.
+const CHUNKS_MAX: usize = 48;
+
+impl QuicLaneReader {
+    /// Reads what has arrived, in one piece.
+    async fn fill(&mut self) -> Result<bool, ReadError> {
+        let mut chunks: [Bytes; CHUNKS_MAX] = std::array::from_fn(|_| Bytes::new());
+        let Some(read) = self.stream.read_chunks(&mut chunks).await? else {
+            return Ok(false);
+        };
+        let chunks = &mut chunks[..read];
+        self.rest = match chunks {
+            [one] => std::mem::take(one),
+            many => many.concat().into(),
+        };
+        Ok(true)
+    }
 }
 
 impl LaneReader for QuicLaneReader {
     fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, LaneError>> {
         async move {
-            let chunk = self.stream.read_chunk(max.max(1), true).await;
-            let chunk = chunk.map_err(|e| read_error(&e))?;
-            Ok(chunk.map(|chunk| chunk.bytes))
+            if self.rest.is_empty() && !self.fill().await.map_err(|e| read_error(&e))? {
+                return Ok(None);
+            }
+            let taken = self.rest.len().min(max.max(1));
+            Ok(Some(self.rest.split_to(taken)))
         }
         .boxed()
     }
