@@ -36,6 +36,12 @@ pub struct RemoteConfig {
     pub system_give_up: Duration,
     /// Asks to other nodes that may be unanswered at once; one more is refused. Default 1,000,000.
     pub ports_max: usize,
+    /// A connection that neither side has used for this long, and nobody wants to keep, is closed;
+    /// the next message makes one again. It takes up to twice this time. Default 10 min.
+    pub idle_close: Duration,
+    /// After this time without a connection a node is forgotten, if nothing waits for it, no
+    /// reference leads to it, and nothing that was agreed with it would be lost. Default 10 min.
+    pub forget_after: Duration,
     /// How long [`crate::Remote::shutdown`] waits for what is queued to be sent. Default 2 s.
     pub flush_within: Duration,
 }
@@ -54,6 +60,8 @@ impl Default for RemoteConfig {
             system_messages_max: 20_000,
             system_give_up: Duration::from_secs(60),
             ports_max: 1_000_000,
+            idle_close: Duration::from_secs(600),
+            forget_after: Duration::from_secs(600),
             flush_within: Duration::from_secs(2),
         }
     }

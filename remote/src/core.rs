@@ -157,6 +157,24 @@ impl Core {
         peers.by_addr.get(&addr).cloned()
     }
 
+    /// Forgets a peer, if nothing is lost with it. Only its driver calls this.
+    pub(crate) fn forget(&self, peer: &Arc<Peer>) -> bool {
+        let mut peers = self.lock_peers();
+        // One is in the table and one is the driver's. Any other is of somebody who may send; new
+        // ones come from the table only, which is locked.
+        let wanted = Arc::strong_count(peer) > 2 || !peer.is_forgettable();
+        if !wanted {
+            peers.by_addr.remove(&peer.addr);
+        }
+        !wanted
+    }
+
+    /// How many peers are remembered.
+    pub(crate) fn peers(&self) -> usize {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers.by_addr.len()
+    }
+
     /// All peers, from now on the only ones.
     pub(crate) fn close_peers(&self) -> Vec<Arc<Peer>> {
         let mut peers = self.lock_peers();
@@ -304,6 +322,7 @@ impl Core {
     ) -> Result<(), NotSent> {
         match outbox.push(frame, about, ports) {
             Ok(()) => {
+                peer.use_it();
                 peer.wake_if_apart();
                 Ok(())
             }
@@ -344,6 +363,27 @@ impl Core {
             for _ in 0..alike.frames {
                 letters.report(&path, DeadLetterReason::Unreachable, message_type);
             }
+        }
+    }
+
+    /// The same work as a task that goes on while user code holds the runtime's threads, if the
+    /// network has such a thing. For what never blocks and runs no code of users.
+    pub(crate) async fn isolated<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        let result = Arc::new(Mutex::new(None));
+        let for_task = result.clone();
+        let task = async move {
+            let done = work.await;
+            *for_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+        };
+        self.network.isolated(Box::pin(task)).await;
+        let done = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match done {
+            Some(done) => done,
+            // It ended without a result only if it panicked, which ended this task too.
+            None => std::future::pending().await,
         }
     }
 

@@ -280,6 +280,20 @@ impl Exports {
         self.close_ports_where(of_it);
     }
 
+    /// Closes the ports of questions without a deadline that went to `addr`. The connection is gone,
+    /// and with it perhaps question or answer: their askers would wait for ever.
+    pub(crate) fn close_endless_ports_to(&self, addr: SocketAddr) {
+        self.close_ports_where(|port| port.asked.addr == addr && port.deadline.is_none());
+    }
+
+    /// Whether an answer from `addr` is waited for.
+    pub(crate) fn waits_for(&self, addr: SocketAddr) -> bool {
+        self.lock()
+            .ports
+            .values()
+            .any(|port| port.asked.addr == addr)
+    }
+
     /// Closes the ports whose askers do not wait any more.
     pub(crate) fn close_expired_ports(&self, now: Time) {
         self.close_ports_where(|port| port.deadline.is_some_and(|d| d + PORT_GRACE <= now));

@@ -59,3 +59,8 @@ pub use remote::{
 };
 pub use stats::RemoteStats;
 pub use wire_format::{DecodeError, EncodeError, ExportId, decode, encode};
+
+/// The examples of the book.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/book/remoting.md")]
+struct Book;

@@ -33,6 +33,12 @@ pub trait Network: Send + Sync + 'static {
     /// closed. A peer that is slow or hostile holds up no other.
     fn accept(&self) -> BoxFuture<'_, Option<Arc<dyn Connection>>>;
 
+    /// Makes a task, to be spawned then, as independent of code that holds the runtime's threads as
+    /// this network's own tasks are. By itself a network changes nothing about it.
+    fn isolated(&self, task: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+        task
+    }
+
     /// Stops listening and closes all connections.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

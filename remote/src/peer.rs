@@ -49,6 +49,8 @@ pub(crate) struct Peer {
     /// To the driver: connections that the peer made.
     pub(crate) incoming: mpsc::Sender<Incoming>,
     connected: AtomicBool,
+    /// Something was sent or has arrived since somebody looked.
+    used: AtomicBool,
     /// The present run, for those who only want to see that it is not over; 0 if there is none.
     present: AtomicU64,
     relation: Mutex<Relation>,
@@ -136,6 +138,7 @@ impl Peer {
             kick: Notify::new(),
             incoming,
             connected: AtomicBool::new(false),
+            used: AtomicBool::new(false),
             present: AtomicU64::new(0),
             relation: Mutex::new(Relation {
                 runs: Runs::default(),
@@ -234,6 +237,37 @@ impl Peer {
         self.wake_if_apart();
     }
 
+    /// Notes that something was sent or has arrived.
+    pub(crate) fn use_it(&self) {
+        // Mostly it stands already, and then no other thread's cache is disturbed.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nothing was sent and nothing arrived since this was asked last, and nobody here needs
+    /// the connection.
+    pub(crate) fn is_idle(&self, core: &Core) -> bool {
+        let used = self.used.swap(false, Ordering::Relaxed);
+        !used
+            && !self.wants_connection()
+            && self.lock().watched.is_empty()
+            && !core.exports.waits_for(self.addr)
+    }
+
+    /// Whether nothing would be lost with what is remembered of the node: nothing waits, it was not
+    /// broken with, and no numbers of system messages were agreed on with a run that may come back.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        let relation = self.lock();
+        let used = !relation.out.is_fresh() || relation.inbound.taken() > 0;
+        let needed = relation.connected || relation.kept || relation.runs.any_quarantined();
+        !needed
+            && !used
+            && relation.watches.is_empty()
+            && relation.watched.is_empty()
+            && self.outboxes().all(Outbox::is_empty)
+    }
+
     /// Whether there is something for which a connection is needed.
     pub(crate) fn wants_connection(&self) -> bool {
         let relation = self.lock();
@@ -298,6 +332,7 @@ impl Peer {
             self.connected.store(false, Ordering::Relaxed);
             std::mem::take(&mut relation.ends)
         };
+        core.exports.close_endless_ports_to(self.addr);
         // What the peer has not read by now it never will.
         for end in ends.into_values() {
             self.send_system(core, end.message);

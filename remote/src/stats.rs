@@ -48,6 +48,8 @@ pub struct RemoteStats {
     pub frames_sent: u64,
     /// Asks to other nodes that wait for their answer now.
     pub open_ports: u64,
+    /// Nodes that are remembered now, connected or not.
+    pub peers: u64,
     /// Connections that ended because the peer broke the protocol.
     pub peer_faults: u64,
     /// Frames that were not queued, because a lane was full or closed.
@@ -62,13 +64,14 @@ pub struct RemoteStats {
 }
 
 impl Counters {
-    pub(crate) fn stats(&self, open_ports: usize) -> RemoteStats {
+    pub(crate) fn stats(&self, open_ports: usize, peers: usize) -> RemoteStats {
         RemoteStats {
             bytes_sent: self.bytes_sent.get(),
             dropped: self.dropped.get(),
             frames_received: self.frames_received.get(),
             frames_sent: self.frames_sent.get(),
             open_ports: open_ports as u64,
+            peers: peers as u64,
             peer_faults: self.peer_faults.get(),
             refused: self.refused.get(),
             refused_calls: self.refused_calls.get(),

@@ -126,6 +126,7 @@ impl Inbound {
             }
             next = reader.buffered()?;
         }
+        self.peer.use_it();
         self.core.counters.frames_received.add(handled);
         Ok(handled == TURN_FRAMES)
     }
@@ -133,6 +134,7 @@ impl Inbound {
     async fn read_control(self, mut reader: FrameReader) -> Result<LaneEnd, LaneFault> {
         let mut turn = 0;
         while let Some(frame) = reader.next().await? {
+            self.peer.use_it();
             self.core.counters.frames_received.add(1);
             if let Some(end) = self.handle_control(frame)? {
                 return Ok(end);

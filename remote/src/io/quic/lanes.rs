@@ -84,8 +84,7 @@ impl Connection for QuicConnection {
         async move {
             let stream = self.connection.accept_uni().await;
             let stream = stream.map_err(|e| self.error(&e))?;
-            let rest = Bytes::new();
-            Ok(Box::new(QuicLaneReader { stream, rest }) as Box<dyn LaneReader>)
+            Ok(Box::new(QuicLaneReader::new(stream)) as Box<dyn LaneReader>)
         }
         .boxed()
     }
@@ -173,6 +172,8 @@ impl Drop for QuicLaneWriter {
 
 struct QuicLaneReader {
     stream: RecvStream,
+    /// Room for what is read at once; all empty between two reads.
+    chunks: Box<[Bytes]>,
     /// What was read and not yet asked for.
     rest: Bytes,
 }
@@ -181,17 +182,25 @@ struct QuicLaneReader {
 const CHUNKS_MAX: usize = 48;
 
 impl QuicLaneReader {
-    /// Reads what has arrived, in one piece.
+    fn new(stream: RecvStream) -> Self {
+        Self {
+            stream,
+            chunks: vec![Bytes::new(); CHUNKS_MAX].into(),
+            rest: Bytes::new(),
+        }
+    }
+
+    /// Reads what has arrived, in one piece; `false` when nothing follows.
     async fn fill(&mut self) -> Result<bool, ReadError> {
-        let mut chunks: [Bytes; CHUNKS_MAX] = std::array::from_fn(|_| Bytes::new());
-        let Some(read) = self.stream.read_chunks(&mut chunks).await? else {
+        let Some(read) = self.stream.read_chunks(&mut self.chunks).await? else {
             return Ok(false);
         };
-        let chunks = &mut chunks[..read];
-        self.rest = match chunks {
+        let chunks = &mut self.chunks[..read];
+        self.rest = match &mut *chunks {
             [one] => std::mem::take(one),
             many => many.concat().into(),
         };
+        chunks.fill(Bytes::new());
         Ok(true)
     }
 }
