@@ -49,8 +49,8 @@ pub mod fuzzing;
 mod io;
 #[doc(hidden)]
 pub mod logic;
-pub mod replicated;
 pub mod receptionist;
+pub mod replicated;
 pub mod router;
 pub mod singleton;
 pub mod topic;

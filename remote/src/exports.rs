@@ -96,7 +96,7 @@ pub(crate) struct LocalActor<M>(pub(crate) ActorRef<M>);
 impl<M: RemoteMessage> Exported for LocalActor<M> {
     fn deliver(&self, tag: u64, payload: &[u8], from: PeerKind) -> Result<(), Undelivered> {
         let message_type = std::any::type_name::<M>();
-        if tag != tag_of::<M>() {
+        if tag != const { tag_of::<M>() } {
             return Err(Undelivered::OtherType { message_type });
         }
         let message = decode::<M>(payload).map_err(|source| Undelivered::Undecodable {
@@ -320,6 +320,20 @@ impl Exports {
             port.asked.addr == addr && asked.map_or(present, |asked| asked == incarnation)
         };
         self.close_ports_where(of_it);
+    }
+
+    /// Closes the ports of questions without a deadline that went to `addr`. The connection is gone,
+    /// and with it perhaps question or answer: their askers would wait for ever.
+    pub(crate) fn close_endless_ports_to(&self, addr: SocketAddr) {
+        self.close_ports_where(|port| port.asked.addr == addr && port.deadline.is_none());
+    }
+
+    /// Whether an answer from `addr` is waited for.
+    pub(crate) fn waits_for(&self, addr: SocketAddr) -> bool {
+        self.lock()
+            .ports
+            .values()
+            .any(|port| port.asked.addr == addr)
     }
 
     /// Closes the ports whose askers do not wait any more.

@@ -240,14 +240,12 @@ impl Receiver {
         let Some((&lane, bytes)) = bytes.split_first() else {
             return false;
         };
-        let Ok(frame) = Frame::decode(Bytes::copy_from_slice(bytes)) else {
-            return false;
-        };
+        let bytes = Bytes::copy_from_slice(bytes);
         let before = self.remote.stats().undelivered;
         let taken = self.runtime.block_on(async {
             let taken = match lane % 2 {
-                0 => self.inbound.handle_ordinary(frame).is_ok(),
-                _ => self.inbound.handle_control(frame).is_ok(),
+                0 => self.inbound.take_ordinary(bytes).is_ok(),
+                _ => self.inbound.take_control(bytes).is_ok(),
             };
             // The actors and the driver have their turn.
             tokio::task::yield_now().await;

@@ -66,7 +66,7 @@ pub use io::quic::{BindError, QuicConfig, QuicNetwork, QuicNetworkBuilder};
 pub use io::virtual_net::{VirtualNetwork, VirtualWorld};
 pub use io::{CredentialFiles, Credentials, CredentialsError, FilesError};
 pub use message::{RemoteMessage, layout};
-pub use network::{ConnectError, Connection, LaneError, LaneReader, LaneWriter, Network};
+pub use network::{ConnectError, Connection, LaneError, LaneRank, LaneReader, LaneWriter, Network};
 pub use node_id::NodeId;
 pub use remote::{
     Channel, PublishError, Remote, RemoteBuilder, RemoteEvent, RemoteEvents, StartError,
@@ -74,3 +74,8 @@ pub use remote::{
 pub use rights::{Rights, Who};
 pub use stats::RemoteStats;
 pub use wire_format::{DecodeError, EncodeError, ExportId, decode, encode};
+
+/// The examples of the book.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/book/remoting.md")]
+struct Book;

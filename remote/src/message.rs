@@ -95,6 +95,11 @@ pub trait RemoteMessage: Serialize + DeserializeOwned + Send + 'static {
     /// only carries messages of another one.
     const RIGHTS: &'static str = Self::NAME;
 
+    /// Whether messages of this protocol may be large: they have a lane of their own, beside which
+    /// others are not held up, and the limit [`crate::RemoteConfig::large_bytes_max`]. One lane for
+    /// all messages of a protocol, so that they keep their order.
+    const LARGE: bool = false;
+
     /// Whether a client may send this very message, where it may reach the protocol at all.
     fn is_for_clients(&self) -> bool {
         true

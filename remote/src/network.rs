@@ -34,6 +34,12 @@ pub trait Network: Send + Sync + 'static {
     /// closed. A peer that is slow or hostile holds up no other.
     fn accept(&self) -> BoxFuture<'_, Option<Arc<dyn Connection>>>;
 
+    /// Makes a task, to be spawned then, as independent of code that holds the runtime's threads as
+    /// this network's own tasks are. By itself a network changes nothing about it.
+    fn isolated(&self, task: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+        task
+    }
+
     /// Stops listening and closes all connections.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -80,8 +86,24 @@ pub trait LaneWriter: Send + 'static {
     /// [`LaneError`], if the lane or its connection is closed.
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<(), LaneError>>;
 
+    /// Says which lanes go first where not all can go at once. Without effect where a network knows
+    /// no such thing.
+    fn set_rank(&mut self, _rank: LaneRank) {}
+
     /// Says that nothing follows, and waits until the peer has everything or is gone.
     fn finish(&mut self) -> BoxFuture<'_, ()>;
+}
+
+/// What goes first, where the lanes of one connection cannot all go at once.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum LaneRank {
+    /// Heartbeats and what else holds a cluster together.
+    First,
+    /// Messages of users.
+    Middle,
+    /// Large messages, for which nobody else is to wait.
+    Last,
 }
 
 /// The receiving end of a lane.

@@ -17,7 +17,9 @@ use crate::core::Core;
 use crate::identity::{PeerIdentity, PeerKind};
 use crate::logic::handshake::{Introduction, Known};
 use crate::logic::runs::Runs;
+
 use crate::logic::system_lane::{Overflow, SystemIn, SystemOut};
+use crate::message::RemoteMessage;
 use crate::node_id::NodeId;
 use crate::outbox::Outbox;
 use crate::remote::RemoteEvent;
@@ -28,7 +30,8 @@ use crate::wire_format::{ExportId, Frame, SystemMessage, Target};
 use otava_actor::{ActorPath, Ended, Terminated, Time, Watcher, WatcherId, Watching};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
 
@@ -38,6 +41,9 @@ pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
     pub(crate) control: Outbox,
     pub(crate) lanes: Vec<Outbox>,
+    /// Of the lane for large messages. Its lane is opened when there is something on it.
+    pub(crate) large: Outbox,
+    large_used: AtomicBool,
     /// There may be a reason to connect.
     pub(crate) wake: Notify,
     /// The present connection has to end.
@@ -45,7 +51,38 @@ pub(crate) struct Peer {
     /// To the driver: connections that the peer made.
     pub(crate) incoming: mpsc::Sender<Incoming>,
     connected: AtomicBool,
+    /// Something was sent or has arrived since somebody looked.
+    used: AtomicBool,
+    /// The present run, for those who only want to see that it is not over; 0 if there is none.
+    present: AtomicU64,
     relation: Mutex<Relation>,
+}
+
+/// The relation while somebody looks at it or changes it.
+struct Locked<'a> {
+    relation: MutexGuard<'a, Relation>,
+    present: &'a AtomicU64,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Relation;
+
+    fn deref(&self) -> &Relation {
+        &self.relation
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Relation {
+        &mut self.relation
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let present = self.relation.runs.present().unwrap_or_default();
+        self.present.store(present, Ordering::Release);
+    }
 }
 
 struct Relation {
@@ -99,10 +136,14 @@ impl Peer {
             addr,
             control: outbox(),
             lanes: (0..config.lanes).map(|_| outbox()).collect(),
+            large: Outbox::new(config.large_bytes_max),
+            large_used: AtomicBool::new(false),
             wake: Notify::new(),
             kick: Notify::new(),
             incoming,
             connected: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+            present: AtomicU64::new(0),
             relation: Mutex::new(Relation {
                 runs: Runs::default(),
                 node: None,
@@ -120,8 +161,22 @@ impl Peer {
         }
     }
 
-    /// The lane of all messages to `target`.
-    pub(crate) fn lane_of(&self, target: &Target) -> &Outbox {
+    /// The lane of all messages of this protocol to `target`.
+    pub(crate) fn lane_for<M: RemoteMessage>(&self, target: &Target) -> &Outbox {
+        if M::LARGE {
+            self.large()
+        } else {
+            self.lane_of(target)
+        }
+    }
+
+    /// The lane for large messages, to be used now.
+    pub(crate) fn large(&self) -> &Outbox {
+        self.large_used.store(true, Ordering::Relaxed);
+        &self.large
+    }
+
+    fn lane_of(&self, target: &Target) -> &Outbox {
         let number = match target {
             Target::Export(ExportId(id)) => (*id % self.lanes.len() as u128) as usize,
             Target::Name(name) => {
@@ -136,9 +191,20 @@ impl Peer {
         &self.lanes[(port.0 % self.lanes.len() as u128) as usize]
     }
 
-    /// Control lane and ordinary lanes, in the order of their numbers.
+    /// Those of all lanes, in the order of their numbers.
     pub(crate) fn outboxes(&self) -> impl Iterator<Item = &Outbox> {
-        std::iter::once(&self.control).chain(&self.lanes)
+        std::iter::once(&self.control).chain(self.user_lanes())
+    }
+
+    /// The outboxes of the lanes on which messages of users go.
+    pub(crate) fn user_lanes(&self) -> impl Iterator<Item = &Outbox> {
+        self.lanes.iter().chain([&self.large])
+    }
+
+    /// Those on which anything was ever sent.
+    fn used_lanes(&self) -> impl Iterator<Item = &Outbox> {
+        let used = self.lanes.len() + usize::from(self.large_used.load(Ordering::Relaxed));
+        self.user_lanes().take(used)
     }
 
     /// Makes the driver look whether it should connect, unless it is connected.
@@ -150,7 +216,8 @@ impl Peer {
 
     /// Whether this run of the node is over for good.
     pub(crate) fn is_gone(&self, run: u64) -> bool {
-        self.lock().runs.is_over(run)
+        let present = self.present.load(Ordering::Acquire);
+        (present == 0 || present != run) && self.lock().runs.is_over(run)
     }
 
     /// The node that is connected, or was last.
@@ -180,6 +247,37 @@ impl Peer {
     pub(crate) fn keep(&self, kept: bool) {
         self.lock().kept = kept;
         self.wake_if_apart();
+    }
+
+    /// Notes that something was sent or has arrived.
+    pub(crate) fn use_it(&self) {
+        // Mostly it stands already, and then no other thread's cache is disturbed.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nothing was sent and nothing arrived since this was asked last, and nobody here needs
+    /// the connection.
+    pub(crate) fn is_idle(&self, core: &Core) -> bool {
+        let used = self.used.swap(false, Ordering::Relaxed);
+        !used
+            && !self.wants_connection()
+            && self.lock().watched.is_empty()
+            && !core.exports.waits_for(self.addr)
+    }
+
+    /// Whether nothing would be lost with what is remembered of the node: nothing waits, it was not
+    /// broken with, and no numbers of system messages were agreed on with a run that may come back.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        let relation = self.lock();
+        let used = !relation.out.is_fresh() || relation.inbound.taken() > 0;
+        let needed = relation.connected || relation.kept || relation.runs.any_quarantined();
+        !needed
+            && !used
+            && relation.watches.is_empty()
+            && relation.watched.is_empty()
+            && self.outboxes().all(Outbox::is_empty)
     }
 
     /// Whether there is something for which a connection is needed.
@@ -253,6 +351,7 @@ impl Peer {
             self.connected.store(false, Ordering::Relaxed);
             std::mem::take(&mut relation.ends)
         };
+        core.exports.close_endless_ports_to(self.addr);
         // What the peer has not read by now it never will.
         for end in ends.into_values() {
             self.send_system(core, end.message);
@@ -511,6 +610,7 @@ impl Peer {
     fn send_end(&self, core: &Core, watch: u64, reason: Ended) {
         let reason = reason.into();
         let message = SystemMessage::Terminated { watch, reason };
+        let lanes: Vec<&Outbox> = self.used_lanes().collect();
         let flush = {
             let mut relation = self.lock();
             let run = relation.runs.present().filter(|_| relation.connected);
@@ -518,7 +618,7 @@ impl Peer {
                 relation.next_end += 1;
                 let end = PendingEnd {
                     message: message.clone(),
-                    lanes_left: self.lanes.len(),
+                    lanes_left: lanes.len(),
                 };
                 let token = relation.next_end;
                 relation.ends.insert(token, end);
@@ -528,7 +628,7 @@ impl Peer {
         let Some((token, run)) = flush else {
             return self.send_system(core, message);
         };
-        for lane in &self.lanes {
+        for lane in lanes {
             if !core.push_frame(self, lane, Some(run), &Frame::Flush { token }) {
                 self.take_flushed(core, token);
             }
@@ -572,8 +672,11 @@ impl Peer {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Relation> {
-        self.relation.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_> {
+        Locked {
+            relation: self.relation.lock().unwrap_or_else(PoisonError::into_inner),
+            present: &self.present,
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub struct RemoteStats {
     pub not_understood: u64,
     /// Asks to other nodes that wait for their answer now.
     pub open_ports: u64,
+    /// Nodes that are remembered now, connected or not.
+    pub peers: u64,
     /// Connections that ended because the peer broke the protocol.
     pub peer_faults: u64,
     /// Frames that were not queued, because a lane was full or closed.
@@ -70,7 +72,7 @@ pub struct RemoteStats {
 }
 
 impl Counters {
-    pub(crate) fn stats(&self, open_ports: usize) -> RemoteStats {
+    pub(crate) fn stats(&self, open_ports: usize, peers: usize) -> RemoteStats {
         RemoteStats {
             bytes_sent: self.bytes_sent.get(),
             dropped: self.dropped.get(),
@@ -79,6 +81,7 @@ impl Counters {
             not_permitted: self.not_permitted.get(),
             not_understood: self.not_understood.get(),
             open_ports: open_ports as u64,
+            peers: peers as u64,
             peer_faults: self.peer_faults.get(),
             refused: self.refused.get(),
             refused_calls: self.refused_calls.get(),

@@ -76,7 +76,7 @@ impl Cluster {
             gossip: None,
             silent_at: Time::MAX,
         };
-        remote.system().handle().spawn(driver.run(remote.events()));
+        remote.spawn_isolated(driver.run(remote.events()));
         Ok(cluster)
     }
 

@@ -82,7 +82,7 @@ impl Driver {
         };
         tokio::select! {
             biased;
-            () = self.remote.system().sleep_until(at) => Happening::Timeout,
+            () = self.remote.sleep_until(at) => Happening::Timeout,
             event = remote_events.recv() => Happening::Remote(event),
             input = self.inputs.recv() => Happening::Handles(input),
             statement = statement => Happening::Statement(statement),

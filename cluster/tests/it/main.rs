@@ -3,9 +3,9 @@
 
 mod checkers;
 mod clusters;
-mod replicated;
 mod ontop;
 mod receptionist;
+mod replicated;
 mod routers;
 mod scenarios;
 mod simulation;

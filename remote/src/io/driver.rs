@@ -16,9 +16,10 @@ use crate::core::{Core, NewPeer};
 use crate::io::acceptor::{reason_of, refuse};
 use crate::io::inbound::{Inbound, LaneEnd, OpenedLanes};
 use crate::io::lanes::{
-    CONTROL_LANE, FrameReader, Incoming, LaneFault, Link, hello, introduction_of,
+    CONTROL_LANE, FrameReader, Incoming, LARGE_LANE, LaneFault, Link, hello, introduction_of,
     introduction_of_us, open, write_lane,
 };
+use crate::io::standby::sleep_until;
 use crate::logic::handshake::{Verdict, judge, judge_caller};
 use crate::network::{ConnectError, Connection, LaneError, LaneReader};
 use crate::node_id::NodeId;
@@ -40,7 +41,8 @@ pub(crate) async fn run_drivers(core: Arc<Core>, mut new: mpsc::UnboundedReceive
         tokio::select! {
             biased;
             Some(NewPeer { peer, incoming }) = new.recv() => {
-                drivers.spawn(Driver::new(core.clone(), peer, incoming).run());
+                let driver = Driver::new(core.clone(), peer, incoming);
+                drivers.spawn(core.clone().isolated(driver.run()));
             }
             Some(_) = drivers.join_next() => {}
             () = core.ending() => break,
@@ -131,6 +133,7 @@ impl Driver {
     /// Waits for a connection, made by either side; `None` at the end of the layer.
     async fn connect(&mut self) -> Option<Link> {
         let mut call: Option<BoxFuture<'static, Result<Link, CallError>>> = None;
+        let mut forget_at = self.core.system.now() + self.core.config.forget_after;
         loop {
             let may_call = call.is_none()
                 && self.welcomes.is_empty()
@@ -163,8 +166,15 @@ impl Driver {
                     }
                 }
                 () = self.peer.wake.notified(), if may_call => {}
-                () = self.core.system.sleep_until(woken_at) => {}
-                () = self.core.system.sleep_until(tick_at) => {
+                () = sleep_until(&self.core.system, woken_at) => {}
+                () = sleep_until(&self.core.system, forget_at), if !calling => {
+                    let unsought = self.incoming.is_empty() && self.welcomes.is_empty();
+                    if unsought && self.core.forget(&self.peer) {
+                        return None;
+                    }
+                    forget_at = self.core.system.now() + self.core.config.forget_after;
+                }
+                () = sleep_until(&self.core.system, tick_at) => {
                     self.peer.tick(&self.core, self.core.system.now());
                 }
             }
@@ -293,6 +303,7 @@ impl Driver {
         writers: &mut JoinSet<Result<(), LaneFault>>,
     ) -> ServeEnd {
         let node = readers.inbound.node.clone();
+        let mut idle_at = self.core.system.now() + self.core.config.idle_close;
         loop {
             let tick_at = self.peer.next_tick(&self.core.config);
             let result = tokio::select! {
@@ -321,7 +332,14 @@ impl Driver {
                     ended.unwrap_or_else(|error| Err(LaneFault::Peer(error.to_string())))
                 }
                 reason = connection.closed() => return ServeEnd::Ended(reason),
-                () = self.core.system.sleep_until(tick_at) => {
+                () = sleep_until(&self.core.system, idle_at) => {
+                    if self.peer.is_idle(&self.core) {
+                        return ServeEnd::Ended("nobody uses it".to_owned());
+                    }
+                    idle_at = self.core.system.now() + self.core.config.idle_close;
+                    Ok(())
+                }
+                () = sleep_until(&self.core.system, tick_at) => {
                     self.peer.tick(&self.core, self.core.system.now());
                     Ok(())
                 }
@@ -349,31 +367,41 @@ impl Driver {
         let mut writers = JoinSet::new();
         if let Some(writer) = link.writer.take() {
             let (core, peer, node) = (self.core.clone(), self.peer.clone(), link.node.clone());
-            writers.spawn(async move {
+            writers.spawn(self.core.clone().isolated(async move {
                 let last = Some(Frame::Goodbye);
                 write_lane(&core, &peer, &peer.control, &node, writer, last).await
-            });
+            }));
         }
         for lane in 1..=self.core.config.lanes {
             let (core, peer) = (self.core.clone(), self.peer.clone());
             let (connection, node) = (link.connection.clone(), link.node.clone());
-            writers.spawn(async move {
+            writers.spawn(self.core.clone().isolated(async move {
                 let writer = open(&connection, lane, None).await?;
                 let outbox = &peer.lanes[usize::from(lane) - 1];
                 write_lane(&core, &peer, outbox, &node, writer, None).await
-            });
+            }));
         }
+        let (core, peer) = (self.core.clone(), self.peer.clone());
+        let (connection, node) = (link.connection.clone(), link.node.clone());
+        writers.spawn(async move {
+            // Most peers never need it.
+            if !peer.large.filled().await {
+                return Ok(());
+            }
+            let writer = open(&connection, LARGE_LANE, None).await?;
+            write_lane(&core, &peer, &peer.large, &node, writer, None).await
+        });
         writers
     }
 
     /// Sends what is queued, then goodbye, but waits no longer than configured.
     async fn flush(&self, writers: &mut JoinSet<Result<(), LaneFault>>) {
-        for outbox in &self.peer.lanes {
+        for outbox in self.peer.user_lanes() {
             outbox.close();
         }
         let flushed = async {
             // The goodbye must not overtake anything, so the control lane ends last.
-            for _ in &self.peer.lanes {
+            for _ in self.peer.user_lanes() {
                 writers.join_next().await;
             }
             self.peer.control.close();
@@ -408,7 +436,8 @@ impl Readers {
             permit: Permit::new(&core.rights, link.identity),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(inbound.clone().read_lane(link.reader));
+        let control = inbound.clone().read_lane(link.reader);
+        tasks.spawn(core.clone().isolated(control));
         Self {
             inbound,
             tasks,

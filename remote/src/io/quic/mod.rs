@@ -19,6 +19,7 @@
 mod acceptor;
 mod config;
 mod lanes;
+mod runtime;
 mod socket;
 pub(crate) mod tls;
 
@@ -26,12 +27,14 @@ pub use config::QuicConfig;
 
 use crate::io::credentials::Credentials;
 use crate::io::files;
+use crate::io::standby::Standby;
 use crate::network::{ConnectError, Connection, Network};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use lanes::{CODE, QuicConnection, reason};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ConnectionError, EndpointConfig, TokioRuntime};
+use quinn::{ConnectionError, EndpointConfig};
+use runtime::KeptRuntime;
 use socket::Socket;
 use std::fmt;
 use std::io;
@@ -58,6 +61,7 @@ pub struct QuicNetwork {
     connect_timeout: Duration,
     accepted: Mutex<mpsc::Receiver<Arc<dyn Connection>>>,
     acceptor: AbortHandle,
+    standby: Standby,
 }
 
 impl QuicNetwork {
@@ -117,6 +121,10 @@ impl Network for QuicNetwork {
 
     fn accept(&self) -> BoxFuture<'_, Option<Arc<dyn Connection>>> {
         async move { self.accepted.lock().await.recv().await }.boxed()
+    }
+
+    fn isolated(&self, task: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+        self.standby.keep(task)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -222,11 +230,12 @@ impl QuicNetworkBuilder {
             source,
         };
         let socket = Socket::bind(self.listen).map_err(address)?;
+        let standby = Standby::start(&runtime);
         let mut endpoint = quinn::Endpoint::new_with_abstract_socket(
             EndpointConfig::default(),
             Some(server),
             socket.clone(),
-            Arc::new(TokioRuntime),
+            Arc::new(KeptRuntime(standby.clone())),
         )
         .map_err(address)?;
         endpoint.set_default_client_config(client);
@@ -247,6 +256,7 @@ impl QuicNetworkBuilder {
             connect_timeout: self.config.connect_timeout,
             accepted: Mutex::new(accepted),
             acceptor: runtime.spawn(run).abort_handle(),
+            standby,
         })
     }
 }

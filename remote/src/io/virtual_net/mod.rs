@@ -146,6 +146,13 @@ impl VirtualWorld {
         self.shared.with(|world| world.loss = probability);
     }
 
+    /// From now on a packet is late with this probability, by up to this long: it comes behind others
+    /// that were sent after it. As in QUIC that shows between lanes only: what follows on its own
+    /// lane waits for it. Packets that come twice do not show at all, so there is no such setting.
+    pub fn set_late(&self, probability: f64, by: Duration) {
+        self.shared.with(|world| world.late = (probability, by));
+    }
+
     /// Sets after how much silence connections end. It counts for what happens from now on.
     pub fn set_idle_timeout(&self, timeout: Duration) {
         self.shared.with(|world| world.idle_timeout = timeout);

@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) now: Time,
     pub(crate) delay: Range<Duration>,
     pub(crate) loss: f64,
+    /// How likely a packet is late, and by how long at the most.
+    pub(crate) late: (f64, Duration),
     pub(crate) idle_timeout: Duration,
     pub(crate) links: BTreeMap<u64, Link>,
     rng: Rng,
@@ -76,6 +78,7 @@ impl World {
             now: Time::ZERO,
             delay: Duration::from_millis(1)..Duration::from_millis(2),
             loss: 0.0,
+            late: (0.0, Duration::ZERO),
             idle_timeout: Duration::from_secs(2),
             links: BTreeMap::new(),
             rng: Rng::seeded(seed),
@@ -122,6 +125,10 @@ impl World {
         let mut delay = start;
         if width > 0 {
             delay += Duration::from_nanos(self.rng.below(width));
+        }
+        let (probability, by) = self.late;
+        if probability > 0.0 && self.rng.f64() < probability {
+            delay += Duration::from_nanos(self.rng.below(by.as_nanos() as u64 + 1));
         }
         let again = 2 * end.max(start) + Duration::from_millis(10);
         for _ in 0..LOST_MAX {
