@@ -31,7 +31,8 @@ use std::time::Duration;
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let files = CredentialFiles::in_folder("/etc/reports");
-/// let client = Client::builder("bank", "reports", ["10.0.0.1:7001".parse()?, "10.0.0.2:7001".parse()?])
+/// let contacts: [std::net::SocketAddr; 2] = ["10.0.0.1:7001".parse()?, "10.0.0.2:7001".parse()?];
+/// let client = Client::builder("bank", "reports", contacts)
 ///     .credentials(Credentials::from_files(files)?)
 ///     .listen("0.0.0.0:0".parse()?)
 ///     .advertise("10.0.0.9:7002".parse()?)

@@ -4,7 +4,7 @@
 
 use crate::network::ANY_PORT;
 use bytes::Bytes;
-use otava_actor::testkit::LogSpy;
+use otava_actor::testkit::{LogSpy, LoggedEvent};
 use otava_remote::{
     ConnectError, Connection, Credentials, CredentialsError, Network as _, QuicNetwork,
 };
@@ -296,6 +296,21 @@ pub(crate) async fn knock(client: &quinn::Endpoint, at: &QuicNetwork) -> quinn::
     connection.closed().await
 }
 
+/// Waits for a warning.
+pub(crate) async fn logged(log: &LogSpy, text: &str) -> LoggedEvent {
+    let is_it = |event: &LoggedEvent| event.message.contains(text);
+    let appears = async {
+        while !log.events().iter().any(is_it) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let appears = tokio::time::timeout(Duration::from_secs(10), appears);
+    appears
+        .await
+        .unwrap_or_else(|_| panic!("no {text:?} in {log:?}"));
+    log.expect_event(Level::WARN, text)
+}
+
 fn is_tls_alert(error: &quinn::ConnectionError) -> bool {
     let code = match error {
         quinn::ConnectionError::TransportError(error) => error.code,
@@ -318,7 +333,7 @@ async fn rogues_that_call_are_refused_and_not_heard() {
         let error = tokio::time::timeout(limit, knock(&client, &network)).await;
         let error = error.unwrap_or_else(|_| panic!("{what}: let in"));
         assert!(is_tls_alert(&error), "{what}: {error:?}");
-        let line = log.expect_event(Level::WARN, "refused a caller");
+        let line = logged(&log, "refused a caller").await;
         assert!(line.fields["reason"].len() > 10, "{what}: {line:?}");
         log.expect_nothing(Level::WARN);
     }
