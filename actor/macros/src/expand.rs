@@ -125,21 +125,11 @@ impl Expansion<'_> {
             quote!(#[derive(#(#derives),*)])
         });
         let docs = format!("The messages of [`{ident}`].");
-        let serde = args.remote.is_some().then(|| {
-            let serde = &self.roots.serde;
-            let path = serde.to_string().replace(' ', "");
-            quote! {
-                #[derive(#serde::Deserialize, #serde::Serialize)]
-                // The derives are functions of the type then: see `remote` for the traits.
-                #[serde(crate = #path, remote = "Self")]
-            }
-        });
         let variants = self.protocol.in_order().into_iter();
         let variants = variants.map(|method| self.variant(method));
         quote! {
             #[doc = #docs]
             #derives
-            #serde
             #[allow(dead_code, reason = "a program may use a part of a protocol only")]
             #vis enum #message #generics #clause {
                 #(#variants,)*
@@ -153,29 +143,22 @@ impl Expansion<'_> {
             ident,
             variant,
             params,
-            name,
             answer,
             ..
         } = method;
         let actor = &self.roots.actor;
         let of = &self.protocol.ident;
-        let remote = self.protocol.args.remote.is_some();
-        let rename = remote.then(|| quote!(#[serde(rename = #name)]));
         let mut fields: Vec<_> = params
             .iter()
             .map(|Param { attrs, ident, ty }| {
                 let docs = format!("The argument `{ident}`.");
-                let own = attrs.iter().any(|attr| attr.path().is_ident("serde"));
-                let with = (remote && !own).then(|| self.form_of(ty)).flatten();
-                quote!(#[doc = #docs] #(#attrs)* #with #ident: #ty)
+                let attrs = attrs.iter().filter(|attr| !self.is_of_the_wire(attr));
+                quote!(#[doc = #docs] #(#attrs)* #ident: #ty)
             })
             .collect();
         if let Some(answer) = answer {
-            let port: Type = parse_quote!(ReplyTo<#answer>);
-            let with = remote.then(|| self.form_of(&port)).flatten();
             fields.push(quote! {
                 /// Where the answer goes.
-                #with
                 reply_to: #actor::ReplyTo<#answer>
             });
         }
@@ -185,9 +168,40 @@ impl Expansion<'_> {
             #(#docs)*
             #[doc = ""]
             #[doc = #link]
-            #rename
             #variant #fields
         }
+    }
+
+    /// The same variant in the enum from which serde derives.
+    fn wire_variant(&self, method: &Method) -> TokenStream {
+        let Method {
+            variant,
+            params,
+            name,
+            answer,
+            ..
+        } = method;
+        let actor = &self.roots.actor;
+        let mut fields: Vec<_> = params
+            .iter()
+            .map(|Param { attrs, ident, ty }| {
+                let mut own = attrs.iter().filter(|attr| self.is_of_the_wire(attr));
+                let (first, rest) = (own.next(), own);
+                let with = first.is_none().then(|| self.form_of(ty)).flatten();
+                quote!(#first #(#rest)* #with #ident: #ty)
+            })
+            .collect();
+        if let Some(answer) = answer {
+            let with = self.form_of(&parse_quote!(ReplyTo<#answer>));
+            fields.push(quote!(#with reply_to: #actor::ReplyTo<#answer>));
+        }
+        let fields = (!fields.is_empty()).then(|| quote!({ #(#fields,)* }));
+        quote!(#[serde(rename = #name)] #variant #fields)
+    }
+
+    /// Whether an attribute of a parameter says how it stands on the wire.
+    fn is_of_the_wire(&self, attr: &Attribute) -> bool {
+        self.protocol.args.remote.is_some() && attr.path().is_ident("serde")
     }
 
     /// The attribute of a field of this type, if it holds references.
@@ -389,8 +403,9 @@ impl Expansion<'_> {
         }
     }
 
-    /// The traits of a message between nodes. The derived code numbers the variants by their place;
-    /// on the wire each method has its tag, which does not move.
+    /// The traits of a message between nodes. serde derives them for an enum beside the messages, so
+    /// that its derived code, which numbers variants by their place, is not called by mistake: on the
+    /// wire each method has its tag, which does not move.
     fn remote(&self) -> Option<TokenStream> {
         let word = self.protocol.args.remote.as_ref()?;
         let Roots {
@@ -399,41 +414,59 @@ impl Expansion<'_> {
             serde,
         } = self.roots;
         let Protocol { message, id, .. } = &self.protocol;
+        let (of, path) = (message.to_string(), serde.to_string().replace(' ', ""));
+        let in_order = self.protocol.in_order().into_iter();
+        let variants = in_order.map(|method| self.wire_variant(method));
+        // Errors about a type that has no form on the wire belong to the type.
+        let form = quote! {
+            #[derive(#serde::Deserialize, #serde::Serialize)]
+            #[serde(crate = #path, remote = #of)]
+            #[allow(dead_code, reason = "only what is derived for it is used")]
+            enum __Wire {
+                #(#variants,)*
+            }
+        };
         let span = syn::spanned::Spanned::span(word);
         let described = quote!(<#message as #actor::protocol::Protocol>);
         Some(quote_spanned! {span=>
-            const _: () = ::core::assert!(
-                #actor::protocol::tags_differ(#described::METHODS),
-                "two methods have one tag on the wire: give one of them another `#[name = \"..\"]`",
-            );
+            const _: () = {
+                ::core::assert!(
+                    #actor::protocol::tags_differ(#described::METHODS),
+                    "two methods have one tag on the wire: give one another `#[name = \"..\"]`",
+                );
 
-            #[automatically_derived]
-            impl #serde::Serialize for #message {
-                fn serialize<__S: #serde::Serializer>(
-                    &self,
-                    __serializer: __S,
-                ) -> ::core::result::Result<__S::Ok, __S::Error> {
-                    let __methods = #described::METHODS;
-                    Self::serialize(self, #remote::protocol::Tagged::new(__serializer, __methods))
+                #form
+
+                #[automatically_derived]
+                impl #serde::Serialize for #message {
+                    fn serialize<__S: #serde::Serializer>(
+                        &self,
+                        __serializer: __S,
+                    ) -> ::core::result::Result<__S::Ok, __S::Error> {
+                        let __methods = #described::METHODS;
+                        let __tagged = #remote::protocol::Tagged::new(__serializer, __methods);
+                        __Wire::serialize(self, __tagged)
+                    }
                 }
-            }
 
-            #[automatically_derived]
-            impl<'de> #serde::Deserialize<'de> for #message {
-                fn deserialize<__D: #serde::Deserializer<'de>>(
-                    __deserializer: __D,
-                ) -> ::core::result::Result<Self, __D::Error> {
-                    let __methods = #described::METHODS;
-                    Self::deserialize(#remote::protocol::Tagged::new(__deserializer, __methods))
+                #[automatically_derived]
+                impl<'de> #serde::Deserialize<'de> for #message {
+                    fn deserialize<__D: #serde::Deserializer<'de>>(
+                        __deserializer: __D,
+                    ) -> ::core::result::Result<Self, __D::Error> {
+                        let __methods = #described::METHODS;
+                        let __tagged = #remote::protocol::Tagged::new(__deserializer, __methods);
+                        __Wire::deserialize(__tagged)
+                    }
                 }
-            }
 
-            #[automatically_derived]
-            impl #remote::RemoteMessage for #message {
-                const NAME: &'static str = #id;
-                const VERSION: u16 = #actor::protocol::layout_version(#described::FINGERPRINT);
-                const LAYOUT: u64 = #described::FINGERPRINT;
-            }
+                #[automatically_derived]
+                impl #remote::RemoteMessage for #message {
+                    const NAME: &'static str = #id;
+                    const VERSION: u16 = #actor::protocol::layout_version(#described::FINGERPRINT);
+                    const LAYOUT: u64 = #described::FINGERPRINT;
+                }
+            };
         })
     }
 }

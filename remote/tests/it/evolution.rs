@@ -5,6 +5,9 @@ use otava_actor::protocol::Protocol;
 use otava_actor::testkit::LogSpy;
 use otava_actor::{ActorRef, AskError, Context};
 use otava_remote::{DecodeError, RemoteMessage, VirtualWorld, decode, encode};
+use serde::Deserialize as _;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::{Error as ValueError, StrDeserializer};
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -231,6 +234,18 @@ async fn an_answer_may_be_a_reference_of_another_version() {
     old::StockClient::put(&other, "nut".into(), 3).unwrap();
     assert_eq!(older.count("nut".into()).await, Ok(0));
     assert_eq!(other.count("nut".into()).within(SOON).await, Ok(3));
+}
+
+/// In a format that writes names, a method has its own.
+#[test]
+fn a_method_is_its_name_in_a_format_of_names() {
+    let of = |name: &'static str| {
+        let name: StrDeserializer<'_, ValueError> = name.into_deserializer();
+        new::StockMsg::deserialize(name)
+    };
+    assert!(matches!(of("clear"), Ok(new::StockMsg::Clear)));
+    let refused = of("empty").err().unwrap().to_string();
+    assert!(refused.contains("empty"), "{refused}");
 }
 
 /// The bytes of a message of a protocol: format, tag of the method, fields. They are a contract.
