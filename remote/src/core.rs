@@ -171,7 +171,9 @@ impl Core {
         let mut peers = self.lock_peers();
         // One is in the table and one is the driver's. Any other is of somebody who may send; new
         // ones come from the table only, which is locked.
-        let wanted = Arc::strong_count(peer) > 2 || !peer.is_forgettable();
+        let wanted = Arc::strong_count(peer) > 2
+            || !peer.is_forgettable()
+            || self.exports.waits_for(peer.addr);
         if !wanted {
             peers.by_addr.remove(&peer.addr);
         }

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 const PING: Channel = Channel(40);
 const WORKERS: usize = 2;
 /// Far less than the threads are held, so that a node which is silent meanwhile is given up.
-const IDLE: Duration = Duration::from_millis(700);
-const HELD_FOR: Duration = Duration::from_millis(2_500);
+const IDLE: Duration = Duration::from_millis(1_500);
+const HELD_FOR: Duration = Duration::from_secs(4);
 const SOON: Duration = Duration::from_secs(10);
 
 async fn start(folder: PathBuf, name: &'static str) -> Remote {

@@ -89,7 +89,11 @@ impl AsyncUdpSocket for Socket {
         };
         if here() {
             let (socket, state) = &*inner.bare;
-            return state.send(socket.into(), transmit);
+            return match state.send(socket.into(), transmit) {
+                // Nobody would say when there is room again. It is lost, as packets may be.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+                sent => sent,
+            };
         }
         inner.watched.try_send(transmit)
     }
@@ -145,6 +149,9 @@ impl UdpPoller for Poller {
             self.waiting = None;
             return Poll::Ready(Ok(()));
         };
+        if here() {
+            return Poll::Ready(Ok(()));
+        }
         let poller = self
             .waiting
             .get_or_insert_with(|| inner.watched.create_io_poller());
