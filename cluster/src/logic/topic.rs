@@ -39,9 +39,8 @@ impl Plan {
     /// Takes what is known now: of each entry its node and what it says. Whose turn it is in groups
     /// that stay goes on.
     pub fn replace<'a>(&mut self, entries: impl Iterator<Item = (&'a NodeId, u64)> + Clone) {
-        let says_base = |(at, (node, says)): (usize, (&'a NodeId, u64))| {
-            (says == BASE).then_some((node, at))
-        };
+        let says_base =
+            |(at, (node, says)): (usize, (&'a NodeId, u64))| (says == BASE).then_some((node, at));
         let bases: BTreeMap<&NodeId, usize> =
             entries.clone().enumerate().filter_map(says_base).collect();
         self.nodes = bases.values().map(|at| (*at, false)).collect();
