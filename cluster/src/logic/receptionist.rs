@@ -156,6 +156,28 @@ struct Peer {
 struct Known {
     version: u64,
     services: BTreeMap<ServiceId, Vec<Offer>>,
+    /// How many all services have.
+    offers: usize,
+}
+
+impl Known {
+    /// Takes the list of one service; whether that changes anything. What is more than an honest
+    /// author can have is not taken: it may be above its limit for as long as it takes to hear of
+    /// what it withdrew.
+    fn take(&mut self, service: &ServiceId, offers: Vec<Offer>) -> bool {
+        let before = self.services.get(service).map_or(0, Vec::len);
+        let total = self.offers - before + offers.len();
+        let room = before > 0 || self.services.len() < 2 * SERVICES_MAX;
+        if total > 2 * OFFERS_MAX || !room {
+            return false;
+        }
+        self.offers = total;
+        if offers.is_empty() {
+            return self.services.remove(service).is_some();
+        }
+        let before = self.services.insert(service.clone(), offers);
+        before.as_ref() != self.services.get(service)
+    }
 }
 
 impl Directory {
@@ -273,17 +295,7 @@ impl Directory {
             known.version = changes.version;
             for (service, mut offers) in changes.services {
                 offers.sort_unstable();
-                offers.truncate(OFFERS_MAX);
-                let before = if offers.is_empty() {
-                    known.services.remove(&service)
-                } else if known.services.len() < SERVICES_MAX
-                    || known.services.contains_key(&service)
-                {
-                    known.services.insert(service.clone(), offers.clone())
-                } else {
-                    continue;
-                };
-                if before.unwrap_or_default() != offers {
+                if known.take(&service, offers) {
                     self.outputs.push_back(Output::Changed(service));
                 }
             }

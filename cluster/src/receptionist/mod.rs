@@ -55,7 +55,7 @@ use tokio::sync::{Notify, mpsc, watch};
 /// The control channel of receptionists.
 const CHANNEL: Channel = Channel(5);
 /// Messages that wait for the driver; more are dropped, as a network would, and said again.
-const INBOX_MAX: usize = 1_024;
+const INBOX_MAX: usize = 256;
 
 /// The receptionist of the cluster, on one node. A handle, cheap to clone.
 ///
@@ -74,7 +74,7 @@ struct Inner {
     state: Mutex<State>,
     /// Tells the driver that there is something to send.
     wake: Notify,
-    /// Counts what is known to all members.
+    /// Changes when a member has said what it knows, or the members have changed.
     settled: watch::Sender<()>,
 }
 
@@ -90,11 +90,6 @@ struct Keyed {
     service: ServiceId,
     entry: Arc<dyn AnyEntry>,
 }
-
-/// What a change of the listings gave up, to be dropped behind the lock.
-struct Leftovers(
-    #[expect(dead_code, reason = "it is kept until it may be dropped")] Vec<Box<dyn Any + Send>>,
-);
 
 impl ClusterReceptionist {
     /// Starts the receptionist of this node: once on every node, right after its membership.
@@ -367,7 +362,8 @@ impl Inner {
         result
     }
 
-    fn carry_out(&self, state: &mut State) -> Leftovers {
+    /// What this gives up is returned, to be dropped behind the lock.
+    fn carry_out(&self, state: &mut State) -> Vec<Box<dyn Any + Send>> {
         let mut leftovers = Vec::new();
         while let Some(output) = state.directory.poll_output() {
             match output {
@@ -388,7 +384,7 @@ impl Inner {
                 }
             }
         }
-        Leftovers(leftovers)
+        leftovers
     }
 
     /// The entry of `key`, if it was ever used.

@@ -41,7 +41,7 @@
 //! # What is promised
 //! - The actor runs on the oldest member that is up. When that one leaves, the actor has ended there
 //!   before it starts on the next, which is at once.
-//! - When the oldest is lost, the next one starts the actor [`SingletonConfig::margin`] after it was
+//! - When the oldest is lost, the next one starts the actor [`margin`](field@SingletonConfig::margin) after it was
 //!   declared out. Within that time the lost node learns that it is out, if it runs and its clock does.
 //! - Each start has a greater term than the one before. Two that live at once, because a node was
 //!   paused or cut off for longer than the margin, are told apart by that: whoever they write to can

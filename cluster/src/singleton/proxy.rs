@@ -31,7 +31,7 @@ const FLUSH_AGAIN: Duration = Duration::from_millis(5);
 ///
 /// # Delivery
 /// At most once. While the singleton runs nowhere, or is not known here yet, messages wait in order,
-/// up to [`crate::singleton::SingletonConfig::buffer_max`] on each node; one more is refused with
+/// up to [`buffer_max`](field@crate::singleton::SingletonConfig::buffer_max) on each node; one more is refused with
 /// [`TellError::Full`], and counted. A planned move loses nothing in the ordinary case: the old actor
 /// handles what has reached it, and the rest waits for the new one. What was on its way to a node that
 /// was lost is lost.
@@ -66,7 +66,7 @@ impl<M: RemoteMessage> SingletonProxy<M> {
         self.shared.lock().buffer.len()
     }
 
-    /// How many messages were refused here because too many waited.
+    /// How many messages were refused by `tell` because too many waited here.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::Relaxed)
@@ -149,6 +149,39 @@ impl<M: RemoteMessage> State<M> {
         }
         unsendable
     }
+
+    /// Sends the message, if nothing waits and there is somebody; keeps it otherwise.
+    fn take(&mut self, mut message: M, buffer_max: usize) -> Offered<M> {
+        if self.buffer.is_empty()
+            && let Some(target) = self.target.as_ref().filter(|t| !t.actor.is_stopped())
+        {
+            match target.actor.tell(message) {
+                Ok(()) => return Offered::Taken,
+                Err(TellError::Stopped(back)) => {
+                    self.target = None;
+                    message = back;
+                }
+                Err(refused) => return Offered::Refused(refused, target.actor.clone()),
+            }
+        }
+        if self.buffer.len() >= buffer_max {
+            return Offered::NoRoom(message);
+        }
+        self.buffer.push_back(message);
+        Offered::Taken
+    }
+}
+
+/// What became of a message.
+enum Offered<M> {
+    /// The proxy has ended.
+    Closed(M),
+    /// Nobody is there, and too much waits.
+    NoRoom(M),
+    /// The singleton, or the way to it, refuses it.
+    Refused(TellError<M>, ActorRef<M>),
+    /// It is sent, or waits.
+    Taken,
 }
 
 impl<M: RemoteMessage> Shared<M> {
@@ -172,51 +205,31 @@ impl<M: RemoteMessage> Shared<M> {
         again
     }
 
-    /// Sends or keeps the message. Without room it comes back.
-    fn offer(&self, message: M) -> Result<(), TellError<M>> {
-        let mut state = self.lock();
-        if state.closed || self.owner.is_stopped() {
-            return Err(TellError::Stopped(message));
-        }
-        state.look();
-        let unsendable = state.flush();
-        let mut message = message;
-        if state.buffer.is_empty()
-            && let Some(target) = state.target.as_ref().filter(|t| !t.actor.is_stopped())
-        {
-            match target.actor.tell(message) {
-                Err(TellError::Stopped(back)) => {
-                    state.target = None;
-                    message = back;
-                }
-                told => return told,
+    /// Sends or keeps the message.
+    fn offer(&self, message: M) -> Offered<M> {
+        let (offered, unsendable, has_room) = {
+            let mut state = self.lock();
+            if state.closed || self.owner.is_stopped() {
+                return Offered::Closed(message);
             }
-        }
-        if state.buffer.len() >= self.buffer_max {
-            return Err(TellError::Full(message));
-        }
-        state.buffer.push_back(message);
-        drop(state);
+            state.look();
+            let before = state.buffer.len();
+            let unsendable = state.flush();
+            let has_room = state.buffer.len() < before;
+            (state.take(message, self.buffer_max), unsendable, has_room)
+        };
         drop(unsendable);
-        Ok(())
+        if has_room {
+            self.room.notify_waiters();
+        }
+        offered
     }
 
     /// Counts a message that goes back to its sender.
-    fn refuse(&self, refused: TellError<M>) -> TellError<M> {
-        let reason = match &refused {
-            TellError::Full(_) => {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                DeadLetterReason::RefusedFull
-            }
-            TellError::Stopped(_) => DeadLetterReason::RefusedStopped,
-            // Counted by the way to the other node.
-            _ => return refused,
-        };
+    fn count(&self, reason: DeadLetterReason) {
         let kind = std::any::type_name::<M>();
-        self.system
-            .dead_letters()
-            .report(self.owner.path(), reason, kind);
-        refused
+        let letters = self.system.dead_letters();
+        letters.report(self.owner.path(), reason, kind);
     }
 
     /// Keeps nothing any more.
@@ -228,10 +241,8 @@ impl<M: RemoteMessage> Shared<M> {
             std::mem::take(&mut state.buffer)
         };
         self.room.notify_waiters();
-        let kind = std::any::type_name::<M>();
         for message in left {
-            let letters = self.system.dead_letters();
-            letters.report(self.owner.path(), DeadLetterReason::LeftInMailbox, kind);
+            self.count(DeadLetterReason::LeftInMailbox);
             drop(message);
         }
     }
@@ -239,7 +250,20 @@ impl<M: RemoteMessage> Shared<M> {
 
 impl<M: RemoteMessage> RemoteTarget<M> for Shared<M> {
     fn tell(&self, message: M) -> Result<(), TellError<M>> {
-        self.offer(message).map_err(|refused| self.refuse(refused))
+        match self.offer(message) {
+            Offered::Taken => Ok(()),
+            // Counted where it was refused.
+            Offered::Refused(refused, _) => Err(refused),
+            Offered::NoRoom(message) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                self.count(DeadLetterReason::RefusedFull);
+                Err(TellError::Full(message))
+            }
+            Offered::Closed(message) => {
+                self.count(DeadLetterReason::RefusedStopped);
+                Err(TellError::Stopped(message))
+            }
+        }
     }
 
     fn send(
@@ -252,16 +276,24 @@ impl<M: RemoteMessage> RemoteTarget<M> for Shared<M> {
                 let mut room = std::pin::pin!(self.room.notified());
                 room.as_mut().enable();
                 message = match self.offer(message) {
-                    Ok(()) => return Ok(()),
-                    Err(TellError::Full(message)) => message,
-                    Err(refused) => return Err(self.refuse(refused)),
+                    Offered::Taken => return Ok(()),
+                    Offered::Refused(TellError::Full(message), target) => {
+                        match target.send(message).await {
+                            // It has ended while there was no room: to the next one, then.
+                            Err(TellError::Full(message) | TellError::Stopped(message)) => message,
+                            sent => return sent,
+                        }
+                    }
+                    Offered::Refused(refused, _) => return Err(refused),
+                    Offered::NoRoom(message) => {
+                        room.await;
+                        message
+                    }
+                    Offered::Closed(message) => {
+                        self.count(DeadLetterReason::RefusedStopped);
+                        return Err(TellError::Stopped(message));
+                    }
                 };
-                // The lane to the singleton's node may be what is full: it does not wake anybody here.
-                tokio::select! {
-                    biased;
-                    () = room => {}
-                    () = tokio::time::sleep(FLUSH_AGAIN) => {}
-                }
             }
         })
     }

@@ -44,8 +44,8 @@ mod tests {
     #[test]
     fn the_bytes_are_fixed_and_come_back() {
         for (message, fixed) in [
-            (Message::Claim, [1, 0, 4, b'c', b'r', b'o', b'n']),
-            (Message::Released, [1, 1, 4, b'c', b'r', b'o', b'n']),
+            (Message::Claim, [1, 1, 0, 4, b'c', b'r', b'o', b'n']),
+            (Message::Released, [1, 1, 1, 4, b'c', b'r', b'o', b'n']),
         ] {
             assert_eq!(encode("cron", message).unwrap(), fixed);
             assert_eq!(decode(&fixed), Ok(("cron".to_owned(), message)));

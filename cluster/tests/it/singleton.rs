@@ -325,3 +325,52 @@ async fn one_that_fails_comes_again() {
     let bad = singletons.proxy::<Note>("no name");
     assert!(matches!(bad, Err(SingletonError::BadName(_))));
 }
+
+/// Takes its time for each note.
+struct Slow(Arc<Mutex<Vec<u64>>>);
+
+impl Actor for Slow {
+    type Msg = Note;
+    type Err = std::convert::Infallible;
+
+    async fn handle(&mut self, note: Note, _: &mut Context<Self>) -> Result<(), Self::Err> {
+        sleep(MS * 10).await;
+        self.0.lock().unwrap().push(note.number);
+        Ok(())
+    }
+}
+
+/// One that is busy slows its senders: `tell` is refused by its mailbox, `send` waits for room there.
+#[tokio::test(start_paused = true)]
+async fn a_busy_singleton_slows_its_senders() {
+    let world = World::formed(13, 1).await;
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let (seen, two) = (notes.clone(), std::num::NonZeroUsize::new(2).unwrap());
+    let make = move |_| Props::once(Slow(seen.clone())).mailbox_capacity(two);
+    let singletons = &world.nodes[&1].singletons;
+    let proxy = singletons.host::<Slow>("slow", SingletonConfig::default(), make);
+    let proxy = proxy.unwrap();
+    while proxy.host().is_none() {
+        sleep(MS).await;
+    }
+    for number in 1..=50 {
+        proxy.send(Note { from: 1, number }).await.unwrap();
+    }
+    let told = (1..=5).map(|n| {
+        proxy.tell(Note {
+            from: 1,
+            number: 50 + n,
+        })
+    });
+    let refused = told
+        .filter(|told| matches!(told, Err(TellError::Full(_))))
+        .count();
+    assert!(refused >= 2, "{refused}");
+    sleep(SECOND).await;
+    let notes = notes.lock().unwrap();
+    assert!(
+        notes.is_sorted() && notes.len() == 55 - refused,
+        "{notes:?}"
+    );
+    assert_eq!((proxy.refused(), proxy.buffered()), (0, 0));
+}

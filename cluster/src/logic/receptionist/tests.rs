@@ -262,3 +262,21 @@ fn strangers_are_not_heard() {
     directory.set_members(at(0), BTreeMap::from([(node(2), joining)]));
     assert_eq!(directory.listed(&service(1)), []);
 }
+
+/// Somebody who offers without end fills no other node's memory.
+#[test]
+fn an_author_without_bounds_is_cut_off() {
+    let mut directory = Directory::new(node(1), at(0));
+    directory.set_members(at(0), BTreeMap::from([(node(2), HERE)]));
+    for of in 0..4 {
+        let offers = (0..OFFERS_MAX as u64).map(offer).collect();
+        let changes = Changes {
+            base: of,
+            version: of + 1,
+            services: vec![(service(of), offers)],
+        };
+        directory.handle(&node(2), Message::Changes(changes));
+    }
+    let listed = (0..4).map(|of| directory.listed(&service(of)).len());
+    assert_eq!(listed.sum::<usize>(), 2 * OFFERS_MAX);
+}
