@@ -30,6 +30,8 @@
 //! | `logic/downing`, `stability` | who goes on after a split, and when that is decided |
 //! | `logic/door` | how a node gets in |
 //! | `logic/gossip` | push and pull of statements, replayed from a seed |
+//! | `logic/replicated` | replicated data: its values, deltas, quorums, gossip, pruning |
+//! | [`replicated`] | the types of replicated data, and the replicator of a node |
 //! | `wire` | the bytes of all that is said |
 //!
 //! # What is promised
