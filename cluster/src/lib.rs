@@ -34,6 +34,8 @@
 //! | [`router`] | groups and pools over the cluster |
 //! | [`singleton`] | one actor in the whole cluster, and the way to it |
 //! | [`topic`] | publish and subscribe in the whole cluster |
+//! | `logic/replicated` | replicated data: its values, deltas, quorums, gossip, pruning |
+//! | [`replicated`] | the types of replicated data, and the replicator of a node |
 //! | `wire` | the bytes of all that is said |
 //!
 //! # What is promised

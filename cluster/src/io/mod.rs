@@ -4,4 +4,5 @@ pub(crate) mod chitchat;
 pub(crate) mod cluster;
 mod dissemination;
 mod driver;
+pub(crate) mod durable_file;
 mod seeded;

@@ -54,6 +54,7 @@ mod replicator;
 mod set;
 pub(crate) mod wire;
 
+pub use crate::io::durable_file::FileDurableStore;
 pub use crate::logic::replicated::level::Level;
 pub use config::ReplicatorConfig;
 pub use counter::{Flag, GCounter, PnCounter};
