@@ -91,7 +91,8 @@ pub use otava_actor::{
     Stash, StashFull, StreamEvent, Supervision, TellError, Terminated, Time,
 };
 pub use otava_cluster::{
-    Cluster, ClusterConfig, ClusterEvent, ClusterState, Dissemination, JoinError, Member, Status,
+    AppVersion, Cluster, ClusterConfig, ClusterEvent, ClusterState, Dissemination, JoinError,
+    Member, Status,
 };
 pub use otava_persistence::{
     Effect, EventSourced, Journal, MemoryJournal, Options, SqliteConfig, SqliteJournal,

@@ -13,7 +13,7 @@
 use crate::entity::{EntityOptions, PersistentEntity, start_entities};
 use futures_util::future::{BoxFuture, join_all};
 use otava_actor::ActorSystem;
-use otava_cluster::{Cluster, ClusterConfig, ClusterState, JoinError, LeaveError};
+use otava_cluster::{AppVersion, Cluster, ClusterConfig, ClusterState, JoinError, LeaveError};
 use otava_persistence::{Journal, SqliteConfig, SqliteJournal};
 use otava_remote::{Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig};
 use otava_sharding::{Entities, HandOverError};
@@ -95,6 +95,8 @@ impl Node {
             journal: None,
             network: None,
             seed: None,
+            roles: Vec::new(),
+            app_version: None,
             cluster_config: ClusterConfig::default(),
             remote_config: RemoteConfig::default(),
             hand_over_within: Duration::from_secs(20),
@@ -305,6 +307,8 @@ pub struct NodeBuilder {
     journal: Option<Arc<dyn Journal>>,
     network: Option<Arc<dyn Network>>,
     seed: Option<u64>,
+    roles: Vec<String>,
+    app_version: Option<AppVersion>,
     cluster_config: ClusterConfig,
     remote_config: RemoteConfig,
     hand_over_within: Duration,
@@ -355,6 +359,20 @@ impl NodeBuilder {
     /// then: only for tests.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// What this node is for, besides the roles in [`NodeBuilder::cluster_config`]: others can choose
+    /// members by these words.
+    pub fn roles<R: Into<String>>(mut self, roles: impl IntoIterator<Item = R>) -> Self {
+        self.roles.extend(roles.into_iter().map(Into::into));
+        self
+    }
+
+    /// The version of the program, for example `AppVersion::new(env!("CARGO_PKG_VERSION"))`: others see
+    /// by it that a rolling update is under way. Default: that of [`NodeBuilder::cluster_config`].
+    pub fn app_version(mut self, version: AppVersion) -> Self {
+        self.app_version = Some(version);
         self
     }
 
@@ -424,6 +442,10 @@ impl NodeBuilder {
         let mut config = self.cluster_config;
         if let Some(seeds) = self.seeds {
             config = config.with_seeds(seeds);
+        }
+        config.roles.extend(self.roles);
+        if let Some(version) = self.app_version {
+            config = config.with_app_version(version);
         }
         let cluster = match Cluster::start(&remote, config) {
             Ok(cluster) => cluster,

@@ -3,7 +3,8 @@
 use crate::logic::downing::Strategy;
 use crate::logic::membership::MembershipConfig;
 use crate::logic::phi::PhiConfig;
-use std::collections::BTreeMap;
+use crate::logic::profile::{AppVersion, Profile};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -32,6 +33,11 @@ pub struct ClusterConfig {
     /// cluster with it. Without any, or with only its own, a node forms a cluster at once. Default:
     /// none.
     pub seeds: Vec<SocketAddr>,
+    /// What this node is for: words that others choose members by. 32 at most, each of 1 to 64 ASCII
+    /// letters, digits, `.`, `-` or `_`. Default: none.
+    pub roles: BTreeSet<String>,
+    /// The version of the program, so that others can see a rolling update. Default: `0.0.0`.
+    pub app_version: AppVersion,
     /// What must be the same on all nodes, by name, besides the strategy; a node that differs is
     /// refused with the difference. Default: nothing.
     pub settings: BTreeMap<String, String>,
@@ -76,6 +82,8 @@ impl Default for ClusterConfig {
     fn default() -> Self {
         Self {
             seeds: Vec::new(),
+            roles: BTreeSet::new(),
+            app_version: AppVersion::default(),
             settings: BTreeMap::new(),
             downing: Strategy::KeepMajority,
             stable_after: None,
@@ -113,6 +121,27 @@ impl ClusterConfig {
     #[must_use]
     pub fn with_seeds(mut self, seeds: impl IntoIterator<Item = SocketAddr>) -> Self {
         self.seeds = seeds.into_iter().collect();
+        self
+    }
+
+    /// One more role of this node.
+    #[must_use]
+    pub fn with_role(mut self, role: impl Into<String>) -> Self {
+        self.roles.insert(role.into());
+        self
+    }
+
+    /// The roles of this node, in place of those it has.
+    #[must_use]
+    pub fn with_roles<R: Into<String>>(mut self, roles: impl IntoIterator<Item = R>) -> Self {
+        self.roles = roles.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The version of the program that this node runs.
+    #[must_use]
+    pub fn with_app_version(mut self, version: AppVersion) -> Self {
+        self.app_version = version;
         self
     }
 
@@ -166,6 +195,11 @@ impl ClusterConfig {
                 (1.0..=16.0).contains(&self.phi_threshold),
             ),
             (
+                "roles",
+                "32 at most, each of 1 to 64 ASCII letters, digits, `.`, `-` or `_`",
+                self.profile().is_sound(),
+            ),
+            (
                 "downing",
                 "a quorum of 1 or more",
                 self.downing != Strategy::StaticQuorum(0),
@@ -177,6 +211,13 @@ impl ClusterConfig {
         }
     }
 
+    fn profile(&self) -> Profile {
+        Profile {
+            roles: self.roles.clone(),
+            app_version: self.app_version.clone(),
+        }
+    }
+
     /// The settings of the pure part, for a node that was `started` then.
     pub(crate) fn membership(&self, started: u64) -> MembershipConfig {
         let mut settings = self.settings.clone();
@@ -185,6 +226,7 @@ impl ClusterConfig {
             seeds: self.seeds.clone(),
             started,
             settings,
+            profile: self.profile().shared(),
             join_retry: self.join_retry,
             form_after: self.form_after,
             heartbeat_interval: self.heartbeat_interval,

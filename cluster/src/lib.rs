@@ -29,6 +29,7 @@
 //! | `logic/phi`, `ring`, `monitor` | who watches whom, when silence becomes suspicion |
 //! | `logic/downing`, `stability` | who goes on after a split, and when that is decided |
 //! | `logic/door` | how a node gets in |
+//! | `logic/profile` | what a member says of itself: roles and version |
 //! | `logic/gossip` | push and pull of statements, replayed from a seed |
 //! | `wire` | the bytes of all that is said |
 //!
@@ -49,4 +50,5 @@ pub use io::cluster::{Cluster, JoinError, LeaveError};
 pub use logic::door::Refusal;
 pub use logic::downing::Strategy;
 pub use logic::member::{Member, Status};
+pub use logic::profile::AppVersion;
 pub use logic::state::{ClusterEvent, ClusterState};

@@ -59,7 +59,7 @@ pub fn moves(
 ) -> BTreeMap<NodeId, Status> {
     let others_live = view.live().any(|(node, _)| node != me);
     let next = |node: &NodeId, status: Status| match status {
-        Status::Joining if node == me || heard(node) => Some(Status::Up),
+        status if status.is_entering() && (node == me || heard(node)) => Some(Status::Up),
         // The leader itself goes last, so that the others are not left without one.
         Status::Exiting if node == me && others_live => None,
         Status::Exiting | Status::Down => Some(Status::Removed),
@@ -84,8 +84,10 @@ mod tests {
     fn view(text: &str) -> View {
         let members = text.split_whitespace().map(|member| {
             let (port, status) = member.split_once(':').unwrap();
-            let code = (0..6).filter_map(Status::from_code);
-            let status = code.into_iter().find(|s| s.to_string() == status).unwrap();
+            let status = Status::ALL
+                .into_iter()
+                .find(|s| s.to_string() == status)
+                .unwrap();
             let mut entry = Entry::joining(0);
             entry.status = status;
             (node(port.parse().unwrap()), entry)

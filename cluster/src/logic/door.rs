@@ -6,11 +6,13 @@
 //! all others for a while: so a first seed that is restarted joins the cluster that lives without
 //! it, and all nodes of one list end in one cluster.
 
+use crate::logic::profile::Profile;
 use crate::logic::statement::Statement;
 use otava_actor::Time;
 use otava_remote::NodeId;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Asks to be let in.
@@ -20,6 +22,8 @@ pub struct JoinRequest {
     pub started: u64,
     /// The settings that must be the same on all nodes, by name.
     pub settings: BTreeMap<String, String>,
+    /// What the asking node says of itself.
+    pub profile: Option<Arc<Profile>>,
 }
 
 /// Answers a [`JoinRequest`].

@@ -21,7 +21,8 @@ impl Membership {
         }
         if knocking.forms(now) {
             let mut view = View::new();
-            view.add(&self.me, Entry::joining(self.config.started));
+            let entry = Entry::joining(self.config.started);
+            view.add(&self.me, entry.with_profile(self.config.profile.clone()));
             let cluster = self.me.incarnation;
             return self.enter(now, cluster, view);
         }
@@ -47,6 +48,7 @@ impl Membership {
             let request = JoinRequest {
                 started: self.config.started,
                 settings: self.config.settings.clone(),
+                profile: self.config.profile.clone(),
             };
             self.send(addr, Message::Request(request));
         }
@@ -96,7 +98,9 @@ impl Membership {
             if self.view.get(&from).is_none() {
                 let twins = self.view.live_twins(&from).cloned().collect();
                 self.put_down(&twins);
-                self.view.add(&from, Entry::joining(request.started));
+                let entry = Entry::joining(request.started);
+                self.view
+                    .add(&from, entry.with_profile(request.profile.clone()));
                 self.unsettled = true;
             }
             self.accepted.push(from);

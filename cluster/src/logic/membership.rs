@@ -44,6 +44,7 @@ use crate::logic::graveyard::Graveyard;
 use crate::logic::member::Status;
 use crate::logic::monitor::Monitor;
 use crate::logic::phi::PhiConfig;
+use crate::logic::profile::Profile;
 use crate::logic::reachability::Reachability;
 use crate::logic::stability::Stability;
 use crate::logic::state::{ClusterEvent, ClusterState};
@@ -68,6 +69,8 @@ pub struct MembershipConfig {
     pub started: u64,
     /// Settings that must be the same on all nodes.
     pub settings: BTreeMap<String, String>,
+    /// What this node says of itself.
+    pub profile: Option<Arc<Profile>>,
     /// Between two attempts to be let in.
     pub join_retry: Duration,
     /// How long the first seed asks the others before it forms a cluster.
@@ -464,9 +467,10 @@ impl Membership {
             return;
         }
         let same = statement.view == self.view;
+        self.unsettled |= statement.view.is_stopping() && self.view.stop();
         for (node, entry) in statement.view.iter().filter(|_| !same) {
             if !self.graveyard.holds(node) {
-                self.unsettled |= self.view.add(node, *entry);
+                self.unsettled |= self.view.add(node, entry.clone());
             } else if entry.status < Status::Removed {
                 // Its author has slept through the removal, so the tombstone is put up again.
                 self.unsettled |= self.view.add(node, Entry::removed());

@@ -13,6 +13,7 @@ pub mod member;
 pub mod membership;
 pub mod monitor;
 pub mod phi;
+pub mod profile;
 pub mod reachability;
 pub mod ring;
 pub mod settling;

@@ -2,7 +2,8 @@
 
 use otava_actor::ActorSystem;
 use otava_cluster::{
-    Cluster, ClusterConfig, ClusterEvent, ClusterState, Dissemination, JoinError, Refusal, Strategy,
+    AppVersion, Cluster, ClusterConfig, ClusterEvent, ClusterState, Dissemination, JoinError,
+    Refusal, Strategy,
 };
 use otava_remote::{Remote, VirtualWorld};
 use std::net::SocketAddr;
@@ -98,6 +99,42 @@ async fn five_nodes_become_one_cluster() {
         let state = nodes[3].state();
         assert_eq!(state.leader.as_ref(), Some(nodes[0].cluster.me()));
         assert_eq!(state.oldest().map(|m| &m.id), Some(nodes[0].cluster.me()));
+    }
+}
+
+/// C7: what a node says of itself is seen by all, and changes with a new run at its address.
+#[tokio::test(start_paused = true)]
+async fn roles_and_versions_are_seen_by_all() {
+    for dissemination in [SEEDED, Dissemination::Chitchat] {
+        let world = VirtualWorld::new(9);
+        let with = |role: &str, version: &str| {
+            let config = config(dissemination).with_role(role);
+            config.with_app_version(AppVersion::new(version).unwrap())
+        };
+        let mut nodes = vec![
+            start(&world, 1, with("api", "1.9.0")),
+            start(&world, 2, with("db", "1.9.0")),
+            start(&world, 3, config(dissemination)),
+        ];
+        all_up(&nodes).await;
+        for node in &nodes {
+            let state = node.state();
+            let db: Vec<_> = state.up_with_role("db").map(|m| m.id.addr).collect();
+            assert_eq!(db, [addr(2)], "{dissemination:?}");
+            assert_eq!(state.app_versions().len(), 2);
+        }
+        drop(nodes.remove(1));
+        nodes.push(start(&world, 2, with("web", "1.10.0")));
+        let begin = Instant::now();
+        for node in &nodes {
+            node.sees("the new role", |state| {
+                let newest = state.app_versions().last().map(ToString::to_string);
+                let web = state.up_with_role("web").count() == 1;
+                web && state.oldest_with_role("db").is_none() && newest.as_deref() == Some("1.10.0")
+            })
+            .await;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20));
     }
 }
 

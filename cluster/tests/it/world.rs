@@ -115,6 +115,7 @@ impl World {
             seeds: self.seeds.clone(),
             started: self.now.as_nanos() / 1_000_000,
             settings: BTreeMap::from([("downing".into(), self.strategy.to_string())]),
+            profile: None,
             join_retry: Duration::from_millis(500),
             form_after: Duration::from_secs(2),
             heartbeat_interval: Duration::from_millis(500),
