@@ -20,6 +20,7 @@
 //! | module | decides or owns |
 //! | --- | --- |
 //! | `config` | the settings |
+//! | `discovery`, `lease` | where addresses are found; what one owner holds at a time |
 //! | `facts` | a statement as keys and values, as chitchat carries it |
 //! | `io/` | the handle, the task that drives the membership, the two disseminations |
 //! | `logic/` | the protocols as pure state machines; no promise of stability |
@@ -28,7 +29,7 @@
 //! | `logic/convergence` | when all know the same, who leads, what the leader does |
 //! | `logic/phi`, `ring`, `monitor` | who watches whom, when silence becomes suspicion |
 //! | `logic/downing`, `stability` | who goes on after a split, and when that is decided |
-//! | `logic/door` | how a node gets in |
+//! | `logic/knocking`, `door` | whom a node asks, who forms a cluster, who is let in |
 //! | `logic/profile` | what a member says of itself: roles and version |
 //! | `logic/gossip` | push and pull of statements, replayed from a seed |
 //! | `wire` | the bytes of all that is said |
@@ -39,16 +40,21 @@
 //! - A run of a node that is out never comes back; a new run is a new member.
 
 mod config;
+mod discovery;
 mod facts;
 mod io;
+mod lease;
 #[doc(hidden)]
 pub mod logic;
 mod wire;
 
 pub use config::{ClusterConfig, Dissemination, StartError};
+pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, FileDiscovery, StaticDiscovery};
 pub use io::cluster::{Cluster, JoinError, LeaveError};
+pub use lease::{Lease, LeaseError, MemoryLease};
 pub use logic::door::Refusal;
 pub use logic::downing::Strategy;
+pub use logic::leases::Grant;
 pub use logic::member::{Member, Status};
 pub use logic::profile::AppVersion;
 pub use logic::state::{ClusterEvent, ClusterState};

@@ -7,7 +7,8 @@
 //!
 //! | version | new in it |
 //! | --- | --- |
-//! | 2 | roles and versions of members; weakly up; the end of the whole cluster |
+//! | 2 | roles and versions of members; settings that not all have; weakly up; the end of the whole cluster; |
+//! | | nodes that say that they are in no cluster, or in another one |
 //!
 //! What members say of themselves stands once in a message, however many statements name them.
 
@@ -17,7 +18,7 @@ mod tests;
 use crate::logic::door::{JoinAnswer, JoinRequest, Refusal};
 use crate::logic::gossip::GossipMessage;
 use crate::logic::member::Status;
-use crate::logic::membership::{Beat, BeatKind, Message};
+use crate::logic::message::{Beat, BeatKind, Message};
 use crate::logic::profile::{AppVersion, Profile};
 use crate::logic::statement::Statement;
 use crate::logic::view::{Entry, View};
@@ -25,6 +26,7 @@ use otava_remote::NodeId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The newest version of the format.
@@ -94,12 +96,20 @@ enum WireMessage {
     RequestAs {
         started: u64,
         settings: BTreeMap<String, String>,
+        shared: BTreeMap<String, String>,
         profile: WireProfile,
     },
     AcceptedInto {
         to: u64,
         statement: WireStatementOf2,
         profiles: Vec<(NodeId, WireProfile)>,
+    },
+    Outside {
+        to: u64,
+        candidate: Option<SocketAddr>,
+    },
+    Elsewhere {
+        cluster: u64,
     },
 }
 
@@ -160,7 +170,10 @@ trait Versioned {
 impl Versioned for WireMessage {
     fn version(&self) -> u8 {
         match self {
-            Self::RequestAs { .. } | Self::AcceptedInto { .. } => 2,
+            Self::RequestAs { .. }
+            | Self::AcceptedInto { .. }
+            | Self::Outside { .. }
+            | Self::Elsewhere { .. } => 2,
             _ => 1,
         }
     }
@@ -314,6 +327,7 @@ impl From<&Message> for WireMessage {
             Message::Beat(Beat { cluster, kind }) => {
                 let cluster = *cluster;
                 match kind {
+                    BeatKind::Elsewhere => Self::Elsewhere { cluster },
                     BeatKind::Ping => Self::Ping { cluster },
                     BeatKind::Pong => Self::Pong { cluster },
                     BeatKind::Verdict {
@@ -328,13 +342,15 @@ impl From<&Message> for WireMessage {
             }
             Message::Request(request) => {
                 let (started, settings) = (request.started, request.settings.clone());
-                match &request.profile {
-                    None => Self::Request { started, settings },
-                    Some(profile) => Self::RequestAs {
-                        started,
-                        settings,
-                        profile: WireProfile::from(&**profile),
-                    },
+                if request.profile.is_none() && request.shared.is_empty() {
+                    return Self::Request { started, settings };
+                }
+                let profile = request.profile.as_deref();
+                Self::RequestAs {
+                    started,
+                    settings,
+                    shared: request.shared.clone(),
+                    profile: WireProfile::from(profile.unwrap_or(&Profile::default())),
                 }
             }
             Message::Answer(to, answer) => {
@@ -350,6 +366,10 @@ impl From<&Message> for WireMessage {
                         profiles: profiles_in([&**statement].into_iter()),
                     },
                     JoinAnswer::NotYet => Self::NotYet { to },
+                    JoinAnswer::Outside { candidate } => Self::Outside {
+                        to,
+                        candidate: *candidate,
+                    },
                     JoinAnswer::Refused(Refusal::Out) => Self::RefusedOut { to },
                     JoinAnswer::Refused(Refusal::SettingDiffers {
                         setting,
@@ -391,15 +411,18 @@ impl WireMessage {
             Self::Request { started, settings } => Message::Request(JoinRequest {
                 started,
                 settings,
+                shared: BTreeMap::new(),
                 profile: None,
             }),
             Self::RequestAs {
                 started,
                 settings,
+                shared,
                 profile,
             } => Message::Request(JoinRequest {
                 started,
                 settings,
+                shared,
                 profile: profile.into_profile()?.shared(),
             }),
             Self::Accepted { to, statement } => {
@@ -415,6 +438,10 @@ impl WireMessage {
                 Message::Answer(to, JoinAnswer::Accepted(Box::new(statement)))
             }
             Self::NotYet { to } => Message::Answer(to, JoinAnswer::NotYet),
+            Self::Outside { to, candidate } => {
+                Message::Answer(to, JoinAnswer::Outside { candidate })
+            }
+            Self::Elsewhere { cluster } => beat(cluster, BeatKind::Elsewhere),
             Self::RefusedOut { to } => refused(to, Refusal::Out),
             Self::RefusedSetting {
                 to,

@@ -4,4 +4,5 @@ mod chitchat;
 pub(crate) mod cluster;
 mod dissemination;
 mod driver;
+mod finding;
 mod seeded;

@@ -13,10 +13,17 @@ pub struct ClusterState {
     pub members: BTreeMap<NodeId, Member>,
     /// The members that some member cannot reach.
     pub unreachable: BTreeSet<NodeId>,
+    /// Which member says that it cannot reach whom; members that reach all they watch are not listed.
+    /// Where `a` cannot reach `b` but others can, or `a` cannot reach `b` but `b` can reach `a`, it
+    /// shows here and nowhere else. A member watches only some of a large cluster.
+    pub cannot_reach: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// The member that carries out what needs agreement. During a partition each side has one.
     pub leader: Option<NodeId>,
     /// Whether all members that have a say have published that they see the same.
     pub converged: bool,
+    /// Whether the whole cluster is about to be stopped ([`crate::Cluster::prepare_for_shutdown`]):
+    /// nobody is let in any more, and nothing should be moved from member to member.
+    pub preparing_for_shutdown: bool,
 }
 
 impl ClusterState {
@@ -57,6 +64,13 @@ impl ClusterState {
         live.map(Member::app_version).collect()
     }
 
+    /// Which members say that they cannot reach `node`.
+    pub fn observers_of(&self, node: &NodeId) -> impl Iterator<Item = &NodeId> {
+        let observers = self.cannot_reach.iter();
+        let saying = observers.filter(move |(_, subjects)| subjects.contains(node));
+        saying.map(|(observer, _)| observer)
+    }
+
     /// Whether `node` is a member that some member cannot reach.
     #[must_use]
     pub fn is_unreachable(&self, node: &NodeId) -> bool {
@@ -84,6 +98,12 @@ pub enum ClusterEvent {
     MemberUp(NodeId),
     /// A member can be used although it is no full one yet: see [`Status::WeaklyUp`].
     MemberWeaklyUp(NodeId),
+    /// A member of another cluster reaches this node: two clusters have this address in their lists, or
+    /// one of them was formed while the other could not be reached. They never merge; stop all nodes of
+    /// one of them. Told once for each other cluster.
+    OtherClusterMet(NodeId),
+    /// The whole cluster is about to be stopped ([`crate::Cluster::prepare_for_shutdown`]).
+    PreparingForShutdown,
     /// A member that some could not reach is reached by all again.
     ReachableAgain(NodeId),
     /// This node was declared out: it must stop what it does for the cluster.

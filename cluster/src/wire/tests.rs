@@ -55,12 +55,21 @@ fn messages_of_2() -> Vec<(&'static str, Message)> {
     let request = JoinRequest {
         started: 1_700_000_000_000,
         settings: BTreeMap::from([("downing".into(), "keep-majority".into())]),
+        shared: BTreeMap::from([("min-members".into(), "3".into())]),
         profile: profile(),
     };
     let accepted = JoinAnswer::Accepted(Box::new(statement_of_2()));
+    let candidate = Some(node(7_000).addr);
+    let outside = JoinAnswer::Outside { candidate };
+    let elsewhere = Beat {
+        cluster: 300,
+        kind: BeatKind::Elsewhere,
+    };
     vec![
         ("request", Message::Request(request)),
         ("accepted", Message::Answer(9, accepted)),
+        ("outside", Message::Answer(9, outside)),
+        ("elsewhere", Message::Beat(elsewhere)),
     ]
 }
 
@@ -84,6 +93,7 @@ fn messages() -> Vec<(&'static str, Message)> {
     let request = JoinRequest {
         started: 1_700_000_000_000,
         settings: BTreeMap::from([("downing".into(), "keep-majority".into())]),
+        shared: BTreeMap::new(),
         profile: None,
     };
     let accepted = JoinAnswer::Accepted(Box::new(statement()));

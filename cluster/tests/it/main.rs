@@ -3,6 +3,8 @@
 
 mod checkers;
 mod clusters;
+mod life;
 mod scenarios;
+mod script;
 mod simulation;
 mod world;

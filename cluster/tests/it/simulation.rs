@@ -4,7 +4,7 @@
 //! `SEEDS=5000` runs more of them.
 
 use crate::checkers;
-use crate::world::{World, addr};
+use crate::world::World;
 use otava_actor::Rng;
 use otava_cluster::logic::membership::Input;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -100,11 +100,7 @@ fn fault(world: &mut World, rng: &mut Rng, size: u16) -> bool {
             .for_each(|n| world.crash(*n)),
         5 => {
             world.heal();
-            // The first seed forms a cluster of its own where no other seed lives to let it in.
-            let seeds = [addr(2), addr(3)];
-            if numbers[0] != 1 || world.members().any(|node| seeds.contains(&node.id.addr)) {
-                world.start(numbers[0]);
-            }
+            world.start(numbers[0]);
         }
         6 => {
             world.input(numbers[0], Input::Leave);

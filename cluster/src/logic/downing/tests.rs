@@ -34,7 +34,8 @@ fn side(text: &str) -> Vec<(char, Status)> {
 }
 
 /// Whom `asked` puts down and how it decides; ages go against the alphabet: `g` is the oldest.
-fn ask(strategy: Strategy, asked: &str, others: &str, indirect: &str) -> (Decision, String) {
+fn ask(rule: impl Into<Rule>, asked: &str, others: &str, indirect: &str) -> (Decision, String) {
+    let rule = rule.into();
     let (mine, theirs) = (side(asked), side(others));
     let entry = |(letter, status): &(char, Status)| {
         let mut entry = Entry::joining(0);
@@ -60,21 +61,23 @@ fn ask(strategy: Strategy, asked: &str, others: &str, indirect: &str) -> (Decisi
         reachability,
         seen: mine.iter().map(|(letter, _)| node(*letter)).collect(),
     };
-    let decision = strategy.decide(&situation);
-    (decision, letters(&strategy.nodes_to_down(&situation)))
+    let decision = rule.decide(&situation);
+    (decision, letters(&rule.nodes_to_down(&situation)))
 }
 
 /// `sides` as seen by the side before the first bar: it puts `down` down.
-fn check(strategy: Strategy, sides: &str, indirect: &str, down: &str) {
+fn check(rule: impl Into<Rule>, sides: &str, indirect: &str, down: &str) {
     let (asked, others) = sides.split_once('|').unwrap_or((sides, ""));
-    let (_, found) = ask(strategy, asked, &others.replace('|', ""), indirect);
-    assert_eq!(found, down, "{strategy}: {sides} with {indirect:?}");
+    let rule = rule.into();
+    let (_, found) = ask(rule.clone(), asked, &others.replace('|', ""), indirect);
+    assert_eq!(found, down, "{rule}: {sides} with {indirect:?}");
 }
 
 /// The same answer on both sides.
-fn check_both(strategy: Strategy, one: &str, other: &str, down: &str) {
-    check(strategy, &format!("{one}|{other}"), "", down);
-    check(strategy, &format!("{other}|{one}"), "", down);
+fn check_both(rule: impl Into<Rule>, one: &str, other: &str, down: &str) {
+    let rule = rule.into();
+    check(rule.clone(), &format!("{one}|{other}"), "", down);
+    check(rule, &format!("{other}|{one}"), "", down);
 }
 
 const MAJORITY: Strategy = Strategy::KeepMajority;
