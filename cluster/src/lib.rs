@@ -58,3 +58,12 @@ pub use logic::leases::Grant;
 pub use logic::member::{Member, Status};
 pub use logic::profile::AppVersion;
 pub use logic::state::{ClusterEvent, ClusterState};
+
+/// The book's chapters on the cluster: their programs compile, and run where they can.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../docs/book/cluster.md")]
+    mod cluster {}
+    #[doc = include_str!("../../docs/book/downing.md")]
+    mod downing {}
+}

@@ -160,8 +160,12 @@ impl Cluster {
     /// node that asks to be let in is refused if it differs from the member that it asks; so call this
     /// before the node asks ([`ClusterConfig::join_when_told`]), as what a member adds later is not
     /// compared with that of other members.
-    pub async fn share_setting(&self, name: impl Into<String>, value: impl Into<String>) {
-        self.input(Input::Share(name.into(), value.into())).await;
+    ///
+    /// Returns whether it was taken: not if the membership has ended, or is so busy that 4,096 messages
+    /// wait for it.
+    pub fn share_setting(&self, name: impl Into<String>, value: impl Into<String>) -> bool {
+        let input = Input::Share(name.into(), value.into());
+        self.inputs.try_send(input).is_ok()
     }
 
     /// Tells all members that the whole cluster is about to be stopped: nobody is let in any more, no

@@ -1,10 +1,11 @@
 //! Finding: the task that looks at a discovery until the node is in.
 
-use crate::discovery::Discovery;
+use crate::discovery::{Discovery, DiscoveryError};
 use crate::logic::knocking::CONTACTS_MAX;
 use crate::logic::membership::{End, Input};
 use crate::logic::state::ClusterState;
 use otava_remote::Remote;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -24,11 +25,11 @@ pub(crate) struct Finder {
 
 impl Finder {
     pub(crate) async fn run(mut self) {
+        let mut failed: Option<DiscoveryError> = None;
         loop {
-            let looked = tokio::time::timeout(LOOKUP_WITHIN, self.discovery.lookup()).await;
-            match looked {
-                Ok(Ok(addrs)) => {
-                    let addrs = addrs.into_iter().take(CONTACTS_MAX).collect();
+            match self.look().await {
+                Ok(addrs) => {
+                    failed = None;
                     let Some(inputs) = self.inputs.upgrade() else {
                         return;
                     };
@@ -36,8 +37,12 @@ impl Finder {
                         return;
                     }
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "the discovery finds nothing"),
-                Err(_) => tracing::warn!(within = ?LOOKUP_WITHIN, "the discovery gives no answer"),
+                // Said again only if it is another failure: a look is taken each second.
+                Err(error) if failed.as_ref() == Some(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the discovery finds nothing");
+                    failed = Some(error);
+                }
             }
             let next = self.remote.system().now() + self.interval;
             tokio::select! {
@@ -47,5 +52,15 @@ impl Finder {
                 () = self.remote.system().sleep_until(next) => {}
             }
         }
+    }
+
+    async fn look(&self) -> Result<Vec<SocketAddr>, DiscoveryError> {
+        let looked = tokio::time::timeout(LOOKUP_WITHIN, self.discovery.lookup()).await;
+        let late = |_| {
+            let place = format!("{:?}", self.discovery);
+            DiscoveryError::new(place, format!("no answer within {LOOKUP_WITHIN:?}"))
+        };
+        let addrs = looked.map_err(late)??;
+        Ok(addrs.into_iter().take(CONTACTS_MAX).collect())
     }
 }

@@ -275,7 +275,8 @@ impl Count {
         let by_status = match entry.status {
             Status::Up => true,
             Status::Joining | Status::WeaklyUp => self.joining,
-            Status::Leaving => self.leaving,
+            // Who leaves before it was up has never had a say.
+            Status::Leaving => self.leaving && (self.joining || entry.age.is_some()),
             _ => false,
         };
         by_status && role.is_none_or(|role| entry.has_role(role))

@@ -3,8 +3,10 @@
 
 mod checkers;
 mod clusters;
+mod defaults;
 mod life;
 mod scenarios;
 mod script;
 mod simulation;
+mod splits;
 mod world;
