@@ -91,7 +91,8 @@ pub use otava_actor::{
     Stash, StashFull, StreamEvent, Supervision, TellError, Terminated, Time,
 };
 pub use otava_cluster::{
-    Cluster, ClusterConfig, ClusterEvent, ClusterState, Dissemination, JoinError, Member, Status,
+    AppVersion, Cluster, ClusterConfig, ClusterEvent, ClusterState, Discovery, Dissemination,
+    DnsDiscovery, FileDiscovery, JoinError, Lease, Member, Refusal, Status, Strategy,
 };
 pub use otava_persistence::{
     Effect, EventSourced, Journal, MemoryJournal, Options, SqliteConfig, SqliteJournal,

@@ -1,8 +1,8 @@
 //! Node: wires all layers into one: starts them in order, ends them in the reverse order.
 //!
 //! ```text
-//! start   journal -> actor system -> network, remote layer -> cluster, which begins to join
-//! entities, wait until up
+//! start   journal -> actor system -> network, remote layer -> cluster
+//! entities, then join and wait until up
 //! leave   leaving -> shards handed over -> exiting, removed -> actors -> associations -> journal
 //! downed                                                     -> actors -> associations -> journal
 //! ```
@@ -13,7 +13,9 @@
 use crate::entity::{EntityOptions, PersistentEntity, start_entities};
 use futures_util::future::{BoxFuture, join_all};
 use otava_actor::ActorSystem;
-use otava_cluster::{Cluster, ClusterConfig, ClusterState, JoinError, LeaveError};
+use otava_cluster::{
+    AppVersion, Cluster, ClusterConfig, ClusterState, Discovery, JoinError, LeaveError,
+};
 use otava_persistence::{Journal, SqliteConfig, SqliteJournal};
 use otava_remote::{Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, Rights};
 use otava_sharding::{Entities, HandOverError};
@@ -90,6 +92,7 @@ impl Node {
             name: name.to_owned(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             seeds: None,
+            discovery: None,
             data: None,
             credentials: None,
             insecure: None,
@@ -97,6 +100,8 @@ impl Node {
             journal: None,
             network: None,
             seed: None,
+            roles: Vec::new(),
+            app_version: None,
             cluster_config: ClusterConfig::default(),
             remote_config: RemoteConfig::default(),
             hand_over_within: Duration::from_secs(20),
@@ -153,8 +158,9 @@ impl Node {
         Ok(entities)
     }
 
-    /// Waits until this node is up: it has joined the cluster through the seeds, or formed it because
-    /// it is the first of them and no other answered.
+    /// Joins the cluster through the seeds, or forms it if this is the first of them and no other
+    /// answers, and waits until this node is up. Nothing is asked before, so that what was set up until
+    /// now, such as the number of shards of each kind, is compared with the cluster's.
     ///
     /// # Errors
     /// [`JoinError`] says who refused, and why.
@@ -309,6 +315,7 @@ pub struct NodeBuilder {
     name: String,
     listen: SocketAddr,
     seeds: Option<Vec<SocketAddr>>,
+    discovery: Option<Arc<dyn Discovery>>,
     data: Option<PathBuf>,
     credentials: Option<Credentials>,
     insecure: Option<InsecureReach>,
@@ -316,6 +323,8 @@ pub struct NodeBuilder {
     journal: Option<Arc<dyn Journal>>,
     network: Option<Arc<dyn Network>>,
     seed: Option<u64>,
+    roles: Vec<String>,
+    app_version: Option<AppVersion>,
     cluster_config: ClusterConfig,
     remote_config: RemoteConfig,
     hand_over_within: Duration,
@@ -332,6 +341,14 @@ impl NodeBuilder {
     /// those of [`NodeBuilder::cluster_config`]; without any this node forms a cluster of its own.
     pub fn seeds(mut self, seeds: impl IntoIterator<Item = SocketAddr>) -> Self {
         self.seeds = Some(seeds.into_iter().collect());
+        self
+    }
+
+    /// Where the addresses of nodes are found, in place of seeds: [`otava_cluster::DnsDiscovery`],
+    /// [`otava_cluster::FileDiscovery`], or one's own. The lowest address forms the cluster when all
+    /// that are found agree.
+    pub fn discovery(mut self, discovery: Arc<dyn Discovery>) -> Self {
+        self.discovery = Some(discovery);
         self
     }
 
@@ -388,6 +405,20 @@ impl NodeBuilder {
         self
     }
 
+    /// What this node is for, besides the roles in [`NodeBuilder::cluster_config`]: others can choose
+    /// members by these words.
+    pub fn roles<R: Into<String>>(mut self, roles: impl IntoIterator<Item = R>) -> Self {
+        self.roles.extend(roles.into_iter().map(Into::into));
+        self
+    }
+
+    /// The version of the program, for example `AppVersion::new(env!("CARGO_PKG_VERSION"))`: others see
+    /// by it that a rolling update is under way. Default: that of [`NodeBuilder::cluster_config`].
+    pub fn app_version(mut self, version: AppVersion) -> Self {
+        self.app_version = Some(version);
+        self
+    }
+
     /// Settings of the membership.
     pub fn cluster_config(mut self, config: ClusterConfig) -> Self {
         self.cluster_config = config;
@@ -406,8 +437,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts the node on the caller's tokio runtime. It begins to join the cluster: [`Node::join`]
-    /// waits until it is up.
+    /// Starts the node on the caller's tokio runtime. It is no member yet: start the entities that it
+    /// hosts, then call [`Node::join`].
     ///
     /// # Errors
     /// [`NodeError`] says which layer could not be started, and why.
@@ -461,9 +492,16 @@ impl NodeBuilder {
             remote = remote.seeded(seed);
         }
         let remote = remote.start()?;
-        let mut config = self.cluster_config;
+        let mut config = self.cluster_config.with_join_when_told();
         if let Some(seeds) = self.seeds {
             config = config.with_seeds(seeds);
+        }
+        if let Some(discovery) = self.discovery {
+            config = config.with_discovery(discovery);
+        }
+        config.roles.extend(self.roles);
+        if let Some(version) = self.app_version {
+            config = config.with_app_version(version);
         }
         let cluster = match Cluster::start(&remote, config) {
             Ok(cluster) => cluster,

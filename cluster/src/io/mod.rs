@@ -5,4 +5,5 @@ pub(crate) mod cluster;
 mod dissemination;
 mod driver;
 pub(crate) mod durable_file;
+mod finding;
 mod seeded;

@@ -3,7 +3,7 @@
 use crate::logic::receptionist::{
     Changes, Message, NAME_BYTES_MAX, OFFERS_MAX, Offer, SERVICES_MAX, ServiceId,
 };
-use crate::wire::{WireError, pack, unpack};
+use crate::wire::{Versioned, WireError, pack, unpack};
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize, Serialize)]
@@ -21,6 +21,8 @@ enum WireMessage {
         wants: bool,
     },
 }
+
+impl Versioned for WireMessage {}
 
 #[derive(Deserialize, Serialize)]
 struct WireService {

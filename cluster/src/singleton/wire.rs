@@ -2,7 +2,7 @@
 
 use crate::logic::singleton::Message;
 use crate::singleton::NAME_BYTES_MAX;
-use crate::wire::{WireError, pack, unpack};
+use crate::wire::{Versioned, WireError, pack, unpack};
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize, Serialize)]
@@ -10,6 +10,8 @@ enum WireMessage {
     Claim { name: String },
     Released { name: String },
 }
+
+impl Versioned for WireMessage {}
 
 /// The bytes of a message about the singleton `name`; `None`, with a line in the log, if it cannot be
 /// sent.
