@@ -6,3 +6,4 @@ mod cluster;
 mod command;
 mod example;
 mod flights_parts;
+mod security;
