@@ -1,7 +1,8 @@
 //! Proves: every decoder of bytes from outside takes what it wrote, and no damage to it does harm.
 //!
 //! The cheap half of `scripts/fuzz.sh`, over the same functions: seeds and seeded mutations of them,
-//! with every allocation counted. `SEED=7 cargo test --test decoders` repeats a run that failed.
+//! with every allocation counted. `SEED=7 cargo test --test decoders` repeats a run that failed,
+//! `ROUNDS=1000000` makes a longer one.
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
 use otava::actor::Rng;
@@ -77,7 +78,7 @@ const MIB: usize = 1 << 20;
 struct Target {
     name: &'static str,
     seeds: Vec<(String, Vec<u8>)>,
-    mutations: usize,
+    mutations: u64,
     /// The most memory for this many bytes.
     memory: fn(usize) -> usize,
 }
@@ -135,20 +136,18 @@ impl Target {
     /// Every seed is accepted; whatever is made of them is refused or accepted in its bounds.
     fn check(&self, decode: impl Fn(&[u8]) -> bool) {
         self.check_seeds();
-        let seed = std::env::var("SEED")
-            .ok()
-            .and_then(|seed| seed.parse().ok());
-        let seed: u64 = seed.unwrap_or(1);
+        let seed = number("SEED").unwrap_or(1);
+        let rounds = number("ROUNDS").unwrap_or(self.mutations);
         let mut rng = Rng::seeded(seed);
         // What is made once, such as the queues of a node, is not the bytes'.
         for (name, bytes) in &self.seeds {
             assert!(decode(bytes), "{} refuses its seed {name}", self.name);
         }
         let mut accepted = 0;
-        for round in 0..self.mutations {
+        for round in 0..rounds {
             let bytes = self.mutated(&mut rng);
             let (taken, peak) = peak_of(|| decode(&bytes));
-            accepted += usize::from(taken);
+            accepted += u64::from(taken);
             let most = (self.memory)(bytes.len());
             let len = bytes.len();
             assert!(
@@ -159,7 +158,7 @@ impl Target {
             );
         }
         // Damage that is always noticed, or never, would not be damage of the right kind.
-        assert!(accepted > 0 && accepted < self.mutations, "{accepted}");
+        assert!(accepted > 0 && accepted < rounds, "{accepted}");
     }
 
     fn pick<'a>(&'a self, rng: &mut Rng) -> &'a [u8] {
@@ -207,6 +206,11 @@ impl Target {
         }
         bytes
     }
+}
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
 }
 
 fn root() -> PathBuf {
