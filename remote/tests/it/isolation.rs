@@ -49,6 +49,22 @@ fn hold(runtime: &tokio::runtime::Runtime) -> mpsc::Sender<()> {
     release
 }
 
+/// Answers pings by a task that is kept alive as membership is, not in the handler itself.
+fn answer_pings(node: &Remote) {
+    let (asked, mut to_answer) = tokio::sync::mpsc::channel::<(SocketAddr, Bytes)>(16);
+    node.on_control(PING, move |from, payload| {
+        let _ = asked.try_send((from.addr, payload));
+    });
+    let answering = node.clone();
+    node.spawn_isolated(async move {
+        while let Some((to, payload)) = to_answer.recv().await {
+            let at = answering.system().now() + Duration::from_millis(1);
+            answering.sleep_until(at).await;
+            answering.send_control(to, PING, payload);
+        }
+    });
+}
+
 /// X: user code that blocks all workers does not get the node downed (issue 4, isolation).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_threads_are_all_held_answers_on_the_control_lane() {
@@ -68,20 +84,7 @@ async fn a_node_whose_threads_are_all_held_answers_on_the_control_lane() {
         .spawn_anonymous(Props::once(Counter(0)))
         .unwrap();
     rude.publish("counter", &counter).unwrap();
-    // Answered by a task that is kept alive as membership is, not in the handler itself.
-    let (asked, mut to_answer) = tokio::sync::mpsc::channel(16);
-    rude.on_control(PING, move |from, payload| {
-        let _ = asked.try_send((from.addr, payload));
-    });
-    let answering = rude.clone();
-    rude.spawn_isolated(async move {
-        while let Some((to, payload)) = to_answer.recv().await {
-            answering
-                .sleep_until(answering.system().now() + Duration::from_millis(1))
-                .await;
-            answering.send_control(to, PING, payload);
-        }
-    });
+    answer_pings(&rude);
     let (heard, mut answers) = tokio::sync::mpsc::channel(16);
     patient.on_control(PING, move |_, payload| {
         let _ = heard.try_send(payload);

@@ -97,7 +97,7 @@ fn relay(socket: UdpSocket, target: SocketAddr, seed: u64) -> JoinHandle<()> {
 #[tokio::test]
 async fn a_bad_path_costs_time_only() {
     let seed = std::env::var("SEED").map_or(2, |seed| seed.parse().unwrap());
-    println!("SEED={seed}");
+    eprintln!("SEED={seed}");
     let folder = TempDir::new().unwrap();
     let socket = UdpSocket::bind(ANY_PORT).await.unwrap();
     let between = socket.local_addr().unwrap();
