@@ -20,6 +20,7 @@
 //! | module | decides or owns |
 //! | --- | --- |
 //! | `config` | the settings |
+//! | `envelope` | a version before what is said on top of the membership |
 //! | `facts` | a statement as keys and values, as chitchat carries it |
 //! | `io/` | the handle, the task that drives the membership, the two disseminations |
 //! | `logic/` | the protocols as pure state machines; no promise of stability |
@@ -42,6 +43,7 @@
 //! - A run of a node that is out never comes back; a new run is a new member.
 
 mod config;
+mod envelope;
 mod facts;
 mod io;
 #[doc(hidden)]

@@ -111,7 +111,7 @@ pub(crate) fn decode_gossip(bytes: &[u8]) -> Result<GossipMessage, WireError> {
     unpack::<WireGossip>(bytes)?.into_message()
 }
 
-pub(crate) fn pack<T: Serialize>(value: &T) -> Option<Vec<u8>> {
+fn pack<T: Serialize>(value: &T) -> Option<Vec<u8>> {
     match otava_remote::encode(value) {
         Ok(encoded) => {
             let mut bytes = Vec::with_capacity(encoded.len() + 1);
@@ -126,7 +126,7 @@ pub(crate) fn pack<T: Serialize>(value: &T) -> Option<Vec<u8>> {
     }
 }
 
-pub(crate) fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => {
             otava_remote::decode(rest).map_err(|error| WireError::Malformed(error.to_string()))
