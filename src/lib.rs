@@ -59,10 +59,10 @@
 //! | [`Node`], `node` | all layers of one member: started in order, ended in the reverse order |
 //! | [`Client`], `client` | the way to entities and actors from a process that is no member |
 //! | [`PersistentEntity`], `entity` | event-sourced state that sharding places |
-//! | [`JournalAllocationStore`], `store` | terms and epochs of shards, kept in the journal |
+//! | [`JournalAllocationStore`], `store` | terms and epochs of shards and singletons, kept in the journal |
 //! | [`otava_actor`], as `otava::actor` | actors in one process |
 //! | [`otava_remote`] | references and messages between nodes |
-//! | [`otava_cluster`] | who is a member |
+//! | [`otava_cluster`] | who is a member; receptionist, singletons, topics, groups over the cluster |
 //! | [`otava_sharding`] | where entities live |
 //! | [`otava_persistence`] | what lasts |
 //!
@@ -90,9 +90,11 @@ pub use otava_actor::{
     PoolHandle, Props, Receptionist, ReplyTo, RouteeGroup, Router, Routing, ServiceKey, SpawnError,
     Stash, StashFull, StreamEvent, Supervision, TellError, Terminated, Time,
 };
+pub use otava_cluster::singleton::{SingletonConfig, SingletonContext};
 pub use otava_cluster::{
-    AppVersion, Cluster, ClusterConfig, ClusterEvent, ClusterState, Discovery, Dissemination,
-    DnsDiscovery, FileDiscovery, JoinError, Lease, Member, Refusal, Status, Strategy,
+    AppVersion, Cluster, ClusterConfig, ClusterEvent, ClusterGroup, ClusterListing,
+    ClusterReceptionist, ClusterState, Discovery, Dissemination, DnsDiscovery, FileDiscovery,
+    JoinError, Lease, Member, Refusal, SingletonProxy, Status, Strategy, Topic,
 };
 pub use otava_persistence::{
     Effect, EventSourced, Journal, MemoryJournal, Options, SqliteConfig, SqliteJournal,

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! start   journal -> actor system -> network, remote layer -> cluster
-//! entities, then join and wait until up
-//! leave   leaving -> shards handed over -> exiting, removed -> actors -> associations -> journal
+//! entities and singletons, then join and wait until up
+//! leave   leaving -> shards and singletons handed over -> exiting, removed -> actors -> associations -> journal
 //! downed                                                     -> actors -> associations -> journal
 //! ```
 //!
@@ -11,13 +11,19 @@
 //! nothing any more once it knows that it is out.
 
 use crate::entity::{EntityOptions, PersistentEntity, start_entities};
+use crate::store::JournalTerms;
 use futures_util::future::{BoxFuture, join_all};
-use otava_actor::ActorSystem;
+use otava_actor::{Actor, ActorSystem, Props};
+use otava_cluster::singleton::{SingletonConfig, SingletonContext, SingletonError};
+use otava_cluster::topic::TopicError;
 use otava_cluster::{
-    AppVersion, Cluster, ClusterConfig, ClusterState, Discovery, JoinError, LeaveError,
+    AppVersion, Cluster, ClusterConfig, ClusterReceptionist, ClusterState, Discovery, JoinError,
+    LeaveError, SingletonProxy, Singletons, Topic, Topics,
 };
 use otava_persistence::{Journal, SqliteConfig, SqliteJournal};
-use otava_remote::{Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, Rights};
+use otava_remote::{
+    Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, RemoteMessage, Rights,
+};
 use otava_sharding::{Entities, HandOverError};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -61,6 +67,9 @@ struct Inner {
     system: ActorSystem,
     remote: Remote,
     cluster: Cluster,
+    receptionist: ClusterReceptionist,
+    singletons: Singletons,
+    topics: Topics,
     journal: Arc<dyn Journal>,
     /// This node opened the journal, so it closes it.
     owns_journal: bool,
@@ -158,6 +167,39 @@ impl Node {
         Ok(entities)
     }
 
+    /// Who offers which service in the whole cluster.
+    pub fn receptionist(&self) -> &ClusterReceptionist {
+        &self.inner.receptionist
+    }
+
+    /// Makes this node one that may host the singleton `name`, and returns the way to it, wherever it
+    /// runs. Call it on every node, right after it was started. Terms come from the journal, unless
+    /// `config` says otherwise: events that are written with the scope and term of the
+    /// [`SingletonContext`] as their fence are refused once a later one has started.
+    ///
+    /// # Errors
+    /// [`SingletonError`].
+    pub fn singleton<A: Actor<Msg: RemoteMessage>>(
+        &self,
+        name: &str,
+        mut config: SingletonConfig,
+        factory: impl Fn(SingletonContext) -> Props<A> + Send + 'static,
+    ) -> Result<SingletonProxy<A::Msg>, SingletonError> {
+        let journal = &self.inner.journal;
+        config
+            .terms
+            .get_or_insert_with(|| Arc::new(JournalTerms::new(journal.clone())));
+        self.inner.singletons.host(name, config, factory)
+    }
+
+    /// The topic `name` of the cluster, for messages of this type.
+    ///
+    /// # Errors
+    /// [`TopicError`].
+    pub fn topic<M: RemoteMessage + Clone>(&self, name: &str) -> Result<Topic<M>, TopicError> {
+        self.inner.topics.topic(name)
+    }
+
     /// Joins the cluster through the seeds, or forms it if this is the first of them and no other
     /// answers, and waits until this node is up. Nothing is asked before, so that what was set up until
     /// now, such as the number of shards of each kind, is compared with the cluster's.
@@ -168,7 +210,7 @@ impl Node {
         self.inner.cluster.join().await
     }
 
-    /// Leaves the cluster and ends: shards are handed over, the member leaves, actors stop,
+    /// Leaves the cluster and ends: shards and singletons are handed over, the member leaves, actors stop,
     /// associations are flushed, the journal is closed. Safe to call more than once.
     ///
     /// # Cancel safety
@@ -236,9 +278,14 @@ impl Node {
         self.inner.cluster.begin_leave().await;
         let hand_overs = lock(&self.inner.hand_overs).clone();
         let within = self.inner.hand_over_within;
-        let all = hand_overs.iter().map(|hand_over| hand_over(within));
-        for error in join_all(all).await.into_iter().filter_map(Result::err) {
+        let all = join_all(hand_overs.iter().map(|hand_over| hand_over(within)));
+        let singletons = self.inner.singletons.hand_over(within);
+        let (all, singletons) = tokio::join!(biased; all, singletons);
+        for error in all.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "left with entities that were not handed over");
+        }
+        if let Err(error) = singletons {
+            tracing::warn!(%error, "left with singletons that were not handed over");
         }
     }
 
@@ -431,7 +478,7 @@ impl NodeBuilder {
         self
     }
 
-    /// How long [`Node::leave`] waits until its shards are handed over. Default 20 s.
+    /// How long [`Node::leave`] waits until its shards and singletons are handed over. Default 20 s.
     pub fn hand_over_within(mut self, within: Duration) -> Self {
         self.hand_over_within = within;
         self
@@ -511,8 +558,12 @@ impl NodeBuilder {
                 return Err(error.into());
             }
         };
+        let receptionist = ClusterReceptionist::start(&cluster);
         let node = Node {
             inner: Arc::new(Inner {
+                singletons: Singletons::start(&cluster, &receptionist),
+                topics: Topics::start(&receptionist),
+                receptionist,
                 system,
                 remote,
                 cluster,

@@ -1,6 +1,7 @@
-//! Store: lets sharding keep its terms and epochs in the journal, where the writes are checked too.
+//! Store: keeps the terms and epochs of shards and singletons in the journal, which checks the writes.
 
 use futures_util::future::BoxFuture;
+use otava_cluster::singleton::{TermError, TermStore};
 use otava_persistence::Journal;
 use otava_sharding::{AllocationStore, ClaimError, StoreError};
 use std::sync::Arc;
@@ -40,6 +41,28 @@ impl AllocationStore for JournalAllocationStore {
                 }
                 Err(error) => Err(StoreError::new(error.to_string()).into()),
             }
+        })
+    }
+}
+
+/// Terms of singletons in a journal. A term is claimed before it is given, so that the journal refuses
+/// what an earlier instance writes with the fence of its own.
+pub(crate) struct JournalTerms(Arc<dyn Journal>);
+
+impl JournalTerms {
+    pub(crate) fn new(journal: Arc<dyn Journal>) -> Self {
+        Self(journal)
+    }
+}
+
+impl TermStore for JournalTerms {
+    fn next_term<'a>(&'a self, scope: &'a str) -> BoxFuture<'a, Result<u64, TermError>> {
+        Box::pin(async move {
+            let term = self.0.next_term(scope).await;
+            let term = term.map_err(|error| TermError::new(error.to_string()))?;
+            let claimed = self.0.claim(scope, term).await;
+            claimed.map_err(|error| TermError::new(error.to_string()))?;
+            Ok(term)
         })
     }
 }

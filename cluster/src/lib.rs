@@ -21,6 +21,7 @@
 //! | --- | --- |
 //! | `config` | the settings |
 //! | `discovery`, `lease` | where addresses are found; what one owner holds at a time |
+//! | `envelope` | a version before what is said on top of the membership |
 //! | `facts` | a statement as keys and values, as chitchat carries it |
 //! | `io/` | the handle, the task that drives the membership, the two disseminations |
 //! | `logic/` | the protocols as pure state machines; no promise of stability |
@@ -47,6 +48,7 @@
 
 mod config;
 mod discovery;
+mod envelope;
 mod facts;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

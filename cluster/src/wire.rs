@@ -162,19 +162,12 @@ pub(crate) fn decode_gossip(bytes: &[u8]) -> Result<GossipMessage, WireError> {
     unpack::<WireGossip>(bytes)?.into_message()
 }
 
-/// A payload that knows since which version of its form it can be said.
-pub(crate) trait Versioned {
-    /// The newest version that this program reads.
-    const NEWEST: u8 = 1;
-
-    fn version(&self) -> u8 {
-        1
-    }
+/// A payload that knows since which version it can be said.
+trait Versioned {
+    fn version(&self) -> u8;
 }
 
 impl Versioned for WireMessage {
-    const NEWEST: u8 = VERSION;
-
     fn version(&self) -> u8 {
         match self {
             Self::RequestAs { .. }
@@ -187,8 +180,6 @@ impl Versioned for WireMessage {
 }
 
 impl Versioned for WireGossip {
-    const NEWEST: u8 = VERSION;
-
     fn version(&self) -> u8 {
         match self {
             Self::DeltaOf2 { .. } => 2,
@@ -197,7 +188,7 @@ impl Versioned for WireGossip {
     }
 }
 
-pub(crate) fn pack<T: Serialize + Versioned>(value: &T) -> Option<Vec<u8>> {
+fn pack<T: Serialize + Versioned>(value: &T) -> Option<Vec<u8>> {
     match otava_remote::encode(value) {
         Ok(encoded) => {
             let mut bytes = Vec::with_capacity(encoded.len() + 1);
@@ -212,9 +203,9 @@ pub(crate) fn pack<T: Serialize + Versioned>(value: &T) -> Option<Vec<u8>> {
     }
 }
 
-pub(crate) fn unpack<T: DeserializeOwned + Versioned>(bytes: &[u8]) -> Result<T, WireError> {
+fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     match bytes.split_first() {
-        Some((version, rest)) if (1..=T::NEWEST).contains(version) => {
+        Some((1..=VERSION, rest)) => {
             otava_remote::decode(rest).map_err(|error| WireError::Malformed(error.to_string()))
         }
         Some((version, _)) => Err(WireError::Version(*version)),

@@ -13,5 +13,6 @@ mod entities;
 mod fencing;
 mod fleet;
 mod membership;
+mod ontop;
 mod random;
 mod world;

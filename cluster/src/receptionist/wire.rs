@@ -1,9 +1,9 @@
 //! Receptionist wire: the bytes of what receptionists say to each other, and the limits on them.
 
+use crate::envelope::{EnvelopeError, pack, unpack};
 use crate::logic::receptionist::{
     Changes, Message, NAME_BYTES_MAX, OFFERS_MAX, Offer, SERVICES_MAX, ServiceId,
 };
-use crate::wire::{Versioned, WireError, pack, unpack};
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize, Serialize)]
@@ -21,8 +21,6 @@ enum WireMessage {
         wants: bool,
     },
 }
-
-impl Versioned for WireMessage {}
 
 #[derive(Deserialize, Serialize)]
 struct WireService {
@@ -57,7 +55,7 @@ pub(super) fn encode(message: &Message) -> Option<Vec<u8>> {
     })
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Message, WireError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Message, EnvelopeError> {
     Ok(match unpack::<WireMessage>(bytes)? {
         WireMessage::Changes {
             base,
@@ -73,17 +71,21 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Message, WireError> {
     })
 }
 
-fn read_services(services: Vec<WireService>) -> Result<Vec<(ServiceId, Vec<Offer>)>, WireError> {
+fn read_services(
+    services: Vec<WireService>,
+) -> Result<Vec<(ServiceId, Vec<Offer>)>, EnvelopeError> {
     let offers: usize = services.iter().map(|service| service.offers.len()).sum();
     if services.len() > SERVICES_MAX || offers > OFFERS_MAX {
         let (services, too_much) = (services.len(), "is more than a node may offer");
         let what = format!("{services} services with {offers} offers: that {too_much}");
-        return Err(WireError::Malformed(what));
+        return Err(EnvelopeError::Malformed(what));
     }
     let read = |service: WireService| {
         let longest = service.name.len().max(service.kind.len());
         if longest > NAME_BYTES_MAX {
-            return Err(WireError::Malformed(format!("a name of {longest} bytes")));
+            return Err(EnvelopeError::Malformed(format!(
+                "a name of {longest} bytes"
+            )));
         }
         let offers = service.offers.into_iter();
         let offers = offers.map(|(number, rank)| Offer { number, rank });
@@ -135,6 +137,12 @@ mod tests {
             assert_eq!(hex, fixed);
             assert_eq!(decode(&bytes).as_ref(), Ok(message));
         }
+    }
+
+    #[test]
+    fn other_versions_are_named() {
+        assert_eq!(decode(&[9, 1, 1, 5]), Err(EnvelopeError::Version(9)));
+        assert!(matches!(decode(&[]), Err(EnvelopeError::Malformed(_))));
     }
 
     #[test]

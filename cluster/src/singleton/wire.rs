@@ -1,8 +1,8 @@
 //! Singleton wire: the bytes of what nodes say to each other about their singletons.
 
+use crate::envelope::{EnvelopeError, pack, unpack};
 use crate::logic::singleton::Message;
 use crate::singleton::NAME_BYTES_MAX;
-use crate::wire::{Versioned, WireError, pack, unpack};
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize, Serialize)]
@@ -10,8 +10,6 @@ enum WireMessage {
     Claim { name: String },
     Released { name: String },
 }
-
-impl Versioned for WireMessage {}
 
 /// The bytes of a message about the singleton `name`; `None`, with a line in the log, if it cannot be
 /// sent.
@@ -23,13 +21,13 @@ pub(super) fn encode(name: &str, message: Message) -> Option<Vec<u8>> {
     })
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<(String, Message), WireError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<(String, Message), EnvelopeError> {
     let (name, message) = match unpack::<WireMessage>(bytes)? {
         WireMessage::Claim { name } => (name, Message::Claim),
         WireMessage::Released { name } => (name, Message::Released),
     };
     if name.len() > NAME_BYTES_MAX {
-        return Err(WireError::Malformed(format!(
+        return Err(EnvelopeError::Malformed(format!(
             "a name of {} bytes",
             name.len()
         )));

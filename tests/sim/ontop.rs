@@ -1,0 +1,182 @@
+//! Proves: singletons, listings and topics of whole nodes follow a leave and a crash, and old terms are
+//! refused by the journal.
+
+use crate::world::{World, addr, seed, settled};
+use otava::prelude::*;
+use otava::{
+    ActorPath, ClusterGroup, Ended, Journal, SingletonConfig, SingletonContext, SingletonProxy,
+};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+static DESKS: ServiceKey<Call> = ServiceKey::new("desks");
+
+#[derive(Clone, Deserialize, Serialize)]
+struct News(u64);
+
+impl RemoteMessage for News {
+    const NAME: &'static str = "sim.News";
+}
+
+/// Who are you, and by which term?
+#[derive(Deserialize, Serialize)]
+struct Call(#[serde(with = "otava::wire")] ReplyTo<(String, u64)>);
+
+impl RemoteMessage for Call {
+    const NAME: &'static str = "sim.Call";
+}
+
+struct Answerer {
+    node: String,
+    term: u64,
+}
+
+impl Actor for Answerer {
+    type Msg = Call;
+    type Err = Infallible;
+
+    async fn handle(
+        &mut self,
+        Call(reply_to): Call,
+        _: &mut Context<Self>,
+    ) -> Result<(), Infallible> {
+        let _ = reply_to.send((self.node.clone(), self.term));
+        Ok(())
+    }
+}
+
+/// Writes down what it hears, and where it is.
+struct Reader(Arc<Mutex<Vec<(ActorPath, u64)>>>);
+
+impl Actor for Reader {
+    type Msg = News;
+    type Err = Infallible;
+
+    async fn handle(&mut self, News(n): News, ctx: &mut Context<Self>) -> Result<(), Infallible> {
+        self.0.lock().unwrap().push((ctx.path().clone(), n));
+        Ok(())
+    }
+}
+
+fn host(node: &Node) -> SingletonProxy<Call> {
+    let name = node.id().name.to_string();
+    let make = move |context: SingletonContext| {
+        Props::once(Answerer {
+            node: name.clone(),
+            term: context.term,
+        })
+    };
+    let config = SingletonConfig::default();
+    node.singleton::<Answerer>("answerer", config, make)
+        .unwrap()
+}
+
+async fn answer(proxy: &ActorRef<Call>) -> (String, u64) {
+    proxy.ask(Call).within(SECOND * 20).await.unwrap()
+}
+
+/// C2, C3: the oldest of four leaves and its singleton answers from the next one, without an ask that
+/// fails; the next one crashes, and the third has it in 15 seconds. Each start has a greater term, and
+/// the journal refuses the older ones. Listings, groups and topics name the living.
+#[tokio::test(start_paused = true)]
+async fn what_stands_on_the_cluster_follows_its_members() {
+    let mut world = World::new(seed(), 3);
+    let (mut nodes, mut proxies) = (Vec::new(), Vec::new());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    for number in 1..=4 {
+        let node = world.start(number).await;
+        proxies.push(host(&node));
+        let name = node.id().name.to_string();
+        let desk = node
+            .system()
+            .spawn(
+                "desk",
+                Answerer {
+                    node: name,
+                    term: 0,
+                },
+            )
+            .unwrap();
+        node.receptionist().register(&DESKS, &desk).unwrap();
+        let reader = node
+            .system()
+            .spawn("reader", Reader(heard.clone()))
+            .unwrap();
+        node.topic::<News>("news")
+            .unwrap()
+            .subscribe(&reader)
+            .unwrap();
+        node.join().await.unwrap();
+        nodes.push(node);
+    }
+    for node in &nodes {
+        settled(node, 4).await;
+    }
+    let group = ClusterGroup::of(&DESKS);
+    let desks = nodes[3]
+        .receptionist()
+        .spawn_routee_group("desks", group)
+        .await
+        .unwrap();
+    for proxy in &proxies {
+        assert_eq!(answer(proxy).await, ("node-1".to_owned(), 1));
+    }
+
+    let leaving = nodes[0].clone();
+    let leave = tokio::spawn(async move { leaving.leave().await });
+    let begin = Instant::now();
+    let mut answers = Vec::new();
+    while !leave.is_finished() {
+        answers.push(answer(&proxies[3]).await);
+        sleep(Duration::from_millis(7)).await;
+    }
+    assert_eq!(leave.await.unwrap(), Ended::Left);
+    assert!(begin.elapsed() < SECOND * 3, "{:?}", begin.elapsed());
+    assert_eq!(answer(&proxies[3]).await, ("node-2".to_owned(), 2));
+    answers.dedup();
+    assert!(answers.len() <= 2, "{answers:?}");
+    let scope = "singleton/answerer";
+    assert!(
+        world.journal.claim(scope, 1).await.is_err(),
+        "an old term is refused"
+    );
+    assert!(world.journal.claim(scope, 2).await.is_ok());
+
+    world.net.crash(addr(2));
+    let begin = Instant::now();
+    let ask = || proxies[3].ask(Call).within(SECOND);
+    while ask().await.ok() != Some(("node-3".to_owned(), 3)) {
+        assert!(begin.elapsed() < SECOND * 15, "it is not taken over");
+    }
+    settled(&nodes[3], 2).await;
+    let listing = nodes[3].receptionist().find(&DESKS).unwrap();
+    let listed: Vec<_> = listing
+        .all()
+        .iter()
+        .map(|s| s.node.name.to_string())
+        .collect();
+    assert_eq!(listed, ["node-3", "node-4"]);
+    for _ in 0..10 {
+        let (node, _) = answer(desks.actor_ref()).await;
+        assert!(listed.contains(&node), "{node} answers");
+    }
+    heard.lock().unwrap().clear();
+    let news = nodes[2].topic::<News>("news").unwrap();
+    for n in 0..10 {
+        assert_eq!(news.publish(News(n)).nodes, 2);
+    }
+    sleep(SECOND).await;
+    let heard = heard.lock().unwrap();
+    for reader in ["node-3/reader", "node-4/reader"] {
+        let got: Vec<u64> = heard
+            .iter()
+            .filter(|h| h.0.as_str() == reader)
+            .map(|h| h.1)
+            .collect();
+        assert_eq!(got, (0..10).collect::<Vec<_>>(), "{reader}");
+    }
+}
