@@ -351,3 +351,79 @@ impl Drop for Kept {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use tokio::sync::Notify;
+
+    /// tokio keeps the task that was woken last for the worker that woke it. That one is held here,
+    /// and the other one may not help.
+    #[test]
+    fn a_task_that_waits_for_a_held_thread_is_polled() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let standby = Standby::start(runtime.handle());
+        let (wake, waiting) = (Arc::new(Notify::new()), mpsc::channel());
+        let (done, is_done) = mpsc::channel();
+        let woken = wake.clone();
+        standby.spawn(Box::pin(async move {
+            let mut notified = pin!(woken.notified());
+            notified.as_mut().enable();
+            waiting.0.send(()).unwrap();
+            notified.await;
+            done.send(()).unwrap();
+        }));
+        waiting.1.recv().unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        runtime.spawn(async move {
+            wake.notify_one();
+            // Until it is dropped.
+            let _ = held.recv();
+        });
+        is_done.recv_timeout(Duration::from_secs(10)).unwrap();
+        drop(release);
+    }
+
+    /// A panic on this thread is one of the task, as it would be anywhere.
+    #[test]
+    fn a_panic_ends_the_task_and_not_the_thread() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let standby = Standby::start(runtime.handle());
+        let wake = Arc::new(Notify::new());
+        let woken = wake.clone();
+        let work = standby.keep(Box::pin(async move {
+            woken.notified().await;
+            panic!("on purpose");
+        }));
+        let task = runtime.spawn(work);
+        let (release, held) = mpsc::channel::<()>();
+        let (holds, is_held) = mpsc::channel();
+        runtime.spawn(async move {
+            holds.send(()).unwrap();
+            let _ = held.recv();
+        });
+        is_held.recv().unwrap();
+        wake.notify_one();
+        let watch = standby.watch.clone().unwrap();
+        let ended = || {
+            let tasks = lock(&watch.tasks);
+            tasks.values().any(|task| lock(&task.state).ended.is_some())
+        };
+        let since = Instant::now();
+        while !ended() {
+            assert!(since.elapsed() < Duration::from_secs(10));
+            std::thread::yield_now();
+        }
+        drop(release);
+        assert!(runtime.block_on(task).unwrap_err().is_panic());
+    }
+}
