@@ -13,6 +13,7 @@
 use crate::entity::{EntityOptions, PersistentEntity, start_entities};
 use futures_util::future::{BoxFuture, join_all};
 use otava_actor::ActorSystem;
+use otava_cluster::replicated::{self, Replicator, ReplicatorConfig};
 use otava_cluster::{Cluster, ClusterConfig, ClusterState, JoinError, LeaveError};
 use otava_persistence::{Journal, SqliteConfig, SqliteJournal};
 use otava_remote::{Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig};
@@ -149,6 +150,18 @@ impl Node {
         });
         lock(&inner.hand_overs).push(hand_over);
         Ok(entities)
+    }
+
+    /// Starts this node's copy of all replicated data. Call it once on every node, right after it was
+    /// started; the handle it returns is cheap to clone.
+    ///
+    /// # Errors
+    /// [`replicated::StartError`]: it is started already, or what is durable cannot be loaded.
+    pub async fn replicator(
+        &self,
+        config: ReplicatorConfig,
+    ) -> Result<Replicator, replicated::StartError> {
+        Replicator::start(&self.inner.cluster, config).await
     }
 
     /// Waits until this node is up: it has joined the cluster through the seeds, or formed it because
