@@ -14,6 +14,7 @@ use crate::entity::{EntityOptions, PersistentEntity, start_entities};
 use crate::store::JournalTerms;
 use futures_util::future::{BoxFuture, join_all};
 use otava_actor::{Actor, ActorSystem, Props};
+use otava_cluster::replicated::{self, Replicator, ReplicatorConfig};
 use otava_cluster::singleton::{SingletonConfig, SingletonContext, SingletonError};
 use otava_cluster::topic::TopicError;
 use otava_cluster::{
@@ -198,6 +199,18 @@ impl Node {
     /// [`TopicError`].
     pub fn topic<M: RemoteMessage + Clone>(&self, name: &str) -> Result<Topic<M>, TopicError> {
         self.inner.topics.topic(name)
+    }
+
+    /// Starts this node's copy of all replicated data. Call it once on every node, right after it was
+    /// started; the handle it returns is cheap to clone.
+    ///
+    /// # Errors
+    /// [`replicated::StartError`]: it is started already, or what is durable cannot be loaded.
+    pub async fn replicator(
+        &self,
+        config: ReplicatorConfig,
+    ) -> Result<Replicator, replicated::StartError> {
+        Replicator::start(&self.inner.cluster, config).await
     }
 
     /// Joins the cluster through the seeds, or forms it if this is the first of them and no other

@@ -14,7 +14,7 @@
 //! old one. After a failed write or sync nobody knows what the disk holds: this store takes nothing more then,
 //! and the node must be started again.
 
-use crate::replicated::{DurableStore, StoreError};
+use crate::replicated::{DurableStore, StoreError, StoredEntry};
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -40,13 +40,13 @@ pub struct FileDurableStore {
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    open: Option<Open>,
+    open: Option<Contents>,
     /// A write or sync has failed: nothing is written any more.
     failed: bool,
 }
 
 #[derive(Debug)]
-struct Open {
+struct Contents {
     file: File,
     bytes: u64,
     /// Where the newest value of each key is: its place and its length.
@@ -89,19 +89,19 @@ impl FileDurableStore {
 }
 
 impl DurableStore for FileDurableStore {
-    fn load(&self) -> BoxFuture<'_, Result<Vec<(String, Vec<u8>)>, StoreError>> {
+    fn load(&self) -> BoxFuture<'_, Result<Vec<StoredEntry>, StoreError>> {
         self.run(|inner| {
             let open = inner.open()?;
             let keys: Vec<String> = open.places.keys().cloned().collect();
             let rows = keys.into_iter().map(|key| {
-                let value = open.value(&key)?;
-                Ok((key, value))
+                let bytes = open.value(&key)?;
+                Ok(StoredEntry { key, bytes })
             });
             rows.collect()
         })
     }
 
-    fn store(&self, batch: Vec<(String, Vec<u8>)>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn store(&self, batch: Vec<StoredEntry>) -> BoxFuture<'_, Result<(), StoreError>> {
         self.run(move |inner| {
             inner.open()?;
             let stored = inner.store(&batch);
@@ -112,17 +112,17 @@ impl DurableStore for FileDurableStore {
 }
 
 impl Inner {
-    fn open(&mut self) -> std::io::Result<&mut Open> {
+    fn open(&mut self) -> std::io::Result<&mut Contents> {
         if self.failed {
             return Err(error("a write has failed before; start the node again"));
         }
         if self.open.is_none() {
-            self.open = Some(Open::open(&self.path)?);
+            self.open = Some(Contents::open(&self.path)?);
         }
         self.open.as_mut().ok_or_else(|| error("it is not open"))
     }
 
-    fn store(&mut self, batch: &[(String, Vec<u8>)]) -> std::io::Result<()> {
+    fn store(&mut self, batch: &[StoredEntry]) -> std::io::Result<()> {
         let path = self.path.clone();
         let open = self.open()?;
         open.append(batch)?;
@@ -134,7 +134,7 @@ impl Inner {
     }
 }
 
-impl Open {
+impl Contents {
     fn open(path: &Path) -> std::io::Result<Self> {
         let options = OpenOptions::new().read(true).write(true).open(path);
         let mut file = match options {
@@ -194,9 +194,9 @@ impl Open {
         })
     }
 
-    fn append(&mut self, rows: &[(String, Vec<u8>)]) -> std::io::Result<()> {
+    fn append(&mut self, rows: &[StoredEntry]) -> std::io::Result<()> {
         let mut body = Vec::new();
-        for (key, value) in rows {
+        for StoredEntry { key, bytes: value } in rows {
             let too_long = |_| error(format!("the entry `{key}` is too large"));
             let key_bytes = u16::try_from(key.len()).map_err(too_long)?;
             let value_bytes = u32::try_from(value.len()).map_err(too_long)?;
@@ -261,8 +261,8 @@ impl Open {
         let mut new = Self::create(&beside)?;
         let keys: Vec<String> = self.places.keys().cloned().collect();
         for key in keys {
-            let value = self.value(&key)?;
-            new.append(&[(key, value)])?;
+            let bytes = self.value(&key)?;
+            new.append(&[StoredEntry { key, bytes }])?;
         }
         new.file.sync_all()?;
         std::fs::rename(&beside, path)?;
@@ -316,13 +316,17 @@ fn error(what: impl Into<String>) -> std::io::Error {
 mod tests {
     use super::*;
 
-    fn row(key: &str, value: &[u8]) -> (String, Vec<u8>) {
-        (key.to_owned(), value.to_vec())
+    fn row(key: &str, value: &[u8]) -> StoredEntry {
+        StoredEntry::new(key, value)
+    }
+
+    fn rows<const N: usize>(rows: [StoredEntry; N]) -> BTreeMap<String, Vec<u8>> {
+        rows.into_iter().map(|row| (row.key, row.bytes)).collect()
     }
 
     async fn loaded(path: &Path) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
         let rows = FileDurableStore::new(path).load().await?;
-        Ok(rows.into_iter().collect())
+        Ok(rows.into_iter().map(|row| (row.key, row.bytes)).collect())
     }
 
     #[tokio::test]
@@ -342,9 +346,20 @@ mod tests {
         store.store(Vec::new()).await.unwrap();
         let expected = [row("a", b"new"), row("b", b"2"), row("empty", b"")];
         assert_eq!(store.load().await.unwrap(), expected, "by the same handle");
-        assert_eq!(loaded(&path).await.unwrap(), expected.into());
+        assert_eq!(loaded(&path).await.unwrap(), rows(expected));
         let missing = FileDurableStore::new(folder.path().join("no/folder"));
         assert!(missing.load().await.is_err());
+    }
+
+    /// What version 1 has written is read for good.
+    #[tokio::test]
+    async fn golden_bytes_of_format_1() {
+        let golden = b"OTVR\x01\x00\x08\x00\x00\x00\x82*\x9e\x06\x01\x00a\x01\x00\x00\x001";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("entries");
+        let store = FileDurableStore::new(&path);
+        store.store(vec![row("a", b"1")]).await.unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), golden);
     }
 
     /// A power cut at any byte of the last batch loses that batch only, and what follows is stored.
@@ -365,8 +380,8 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         for end in whole..bytes.len() {
             std::fs::write(&path, &bytes[..end]).unwrap();
-            let rows = loaded(&path).await.unwrap();
-            assert_eq!(rows, [row("a", b"old"), row("b", b"2")].into(), "at {end}");
+            let expected = rows([row("a", b"old"), row("b", b"2")]);
+            assert_eq!(loaded(&path).await.unwrap(), expected, "at {end}");
             let store = FileDurableStore::new(&path);
             store.store(vec![row("d", b"4")]).await.unwrap();
             assert_eq!(loaded(&path).await.unwrap().len(), 3, "at {end}");
@@ -414,8 +429,8 @@ mod tests {
         let path = folder.path().join("entries");
         let store = FileDurableStore::new(&path);
         for round in 0..40u8 {
-            let rows = (0..4).map(|key| row(&format!("k{key}"), &vec![round; 20_000]));
-            store.store(rows.collect()).await.unwrap();
+            let batch = (0..4).map(|key| row(&format!("k{key}"), &vec![round; 20_000]));
+            store.store(batch.collect()).await.unwrap();
         }
         let bytes = std::fs::metadata(&path).unwrap().len();
         assert!(bytes < 2 * REWRITE_BYTES_MIN, "{bytes}");
@@ -440,15 +455,13 @@ mod tests {
             .write(true)
             .open(full)
             .unwrap();
-        let mut inner = store.inner.lock().unwrap();
-        inner.open.as_mut().unwrap().file = file;
-        drop(inner);
+        store.inner.lock().unwrap().open.as_mut().unwrap().file = file;
         assert!(store.store(vec![row("b", b"2")]).await.is_err());
         let again = store.store(vec![row("b", b"2")]).await.unwrap_err();
         assert!(
             again.to_string().contains("start the node again"),
             "{again}"
         );
-        assert_eq!(loaded(&path).await.unwrap(), [row("a", b"1")].into());
+        assert_eq!(loaded(&path).await.unwrap(), rows([row("a", b"1")]));
     }
 }

@@ -5,7 +5,7 @@
 //! one order.
 
 use super::config::ReplicatorConfig;
-use super::durable::DurableStore;
+use super::durable::{DurableStore, StoredEntry};
 use super::wire::{self, Blob};
 use crate::logic::member::Status;
 use crate::logic::replicated::causal::Causal;
@@ -311,7 +311,7 @@ impl ReplicatorActor {
         let mut batch = Vec::with_capacity(states.len());
         for state in states {
             match wire::encode_state(state) {
-                Ok(bytes) => batch.push((state.key.to_string(), bytes)),
+                Ok(bytes) => batch.push(StoredEntry::new(&*state.key, bytes)),
                 Err(error) => {
                     tracing::error!(key = %state.key, %error, "an entry is not stored");
                 }
@@ -353,7 +353,7 @@ impl ReplicatorActor {
         }
     }
 
-    fn from_peer(&mut self, ctx: &Context<Self>, from: &NodeId, bytes: &[u8]) {
+    fn take_from(&mut self, ctx: &Context<Self>, from: &NodeId, bytes: &[u8]) {
         let now = self.now(ctx);
         match wire::decode_messages(bytes) {
             Ok(messages) => {
@@ -385,7 +385,7 @@ impl Actor for ReplicatorActor {
     ) -> Result<(), Infallible> {
         match command {
             Command::Local(local) => self.local(ctx, local),
-            Command::Peer { from, messages } => self.from_peer(ctx, &from, &messages.0),
+            Command::Peer { from, messages } => self.take_from(ctx, &from, &messages.0),
         }
         self.pump(ctx);
         self.arm(ctx);

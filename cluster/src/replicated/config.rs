@@ -14,13 +14,15 @@ pub struct ReplicatorConfig {
     pub delta_interval: Duration,
     /// Where durable entries are kept, and which: see [`ReplicatorConfig::with_durable`]. Default: none.
     pub durable: Option<(Arc<dyn DurableStore>, Vec<String>)>,
+    /// The same as [`ReplicatorConfig::mark_ttl`], for durable entries. A node that comes back with them after
+    /// longer than that brings counts back that were already taken over. Default 10 days.
+    pub durable_mark_ttl: Duration,
     /// How many entries there may be, deleted ones included. More are refused. Default 100,000.
     pub entries_max: usize,
     /// How often a random peer is compared with, which heals all that messages have missed. Default 2 s.
     pub gossip_interval: Duration,
-    /// For how long it is remembered whose writes those of a node that is gone have become. A node that
-    /// comes back with its durable entries after longer than that brings counts back that were already
-    /// taken over. Default 10 days.
+    /// For how long it is remembered whose writes those of a node that is gone have become: longer than any
+    /// message is under way. Default 6 h.
     pub mark_ttl: Duration,
     /// How large messages may be, but for single values that are larger. Default 256 KiB.
     pub message_bytes_max: usize,
@@ -44,9 +46,10 @@ impl Default for ReplicatorConfig {
         Self {
             delta_interval: Duration::from_millis(200),
             durable: None,
+            durable_mark_ttl: Duration::from_secs(10 * 24 * 3_600),
             entries_max: 100_000,
             gossip_interval: Duration::from_secs(2),
-            mark_ttl: Duration::from_secs(10 * 24 * 3_600),
+            mark_ttl: Duration::from_secs(6 * 3_600),
             message_bytes_max: 256 << 10,
             notify_interval: Duration::from_millis(100),
             pruning_after: Duration::from_secs(300),
@@ -101,6 +104,7 @@ impl ReplicatorConfig {
         MachineConfig {
             delta_interval: pause(self.delta_interval),
             durable: durable.map_or_else(Vec::new, |(_, keys)| keys.clone()),
+            durable_mark_ttl: self.durable_mark_ttl,
             entries_max: self.entries_max,
             gossip_interval: pause(self.gossip_interval),
             mark_ttl: self.mark_ttl,

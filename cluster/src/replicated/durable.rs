@@ -5,22 +5,42 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+/// A durable entry as it is kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredEntry {
+    /// Its key.
+    pub key: String,
+    /// Its state, in a form that says its version itself.
+    pub bytes: Vec<u8>,
+}
+
+impl StoredEntry {
+    /// The entry `key` with these bytes.
+    #[must_use]
+    pub fn new(key: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
+        Self {
+            key: key.into(),
+            bytes: bytes.into(),
+        }
+    }
+}
+
 /// Keeps the newest state of each durable entry of one node.
 ///
 /// A run loads everything once before it begins, and then stores batches, one after the other. What a
 /// batch holds replaces what was there under its keys.
 pub trait DurableStore: Send + Sync + 'static {
-    /// All keys with what was stored last for each.
+    /// What was stored last of each key.
     ///
     /// # Errors
     /// [`StoreError`]: the replicator does not start then, since it would give numbers twice.
-    fn load(&self) -> BoxFuture<'_, Result<Vec<(String, Vec<u8>)>, StoreError>>;
+    fn load(&self) -> BoxFuture<'_, Result<Vec<StoredEntry>, StoreError>>;
 
     /// Stores all of these, and returns when they would survive a loss of power.
     ///
     /// # Errors
     /// [`StoreError`]: some may be stored and some not. They are given again after a while.
-    fn store(&self, batch: Vec<(String, Vec<u8>)>) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn store(&self, batch: Vec<StoredEntry>) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
 /// What a store could not do.
@@ -67,13 +87,16 @@ impl MemoryDurableStore {
 }
 
 impl DurableStore for MemoryDurableStore {
-    fn load(&self) -> BoxFuture<'_, Result<Vec<(String, Vec<u8>)>, StoreError>> {
-        let rows = self.lock().clone();
-        Box::pin(async move { Ok(rows.into_iter().collect()) })
+    fn load(&self) -> BoxFuture<'_, Result<Vec<StoredEntry>, StoreError>> {
+        let rows = self.lock().clone().into_iter();
+        let entries = rows.map(|(key, bytes)| StoredEntry { key, bytes });
+        let entries = entries.collect();
+        Box::pin(async move { Ok(entries) })
     }
 
-    fn store(&self, batch: Vec<(String, Vec<u8>)>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.lock().extend(batch);
+    fn store(&self, batch: Vec<StoredEntry>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let rows = batch.into_iter().map(|entry| (entry.key, entry.bytes));
+        self.lock().extend(rows);
         Box::pin(async { Ok(()) })
     }
 }

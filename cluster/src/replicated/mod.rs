@@ -59,7 +59,7 @@ pub use crate::logic::replicated::level::Level;
 pub use config::ReplicatorConfig;
 pub use counter::{Flag, GCounter, PnCounter};
 pub use crdt::{Crdt, Datum, Key};
-pub use durable::{DurableStore, MemoryDurableStore, StoreError};
+pub use durable::{DurableStore, MemoryDurableStore, StoreError, StoredEntry};
 pub use error::{DeleteError, GetError, StartError, SubscribeError, UpdateError};
 pub use map::OrMap;
 pub use register::{LwwRegister, MvRegister};

@@ -3,6 +3,7 @@
 use super::actor::{Answer, Local, NAME, ReplicatorActor, ReplicatorMessage, Start};
 use super::config::ReplicatorConfig;
 use super::crdt::{Crdt, Key};
+use super::durable::StoredEntry;
 use super::error::{About, DeleteError, Fault, GetError, StartError, SubscribeError, UpdateError};
 use super::wire;
 use crate::Cluster;
@@ -42,7 +43,7 @@ impl Replicator {
     pub async fn start(cluster: &Cluster, config: ReplicatorConfig) -> Result<Self, StartError> {
         let mut stored = Vec::new();
         if let Some((store, _)) = &config.durable {
-            for (key, bytes) in store.load().await? {
+            for StoredEntry { key, bytes } in store.load().await? {
                 stored.push(read(key, &bytes)?);
             }
         }

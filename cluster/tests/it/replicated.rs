@@ -5,12 +5,12 @@ use otava_actor::ActorSystem;
 use otava_cluster::replicated::{
     Change, Crdt, Datum, DeleteError, DurableStore, Flag, GCounter, GSet, GetError, Key, Level,
     LwwRegister, MemoryDurableStore, MvRegister, OrMap, OrSet, PnCounter, Replicator,
-    ReplicatorConfig, StartError, StoreError, SubscribeError, UpdateError,
+    ReplicatorConfig, StartError, StoreError, StoredEntry, SubscribeError, UpdateError,
 };
 use otava_cluster::{Cluster, ClusterConfig, Dissemination};
 use otava_remote::{Remote, VirtualWorld};
 use serde::{Deserialize, Serialize, Serializer};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,9 +82,9 @@ fn text(text: &str) -> String {
     text.to_owned()
 }
 
-/// Each type does what its name says, on one node and on another.
+/// Counters count what both nodes count, a flag is switched by both.
 #[tokio::test(start_paused = true)]
-async fn every_type_at_two_nodes() {
+async fn counters_and_a_flag_at_two_nodes() {
     let world = VirtualWorld::new(1);
     let nodes = start_all(&world, 2, &ReplicatorConfig::default()).await;
     let (a, b) = (&nodes[0].replicator, &nodes[1].replicator);
@@ -123,7 +123,14 @@ async fn every_type_at_two_nodes() {
         .await
         .unwrap();
     assert!(!a.get(&flag).await.unwrap().is_on());
+}
 
+/// The later write stays, or all that were at once.
+#[tokio::test(start_paused = true)]
+async fn registers_at_two_nodes() {
+    let world = VirtualWorld::new(11);
+    let nodes = start_all(&world, 2, &ReplicatorConfig::default()).await;
+    let (a, b) = (&nodes[0].replicator, &nodes[1].replicator);
     let last = Key::<LwwRegister<String>>::new("last");
     a.update(&last, |last| last.set_at(&text("old"), 50))
         .level(Level::All)
@@ -147,7 +154,14 @@ async fn every_type_at_two_nodes() {
         .await
         .unwrap();
     assert_eq!(b.get(&all).await.unwrap().values(), [3]);
+}
 
+/// Additions win, in sets and below the keys of maps.
+#[tokio::test(start_paused = true)]
+async fn sets_and_maps_at_two_nodes() {
+    let world = VirtualWorld::new(12);
+    let nodes = start_all(&world, 2, &ReplicatorConfig::default()).await;
+    let (a, b) = (&nodes[0].replicator, &nodes[1].replicator);
     let grow = Key::<GSet<u32>>::new("grow");
     a.update(&grow, |set| (1..4).for_each(|n| set.insert(&n)))
         .level(Level::All)
@@ -197,27 +211,30 @@ async fn every_type_at_two_nodes() {
     assert_eq!(read.iter().count(), 1);
 }
 
-/// Each error says what was wrong, and harms nothing.
-#[tokio::test(start_paused = true)]
-async fn errors_say_what_is_wrong() {
-    struct Secret;
-    impl Serialize for Secret {
-        fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-            Err(serde::ser::Error::custom("not to be written"))
-        }
-    }
-    impl<'de> Deserialize<'de> for Secret {
-        fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-            Err(serde::de::Error::custom("not to be read"))
-        }
-    }
-    impl Datum for Secret {
-        const NAME: &'static str = "test.Secret";
-    }
+/// Something that has no encoded form.
+struct Secret;
 
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("not to be written"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("not to be read"))
+    }
+}
+
+impl Datum for Secret {
+    const NAME: &'static str = "test.Secret";
+}
+
+/// The type of a key is refused by its name, and what is not there is said.
+#[tokio::test(start_paused = true)]
+async fn another_type_is_named() {
     let world = VirtualWorld::new(2);
-    let config = ReplicatorConfig::default();
-    let nodes = start_all(&world, 2, &config).await;
+    let nodes = start_all(&world, 2, &ReplicatorConfig::default()).await;
     let replicator = &nodes[0].replicator;
     let key = Key::<OrSet<String>>::new("k");
     let name = || text("k");
@@ -245,7 +262,17 @@ async fn errors_say_what_is_wrong() {
     );
     let told = nodes[1].replicator.subscribe(&wrong).await;
     assert!(matches!(told, Err(SubscribeError::TypeMismatch { .. })));
+}
 
+/// A change that panics, or that puts another value in the place of the one it got, harms nothing.
+#[tokio::test(start_paused = true)]
+async fn changes_that_misbehave_harm_nothing() {
+    let world = VirtualWorld::new(13);
+    let nodes = start_all(&world, 2, &ReplicatorConfig::default()).await;
+    let replicator = &nodes[0].replicator;
+    let key = Key::<OrSet<String>>::new("k");
+    let insert = replicator.update(&key, |set| set.insert(&text("a")));
+    insert.level(Level::All).await.unwrap();
     // A panic is an error, and what was changed before it stands.
     let panicked = replicator.update(&key, |set| {
         set.insert(&text("b"));
@@ -272,13 +299,22 @@ async fn errors_say_what_is_wrong() {
     assert!(matches!(inside.await, Err(UpdateError::Panicked { .. })));
     let inner = replicator.get(&maps).await.unwrap().get(&1).unwrap();
     assert_eq!(inner.len(), 2);
+}
 
+/// What cannot be written is refused.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_written_is_refused() {
+    let world = VirtualWorld::new(14);
+    let nodes = start_all(&world, 2, &ReplicatorConfig::default()).await;
+    let replicator = &nodes[0].replicator;
+    let key = Key::<OrSet<String>>::new("k");
     let secrets = Key::<GSet<Secret>>::new("secrets");
     let refused = replicator.update(&secrets, |set| set.insert(&Secret)).await;
     assert!(
         matches!(refused, Err(UpdateError::NotEncodable { .. })),
         "{refused:?}"
     );
+    let name = || text("k");
     let large = replicator
         .update(&key, |set| set.insert(&"x".repeat(600 << 10)))
         .await;
@@ -286,6 +322,18 @@ async fn errors_say_what_is_wrong() {
     let empty = Key::<GCounter>::new("");
     let refused = replicator.update(&empty, |count| count.add(1)).await;
     assert_eq!(refused, Err(UpdateError::BadKey { key: String::new() }));
+}
+
+/// Who does not answer in time is counted; what was deleted stays so; there is one replicator a node.
+#[tokio::test(start_paused = true)]
+async fn silence_and_the_end_are_told() {
+    let world = VirtualWorld::new(15);
+    let nodes = start_all(&world, 2, &ReplicatorConfig::default()).await;
+    let replicator = &nodes[0].replicator;
+    let key = Key::<OrSet<String>>::new("k");
+    let name = || text("k");
+    let insert = replicator.update(&key, |set| set.insert(&text("a")));
+    insert.level(Level::All).await.unwrap();
 
     // Nobody answers: who has, and who should.
     world.crash(addr(2));
@@ -320,9 +368,11 @@ async fn errors_say_what_is_wrong() {
         replicator.get(&key).await.unwrap_err(),
         GetError::Deleted { key: name() }
     );
+    let wrong = Key::<GCounter>::new("k");
     let refused = replicator.delete(&wrong).await;
     assert!(matches!(refused, Err(DeleteError::TypeMismatch { .. })));
 
+    let config = ReplicatorConfig::default();
     let again = Replicator::start(&nodes[0].cluster, config).await;
     assert!(matches!(again, Err(StartError::NotStarted(_))), "{again:?}");
     nodes[0].cluster.remote().system().shutdown().await;
@@ -472,7 +522,7 @@ struct Failing {
     panics: AtomicBool,
 }
 
-type Rows = Vec<(String, Vec<u8>)>;
+type Rows = Vec<StoredEntry>;
 
 impl DurableStore for Failing {
     fn load(&self) -> futures_util::future::BoxFuture<'_, Result<Rows, StoreError>> {
@@ -512,7 +562,7 @@ async fn a_store_that_fails_is_told() {
         broken.store(false, Ordering::Relaxed);
     }
     sleep(3 * SECOND).await;
-    let stored: BTreeMap<_, _> = store.load().await.unwrap().into_iter().collect();
+    let stored = store.load().await.unwrap().remove(0);
     node.cluster.remote().system().shutdown().await;
     world.crash(addr(1));
     let node = start(&world, 1, config.clone()).await;
@@ -526,8 +576,12 @@ async fn a_store_that_fails_is_told() {
     let failed = Replicator::start(&node.cluster, config.clone()).await;
     assert!(matches!(failed, Err(StartError::Load(_))));
     store.fails.store(false, Ordering::Relaxed);
-    for bytes in [vec![], vec![9, 1, 2], stored["k"][..9].to_vec()] {
-        store.inner.store(vec![(text("k"), bytes)]).await.unwrap();
+    for bytes in [vec![], vec![9, 1, 2], stored.bytes[..9].to_vec()] {
+        store
+            .inner
+            .store(vec![StoredEntry::new("k", bytes)])
+            .await
+            .unwrap();
         let failed = Replicator::start(&node.cluster, config.clone()).await;
         assert!(
             matches!(failed, Err(StartError::Unreadable { .. })),
@@ -578,7 +632,7 @@ async fn counts_of_a_node_that_is_gone_stay() {
     // The mark says once whose writes these are now; the value does not name it.
     let needle = incarnation.to_le_bytes();
     let named = rows[0]
-        .1
+        .bytes
         .windows(8)
         .filter(|bytes| **bytes == needle)
         .count();

@@ -44,6 +44,8 @@ pub struct MachineConfig {
     pub delta_interval: Duration,
     /// Keys that are stored: whole ones, or beginnings that end with `*`.
     pub durable: Vec<String>,
+    /// As [`MachineConfig::mark_ttl`], for entries that are stored: a node may come back with them.
+    pub durable_mark_ttl: Duration,
     /// How many entries there may be, deleted ones included.
     pub entries_max: usize,
     /// How often a peer is compared with.

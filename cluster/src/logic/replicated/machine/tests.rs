@@ -17,6 +17,7 @@ pub(super) fn config() -> MachineConfig {
     MachineConfig {
         delta_interval: Duration::from_millis(200),
         durable: vec!["kept-*".into()],
+        durable_mark_ttl: Duration::from_secs(900),
         entries_max: 10_000,
         gossip_interval: SECOND,
         mark_ttl: Duration::from_secs(600),

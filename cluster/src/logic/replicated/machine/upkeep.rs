@@ -7,6 +7,7 @@ use crate::logic::replicated::entry::Scene;
 use crate::logic::replicated::message::Key;
 use otava_actor::Time;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// When what is due, and what for.
 #[derive(Debug)]
@@ -124,9 +125,11 @@ impl Machine {
     /// Takes over the writes of those who are gone, and forgets that it was done (see `pruning`).
     fn prune(&mut self, now: Moment) {
         let gone = self.gone(now);
-        let ttl = self.config.mark_ttl.as_millis();
         let wall = now.wall / 1_000;
-        let expires = wall.saturating_add(u64::try_from(ttl).unwrap_or(u64::MAX));
+        let after =
+            |ttl: Duration| wall.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let expires = after(self.config.mark_ttl);
+        let durable_expires = after(self.config.durable_mark_ttl);
         let members = self.members.all.clone();
         let scene = Scene {
             me: self.replica,
@@ -142,6 +145,11 @@ impl Machine {
             for replica in &gone {
                 changed |= entry.start_pruning(*replica, scene);
             }
+            let expires = if entry.durable {
+                durable_expires
+            } else {
+                expires
+            };
             if members.contains(&self.replica) && entry.perform_pruning(scene, expires) {
                 changed = true;
                 if let Some(value) = entry.take() {

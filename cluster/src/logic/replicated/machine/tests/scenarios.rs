@@ -315,6 +315,89 @@ fn changes_are_told_gathered() {
     assert_eq!(world.nodes[&2].changes.len(), told);
 }
 
+/// A delta whose predecessors are missing is not taken, and not acknowledged: the state is asked for.
+#[test]
+fn deltas_are_taken_in_order_only() {
+    let mut world = World::new(14, 2);
+    for name in 0..5 {
+        world.insert(1, "k", Level::Local, name);
+    }
+    world.run(SECOND);
+    let (writer, me) = (world.nodes[&1].id.clone(), world.nodes[&2].id.clone());
+    for key in ["k", "unknown"] {
+        let mut draft = Draft::new(Arc::new(Causal::empty(&set())), Replica(77), 0);
+        draft.insert(element(77));
+        let later = Message::Delta(Delta {
+            key: key.into(),
+            type_name: "set".into(),
+            base: 900,
+            last: 901,
+            delta: Arc::new(draft.finish().delta.unwrap()),
+            marks: BTreeMap::new(),
+        });
+        let now = world.moment();
+        let machine = &mut world.nodes.get_mut(&2).unwrap().machine;
+        machine.message(now, &writer, later);
+        let answer = machine.poll_output();
+        let behind = Message::Behind { key: key.into() };
+        assert!(
+            matches!(&answer, Some(Output::Send(to, messages)) if *to == writer && *messages == [behind.clone()]),
+            "{answer:?}"
+        );
+        world.with(1, |machine, now| machine.message(now, &me, behind));
+        world.run(SECOND);
+    }
+    assert_eq!(elements(&world.local(2, "k").unwrap()), (0..5).collect());
+    assert_eq!(world.local(2, "unknown"), None);
+    assert!(world.agree());
+}
+
+/// An old copy or delta that still has the old names of writes which were taken over changes nothing.
+#[test]
+fn old_names_of_pruned_writes_count_once() {
+    let mut world = World::new(15, 3);
+    world.edit(3, "sum", Level::All, &counter(), |draft| draft.count(5, 0));
+    world.run(SECOND);
+    let old = world.nodes[&2]
+        .machine
+        .entry("sum")
+        .unwrap()
+        .state()
+        .clone();
+    let gone = Replica(world.nodes[&3].id.incarnation);
+    world.crash(3);
+    world.members.remove(&3);
+    world.tell_members();
+    world.run(30 * SECOND);
+    let Content::Live(value) = &old.content else {
+        panic!("a value");
+    };
+    let from = world.nodes[&1].id.clone();
+    let stale = Delta {
+        key: "sum".into(),
+        type_name: "counter".into(),
+        base: 0,
+        last: 1,
+        delta: value.clone(),
+        marks: BTreeMap::new(),
+    };
+    for message in [
+        Message::State {
+            last: None,
+            state: old.clone(),
+        },
+        Message::Delta(stale),
+    ] {
+        let now = world.moment();
+        let machine = &mut world.nodes.get_mut(&2).unwrap().machine;
+        machine.message(now, &from, message);
+        let entry = machine.entry("sum").unwrap();
+        assert!(is_pruned(entry, gone), "{entry:?}");
+        assert_eq!(total(&entry.value().unwrap().store), 5);
+    }
+    assert!(world.agree());
+}
+
 /// Only members that count make a quorum, and it follows the members.
 #[test]
 fn quorums_follow_the_members() {
