@@ -506,6 +506,7 @@ impl NodeBuilder {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn start(self) -> Result<Node, NodeError> {
+        let config = self.membership();
         let owns_journal = self.journal.is_none();
         let journal = match self.journal {
             Some(journal) => journal,
@@ -552,17 +553,6 @@ impl NodeBuilder {
             remote = remote.seeded(seed);
         }
         let remote = remote.start()?;
-        let mut config = self.cluster_config.with_join_when_told();
-        if let Some(seeds) = self.seeds {
-            config = config.with_seeds(seeds);
-        }
-        if let Some(discovery) = self.discovery {
-            config = config.with_discovery(discovery);
-        }
-        config.roles.extend(self.roles);
-        if let Some(version) = self.app_version {
-            config = config.with_app_version(version);
-        }
         let cluster = match Cluster::start(&remote, config) {
             Ok(cluster) => cluster,
             Err(error) => {
@@ -590,6 +580,22 @@ impl NodeBuilder {
         };
         node.watch_for_downing();
         Ok(node)
+    }
+
+    /// The settings of the membership, with what was given besides.
+    fn membership(&self) -> ClusterConfig {
+        let mut config = self.cluster_config.clone().with_join_when_told();
+        if let Some(seeds) = &self.seeds {
+            config = config.with_seeds(seeds.iter().copied());
+        }
+        if let Some(discovery) = &self.discovery {
+            config = config.with_discovery(discovery.clone());
+        }
+        config.roles.extend(self.roles.iter().cloned());
+        if let Some(version) = &self.app_version {
+            config = config.with_app_version(version.clone());
+        }
+        config
     }
 }
 

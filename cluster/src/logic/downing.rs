@@ -309,21 +309,35 @@ impl<'a> Counted<'a> {
         members.filter(|(node, _)| unreachable.contains(*node))
     }
 
+    /// Whether the member that moved others on before the cut, with this role or not, is on the other
+    /// side.
+    fn is_leader_lost(&self) -> bool {
+        let mut voting = self
+            .situation
+            .view
+            .live()
+            .filter(|(_, status)| status.is_voting());
+        let leader = voting.next();
+        leader.is_some_and(|(node, _)| self.situation.unreachable.contains(node))
+    }
+
     fn is_minority(&self) -> bool {
         self.reachable(PLAIN).count() < self.lost(PLAIN).count()
     }
 
     fn keep_majority(&self, here: Count, there: Count) -> Decision {
-        let Some(lowest) = self.members(here).map(|(node, _)| node).next() else {
-            return Decision::DownAll;
-        };
         let this_side = self.reachable(here).count();
         let other_side = self.lost(there).count();
-        keep_if(if this_side == other_side {
-            !self.situation.unreachable.contains(lowest)
-        } else {
-            this_side > other_side
-        })
+        if this_side == 0 && other_side == 0 {
+            return Decision::DownAll;
+        }
+        // Of two equal sides the one with the lowest address. If the leader is on the other side, that
+        // side may count members that are not counted here, and the lowest may be one of them.
+        let counted_there = if self.is_leader_lost() { there } else { here };
+        let lowest_here = self.reachable(here).next();
+        let lowest_there = self.lost(counted_there).next();
+        let lower = || lowest_here.map(|(node, _)| node) < lowest_there.map(|(node, _)| node);
+        keep_if(this_side > other_side || (this_side == other_side && lower()))
     }
 
     fn keep_oldest(&self, count: Count, down_if_alone: bool) -> Decision {

@@ -5,7 +5,7 @@ use crate::world::{World, addr};
 use otava_cluster::logic::convergence::Minimum;
 use otava_cluster::logic::knocking::Founder;
 use otava_cluster::logic::membership::{End, Input};
-use otava_cluster::{ClusterEvent, Status, Strategy};
+use otava_cluster::{AppVersion, ClusterEvent, Status, Strategy};
 use otava_remote::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -343,5 +343,60 @@ fn one_way_and_partial_reachability_are_seen_by_all() {
             1,
             "3 and 4 reach it"
         );
+    }
+}
+
+/// C6: wrong wall clocks change nothing: only runs that were let in at one address without knowing of
+/// each other are told apart by them.
+#[test]
+fn wall_clocks_do_not_matter() {
+    const HOUR: i64 = 3_600_000;
+    let mut world = World::new(7);
+    play(&mut world, "start 1 2");
+    world.clock_skew_millis = HOUR;
+    play(&mut world, "start 3; wait 8");
+    for skew in [-2 * HOUR, HOUR, -4 * HOUR] {
+        world.clock_skew_millis = skew;
+        play(&mut world, "start 4; wait 10");
+        check_world(&world, "a restart with another clock", "1 2 3 4");
+    }
+    assert!(world.ends.is_empty(), "{:?}", world.ends);
+}
+
+/// C9: a rolling update, one node at a time, and back: no alarm, and all see whether versions are mixed.
+#[test]
+fn a_rolling_update() {
+    let mut world = World::new(7);
+    let version = |text| AppVersion::new(text).unwrap();
+    world.app_version = version("1.9.0");
+    play(&mut world, "start 1 2 3 4 5; wait 10");
+    for to in ["1.10.0", "1.9.0"] {
+        for number in (1..=5).rev() {
+            play(
+                &mut world,
+                &format!("leave {number}; wait 1; finish {number}; wait 4"),
+            );
+            world.app_version = version(to);
+            play(&mut world, &format!("start {number}; wait 6"));
+            check_world(&world, to, "1 2 3 4 5");
+            let versions = world.node(3).unwrap().membership.state().app_versions();
+            assert_eq!(versions.len() > 1, number > 1, "{number}: {versions:?}");
+        }
+    }
+    assert_eq!(alarms(&world), 0);
+    assert!(world.ends.iter().all(|(_, end)| *end == End::Left));
+}
+
+/// C10: all are killed and started again: one cluster within 15 seconds.
+#[test]
+fn a_cluster_that_was_killed_as_a_whole_forms_again() {
+    let all = "1 2 3 4 5 6 7";
+    for start in ["start 1 2 3 4 5 6 7", "start 7 6 5 4 3 2; wait 5; start 1"] {
+        let mut world = World::new(7);
+        play(
+            &mut world,
+            &format!("start {all}; wait 10; crash {all}; wait 3; {start}; wait 10"),
+        );
+        check_world(&world, start, all);
     }
 }

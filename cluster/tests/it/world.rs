@@ -12,13 +12,15 @@ use otava_cluster::logic::membership::{End, Input, Membership, MembershipConfig,
 use otava_cluster::logic::message::Message;
 use otava_cluster::logic::phi::PhiConfig;
 use otava_cluster::logic::profile::Profile;
-use otava_cluster::{ClusterEvent, Strategy};
+use otava_cluster::{AppVersion, ClusterEvent, Strategy};
 use otava_remote::NodeId;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// The wall clocks of nodes that are right show this at the start.
+const YEAR_MILLIS: u64 = 365 * 24 * 3_600 * 1_000;
 /// How long a node that has ended goes on spreading its last words.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -93,8 +95,11 @@ pub(crate) struct World {
     pub(crate) seeds: Vec<SocketAddr>,
     /// Seeds of nodes that have others than the rest.
     pub(crate) seeds_of: BTreeMap<u16, Vec<SocketAddr>>,
-    /// The role of nodes that are started from now on.
+    /// The role and the version of nodes that are started from now on, and by how much their wall
+    /// clocks are wrong.
     pub(crate) role: Option<String>,
+    pub(crate) app_version: AppVersion,
+    pub(crate) clock_skew_millis: i64,
     pub(crate) founder: Founder,
     pub(crate) minimum: Minimum,
     pub(crate) weakly_up_after: Option<Duration>,
@@ -126,6 +131,8 @@ impl World {
             seeds: vec![addr(1), addr(2), addr(3)],
             seeds_of: BTreeMap::new(),
             role: None,
+            app_version: AppVersion::default(),
+            clock_skew_millis: 0,
             founder: Founder::FirstSeed {
                 form_after: Duration::from_secs(2),
             },
@@ -148,12 +155,13 @@ impl World {
             contacts: self.contacts(number),
             founder: self.founder,
             held: false,
-            started: self.now.as_nanos() / 1_000_000,
+            started: (YEAR_MILLIS + self.now.as_nanos() / 1_000_000)
+                .saturating_add_signed(self.clock_skew_millis),
             settings: BTreeMap::from([("downing".into(), self.rule.to_string())]),
             shared: BTreeMap::new(),
             profile: Profile {
                 roles: self.role.iter().cloned().collect(),
-                ..Profile::default()
+                app_version: self.app_version.clone(),
             }
             .shared(),
             minimum: self.minimum.clone(),
