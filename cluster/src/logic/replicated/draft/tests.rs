@@ -222,6 +222,9 @@ fn renaming_commutes(world: &World) -> Result<(), TestCaseError> {
     let folded = draft.finish().value;
     prop_assert_eq!(total(&folded.store), total(&owner.store), "same sums");
     prop_assert_eq!(&joined(&folded, &late), &*folded);
+    let mut mixed = joined(&folded, &world.copies[2]);
+    mixed.rename(&renaming);
+    prop_assert_eq!(&mixed, &*folded, "nor if it is renamed only then");
     Ok(())
 }
 

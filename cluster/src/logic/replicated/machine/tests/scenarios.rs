@@ -208,7 +208,36 @@ fn writes_of_the_gone_are_taken_over() {
     assert!(world.agree());
 }
 
-/// A hundred runs of a node leave no trace but what they wrote.
+/// Nobody takes over before all members have said what they know: one of them has writes that the leader
+/// has not seen.
+#[test]
+fn all_members_sign_before_writes_are_taken_over() {
+    let mut world = World::new(16, 4);
+    world.edit(4, "sum", Level::All, &counter(), |draft| draft.count(1, 0));
+    world.run(SECOND);
+    world.split(&[1, 2], &[3, 4]);
+    world.edit(4, "sum", Level::Local, &counter(), |draft| {
+        draft.count(10, 0)
+    });
+    world.run(SECOND);
+    assert_eq!(total(&world.local(3, "sum").unwrap()), 11);
+    let gone = Replica(world.nodes[&4].id.incarnation);
+    world.crash(4);
+    world.members.remove(&4);
+    world.tell_members();
+    world.run(30 * SECOND);
+    let entry = world.nodes[&1].machine.entry("sum").unwrap();
+    assert!(!is_pruned(entry, gone), "it has begun, and waits");
+    assert_eq!(entry.state().marks.len(), 1);
+    world.cut.clear();
+    world.run(30 * SECOND);
+    assert!(world.agree());
+    let entry = world.nodes[&1].machine.entry("sum").unwrap();
+    assert!(is_pruned(entry, gone));
+    assert_eq!(total(&world.local(1, "sum").unwrap()), 11);
+}
+
+/// Forty runs of a node leave no trace but what they wrote.
 #[test]
 fn vectors_do_not_grow_with_restarts() {
     let mut world = World::new(7, 3);
