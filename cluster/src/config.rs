@@ -86,8 +86,8 @@ pub struct ClusterConfig {
     pub lease_for: Duration,
     /// How long the smaller side of a split waits before it asks for the lease. Default 2 s.
     pub lease_delay: Duration,
-    /// How long the picture of who is reachable must hold still before members are put down. The same
-    /// on all nodes. Default: by the number of members, 3 s up to 5, 5 s at 10, 8 s at 20, 12 s at 50,
+    /// How long the picture of who is reachable must hold still before members are put down. Not
+    /// compared at the door, so that it can be changed node by node. Default: by the number of members, 3 s up to 5, 5 s at 10, 8 s at 20, 12 s at 50,
     /// 15 s at 100. Shorter than it takes to find a node unreachable (some 4 s) risks decisions on
     /// half a picture in clusters that are larger than `neighbours`.
     pub stable_after: Option<Duration>,
@@ -379,22 +379,8 @@ impl ClusterConfig {
         let of_roles: String = of_roles
             .map(|(role, least)| format!(", {least} of {role}"))
             .collect();
-        let stable_after = self
-            .stable_after
-            .map_or_else(|| "by size".into(), |wait| format!("{wait:?}"));
-        let unstable = if self.down_all_when_unstable {
-            "on"
-        } else {
-            "off"
-        };
-        let settings = [
-            ("members-min", format!("{}{of_roles}", self.members_min)),
-            ("stable-after", stable_after),
-            ("down-all-when-unstable", unstable.to_owned()),
-        ];
-        settings
-            .map(|(name, value)| (name.to_owned(), value))
-            .into()
+        let members_min = format!("{}{of_roles}", self.members_min);
+        BTreeMap::from([("members-min".to_owned(), members_min)])
     }
 
     fn founder(&self) -> Founder {
@@ -468,7 +454,6 @@ mod tests {
             .with_downing_role("db");
         let config = ClusterConfig {
             down_if_alone: false,
-            stable_after: Some(Duration::from_millis(7_500)),
             ..config
         };
         let membership = config.membership(0);
@@ -482,14 +467,7 @@ mod tests {
             texts(membership.settings),
             ["downing: keep-oldest of db, even alone"]
         );
-        assert_eq!(
-            texts(membership.shared),
-            [
-                "down-all-when-unstable: on",
-                "members-min: 3, 2 of db",
-                "stable-after: 7.5s"
-            ]
-        );
+        assert_eq!(texts(membership.shared), ["members-min: 3, 2 of db"]);
     }
 
     #[test]

@@ -158,8 +158,8 @@ impl Cluster {
 
     /// Adds a setting that must be the same on all nodes that have it, such as the number of shards. A
     /// node that asks to be let in is refused if it differs from the member that it asks; so call this
-    /// before the node asks ([`ClusterConfig::join_when_told`]), as what a member adds later is not
-    /// compared with that of other members.
+    /// before the node asks ([`ClusterConfig::join_when_told`]): what a member adds later is compared
+    /// with nobody's.
     ///
     /// Returns whether it was taken: not if the membership has ended, or is so busy that 4,096 messages
     /// wait for it.

@@ -10,7 +10,7 @@
 //!
 //! 1. **The sides do not know the same.** A leader may have moved a member on just before the cut,
 //!    and only its side knows. Since a leader moves nobody before all have seen the state before,
-//!    the two sides are at most one step apart. [`Strategy::decide`] therefore asks a second time,
+//!    the two sides are at most one step apart. [`Rule::decide`] therefore asks a second time,
 //!    as if every step that the other side could have made had been made; where the answer changes,
 //!    nobody can be sure, and all go down.
 //! 2. **The cut is not clean.** A cannot reach B, but C reaches both. Then there are no sides. Who

@@ -337,7 +337,10 @@ impl Membership {
             Input::Leased(number, granted) => self.leased(now, number, granted),
             Input::QuarantinedBy(node) => self.quarantined_by(&node),
             Input::Share(name, value) => {
-                self.shared.insert(name, value);
+                // Nobody has compared what a member adds later, so it must not keep others out.
+                if matches!(self.phase, Phase::Knocking(_)) {
+                    self.shared.insert(name, value);
+                }
             }
         }
         self.settle(now);

@@ -272,6 +272,12 @@ async fn a_setting_that_both_have_must_agree() {
         "the cluster refuses this node: the setting `shards of cart` is \"64\" here but \"128\" in the \
          cluster"
     );
+    // What a member adds later keeps nobody out.
+    assert!(nodes[0].cluster.share_setting("shards of user", "8"));
+    assert!(nodes[1].cluster.share_setting("shards of user", "16"));
+    let third = start(&world, 6, held());
+    third.cluster.share_setting("shards of user", "32");
+    third.cluster.join().await.unwrap();
     let larger = start(&world, 5, config(SEEDED).with_members_min(3));
     let refused = larger.cluster.join().await.unwrap_err().to_string();
     assert!(
