@@ -76,7 +76,7 @@ struct Stage {
 
 impl Stage {
     async fn set(seed: u64, nodes: u16) -> Self {
-        let terms = (seed % 2 == 0).then(|| Arc::new(MemoryTerms::new()));
+        let terms = (seed.is_multiple_of(2)).then(|| Arc::new(MemoryTerms::new()));
         let stage = Self {
             world: World::formed(seed, nodes).await,
             ledger: Arc::default(),
@@ -192,7 +192,7 @@ async fn a_crash_of_the_oldest_is_taken_over() {
     for seed in seeds(6) {
         let mut stage = Stage::set(seed, 6).await;
         stage.runs_on(1).await;
-        let crashed: Vec<u16> = if seed % 2 == 0 {
+        let crashed: Vec<u16> = if seed.is_multiple_of(2) {
             vec![1]
         } else {
             vec![1, 2, 3]
