@@ -57,7 +57,7 @@
 //! | module or crate | decides or owns |
 //! | --- | --- |
 //! | [`Node`], `node` | all layers of one member: started in order, ended in the reverse order |
-//! | [`Client`], `client` | the way to entities from a process that is no member |
+//! | [`Client`], `client` | the way to entities and actors from a process that is no member |
 //! | [`PersistentEntity`], `entity` | event-sourced state that sharding places |
 //! | [`JournalAllocationStore`], `store` | terms and epochs of shards and singletons, kept in the journal |
 //! | [`otava_actor`], as `otava::actor` | actors in one process |
@@ -74,7 +74,7 @@ mod node;
 pub mod prelude;
 mod store;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientBuilder, ClientError, NoContact, Published};
 pub use entity::{EntityOptions, PersistentEntity};
 pub use node::{Ended, Node, NodeBuilder, NodeError};
 pub use store::JournalAllocationStore;
@@ -90,17 +90,19 @@ pub use otava_actor::{
     PoolHandle, Props, Receptionist, ReplyTo, RouteeGroup, Router, Routing, ServiceKey, SpawnError,
     Stash, StashFull, StreamEvent, Supervision, TellError, Terminated, Time,
 };
+pub use otava_cluster::replicated;
 pub use otava_cluster::singleton::{SingletonConfig, SingletonContext};
 pub use otava_cluster::{
-    Cluster, ClusterConfig, ClusterEvent, ClusterGroup, ClusterListing, ClusterReceptionist,
-    ClusterState, Dissemination, JoinError, Member, SingletonProxy, Status, Topic,
+    AppVersion, Cluster, ClusterConfig, ClusterEvent, ClusterGroup, ClusterListing,
+    ClusterReceptionist, ClusterState, Discovery, Dissemination, DnsDiscovery, FileDiscovery,
+    JoinError, Lease, Member, Refusal, SingletonProxy, Status, Strategy, Topic,
 };
 pub use otava_persistence::{
     Effect, EventSourced, Journal, MemoryJournal, Options, SqliteConfig, SqliteJournal,
 };
 pub use otava_remote::{
-    Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, RemoteMessage, VirtualNetwork,
-    VirtualWorld, wire,
+    CredentialFiles, Credentials, Network, NodeId, PeerIdentity, QuicNetwork, Remote, RemoteConfig,
+    RemoteMessage, Rights, VirtualNetwork, VirtualWorld, Who, certificates, wire,
 };
 pub use otava_sharding::{Entities, EntityClient, EntityRef, ShardingConfig};
 

@@ -1,8 +1,8 @@
 //! Node: wires all layers into one: starts them in order, ends them in the reverse order.
 //!
 //! ```text
-//! start   journal -> actor system -> network, remote layer -> cluster, which begins to join
-//! entities, wait until up
+//! start   journal -> actor system -> network, remote layer -> cluster
+//! entities and singletons, then join and wait until up
 //! leave   leaving -> shards and singletons handed over -> exiting, removed -> actors -> associations -> journal
 //! downed                                                     -> actors -> associations -> journal
 //! ```
@@ -14,15 +14,16 @@ use crate::entity::{EntityOptions, PersistentEntity, start_entities};
 use crate::store::JournalTerms;
 use futures_util::future::{BoxFuture, join_all};
 use otava_actor::{Actor, ActorSystem, Props};
+use otava_cluster::replicated::{self, Replicator, ReplicatorConfig};
 use otava_cluster::singleton::{SingletonConfig, SingletonContext, SingletonError};
 use otava_cluster::topic::TopicError;
 use otava_cluster::{
-    Cluster, ClusterConfig, ClusterReceptionist, ClusterState, JoinError, LeaveError,
-    SingletonProxy, Singletons, Topic, Topics,
+    AppVersion, Cluster, ClusterConfig, ClusterReceptionist, ClusterState, Discovery, JoinError,
+    LeaveError, SingletonProxy, Singletons, Topic, Topics,
 };
 use otava_persistence::{Journal, SqliteConfig, SqliteJournal};
 use otava_remote::{
-    Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, RemoteMessage,
+    Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, RemoteMessage, Rights,
 };
 use otava_sharding::{Entities, HandOverError};
 use std::fmt;
@@ -101,11 +102,16 @@ impl Node {
             name: name.to_owned(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             seeds: None,
+            discovery: None,
             data: None,
             credentials: None,
+            insecure: None,
+            rights: Rights::default(),
             journal: None,
             network: None,
             seed: None,
+            roles: Vec::new(),
+            app_version: None,
             cluster_config: ClusterConfig::default(),
             remote_config: RemoteConfig::default(),
             hand_over_within: Duration::from_secs(20),
@@ -195,8 +201,21 @@ impl Node {
         self.inner.topics.topic(name)
     }
 
-    /// Waits until this node is up: it has joined the cluster through the seeds, or formed it because
-    /// it is the first of them and no other answered.
+    /// Starts this node's copy of all replicated data. Call it once on every node, right after it was
+    /// started; the handle it returns is cheap to clone.
+    ///
+    /// # Errors
+    /// [`replicated::StartError`]: it is started already, or what is durable cannot be loaded.
+    pub async fn replicator(
+        &self,
+        config: ReplicatorConfig,
+    ) -> Result<Replicator, replicated::StartError> {
+        Replicator::start(&self.inner.cluster, config).await
+    }
+
+    /// Joins the cluster through the seeds, or forms it if this is the first of them and no other
+    /// answers, and waits until this node is up. Nothing is asked before, so that what was set up until
+    /// now, such as the number of shards of each kind, is compared with the cluster's.
     ///
     /// # Errors
     /// [`JoinError`] says who refused, and why.
@@ -342,6 +361,13 @@ async fn stop_signal() {
     }
 }
 
+/// Where a node without certificates may listen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum InsecureReach {
+    Anywhere,
+    Loopback,
+}
+
 /// Settings of a node that is about to start ([`Node::builder`]).
 #[must_use]
 pub struct NodeBuilder {
@@ -349,11 +375,16 @@ pub struct NodeBuilder {
     name: String,
     listen: SocketAddr,
     seeds: Option<Vec<SocketAddr>>,
+    discovery: Option<Arc<dyn Discovery>>,
     data: Option<PathBuf>,
     credentials: Option<Credentials>,
+    insecure: Option<InsecureReach>,
+    rights: Rights,
     journal: Option<Arc<dyn Journal>>,
     network: Option<Arc<dyn Network>>,
     seed: Option<u64>,
+    roles: Vec<String>,
+    app_version: Option<AppVersion>,
     cluster_config: ClusterConfig,
     remote_config: RemoteConfig,
     hand_over_within: Duration,
@@ -373,6 +404,14 @@ impl NodeBuilder {
         self
     }
 
+    /// Where the addresses of nodes are found, in place of seeds: [`otava_cluster::DnsDiscovery`],
+    /// [`otava_cluster::FileDiscovery`], or one's own. The lowest address forms the cluster when all
+    /// that are found agree.
+    pub fn discovery(mut self, discovery: Arc<dyn Discovery>) -> Self {
+        self.discovery = Some(discovery);
+        self
+    }
+
     /// The folder for what lasts, made if it is not there: the embedded journal, which all nodes of
     /// this machine share, and the development authority. Needed unless [`NodeBuilder::journal`]
     /// and [`NodeBuilder::credentials`] say otherwise.
@@ -384,6 +423,25 @@ impl NodeBuilder {
     /// The certificates of this node. Default: those of a development authority in the data folder.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
+        self
+    }
+
+    /// Does without certificates: whoever reaches the address is in, under any name
+    /// ([`Credentials::insecure`]). The node says so in its log, and listens at loopback addresses only.
+    pub fn insecure(mut self) -> Self {
+        self.insecure = Some(InsecureReach::Loopback);
+        self
+    }
+
+    /// As [`NodeBuilder::insecure`], also where other machines reach it. **Whoever does is in.**
+    pub fn insecure_beyond_loopback(mut self) -> Self {
+        self.insecure = Some(InsecureReach::Anywhere);
+        self
+    }
+
+    /// Who may reach which protocol of this node. Default: members all of them, clients none.
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
         self
     }
 
@@ -407,6 +465,20 @@ impl NodeBuilder {
         self
     }
 
+    /// What this node is for, besides the roles in [`NodeBuilder::cluster_config`]: others can choose
+    /// members by these words.
+    pub fn roles<R: Into<String>>(mut self, roles: impl IntoIterator<Item = R>) -> Self {
+        self.roles.extend(roles.into_iter().map(Into::into));
+        self
+    }
+
+    /// The version of the program, for example `AppVersion::new(env!("CARGO_PKG_VERSION"))`: others see
+    /// by it that a rolling update is under way. Default: that of [`NodeBuilder::cluster_config`].
+    pub fn app_version(mut self, version: AppVersion) -> Self {
+        self.app_version = Some(version);
+        self
+    }
+
     /// Settings of the membership.
     pub fn cluster_config(mut self, config: ClusterConfig) -> Self {
         self.cluster_config = config;
@@ -425,8 +497,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts the node on the caller's tokio runtime. It begins to join the cluster: [`Node::join`]
-    /// waits until it is up.
+    /// Starts the node on the caller's tokio runtime. It is no member yet: start the entities that it
+    /// hosts, then call [`Node::join`].
     ///
     /// # Errors
     /// [`NodeError`] says which layer could not be started, and why.
@@ -434,6 +506,7 @@ impl NodeBuilder {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn start(self) -> Result<Node, NodeError> {
+        let config = self.membership();
         let owns_journal = self.journal.is_none();
         let journal = match self.journal {
             Some(journal) => journal,
@@ -447,16 +520,25 @@ impl NodeBuilder {
         let network = match self.network {
             Some(network) => network,
             None => {
-                let credentials = match self.credentials {
-                    Some(credentials) => credentials,
-                    None => {
+                let credentials = match (self.insecure, self.credentials) {
+                    (Some(_), None) => Credentials::insecure(&self.name)?,
+                    (Some(_), Some(_)) => return Err(NodeError::InsecureWithCredentials),
+                    (None, Some(credentials)) => credentials,
+                    (None, None) => {
                         let folder = self.data.as_ref().ok_or(NodeError::NoDataFolder)?;
                         let folder = folder.join("authority");
                         create_folder(&folder)?;
                         Credentials::development(&folder, &self.name)?
                     }
                 };
-                Arc::new(QuicNetwork::builder(&self.name, self.listen, credentials).bind()?)
+                if credentials.are_of_client(&self.name) {
+                    return Err(NodeError::ClientCertificate { name: self.name });
+                }
+                let mut network = QuicNetwork::builder(&self.name, self.listen, credentials);
+                if self.insecure == Some(InsecureReach::Anywhere) {
+                    network = network.insecure_beyond_loopback();
+                }
+                Arc::new(network.bind()?)
             }
         };
         let mut system = ActorSystem::builder(&self.name);
@@ -466,14 +548,11 @@ impl NodeBuilder {
         let system = system.build();
         let mut remote =
             Remote::builder(&system, &self.cluster, &self.name, network).config(self.remote_config);
+        remote = remote.rights(self.rights);
         if let Some(seed) = self.seed {
             remote = remote.seeded(seed);
         }
         let remote = remote.start()?;
-        let mut config = self.cluster_config;
-        if let Some(seeds) = self.seeds {
-            config = config.with_seeds(seeds);
-        }
         let cluster = match Cluster::start(&remote, config) {
             Ok(cluster) => cluster,
             Err(error) => {
@@ -502,6 +581,22 @@ impl NodeBuilder {
         node.watch_for_downing();
         Ok(node)
     }
+
+    /// The settings of the membership, with what was given besides.
+    fn membership(&self) -> ClusterConfig {
+        let mut config = self.cluster_config.clone().with_join_when_told();
+        if let Some(seeds) = &self.seeds {
+            config = config.with_seeds(seeds.iter().copied());
+        }
+        if let Some(discovery) = &self.discovery {
+            config = config.with_discovery(discovery.clone());
+        }
+        config.roles.extend(self.roles.iter().cloned());
+        if let Some(version) = &self.app_version {
+            config = config.with_app_version(version.clone());
+        }
+        config
+    }
 }
 
 fn create_folder(folder: &std::path::Path) -> Result<(), NodeError> {
@@ -528,6 +623,14 @@ pub enum NodeError {
     /// The network could not be set up.
     #[error("cannot listen: {0}")]
     Bind(#[from] otava_remote::BindError),
+    /// The certificate is that of a client, which cannot be a member.
+    #[error(
+        "the certificate is that of the client `{name}`: make one with `otava cert node`, without `--client`"
+    )]
+    ClientCertificate {
+        /// The name.
+        name: String,
+    },
     /// The membership could not be set up.
     #[error("cannot start the membership: {0}")]
     Cluster(#[from] otava_cluster::StartError),
@@ -542,6 +645,9 @@ pub enum NodeError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// Certificates were given to a node that is to do without.
+    #[error("this node has credentials and is to be insecure: take one of the two away")]
+    InsecureWithCredentials,
     /// The journal could not be opened.
     #[error("cannot open the journal: {0}")]
     Journal(#[from] otava_persistence::OpenError),

@@ -1,11 +1,11 @@
 //! Ask: a question with a deadline, and the one-shot port through which its answer comes.
 //!
-//! Both sides share one slot, the only allocation of an ask. The slot is empty, answered, given up
-//! by its asker, or dropped unanswered; the first of these that happens decides, under its lock.
+//! Both sides share one slot, the only allocation of an ask. The slot is empty, answered, refused,
+//! given up by its asker, or dropped unanswered; the first of these that happens decides, under its lock.
 
 use crate::actor_ref::ActorRef;
 use crate::dead_letters::{DeadLetterReason, DeadLetters};
-use crate::error::{AskError, TellError};
+use crate::error::{AskError, Refusal, TellError};
 use crate::path::ActorPath;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::time::Time;
@@ -131,13 +131,19 @@ impl<M: Send + 'static, R: Send + 'static> Future for Asking<M, R> {
         }
         let mut this = self.project();
         let ended = if let Poll::Ready(answer) = this.slot.poll_answer(cx) {
-            answer.ok_or_else(|| AskError::NoReply {
-                path: this.target.path().clone(),
-                waited: this.deadline.map(|deadline| {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    this.within.saturating_sub(left)
-                }),
-                queued: this.target.depth(),
+            answer.map_err(|refusal| {
+                let path = this.target.path().clone();
+                refusal.map_or_else(
+                    || AskError::NoReply {
+                        path: path.clone(),
+                        waited: this.deadline.map(|deadline| {
+                            let left = deadline.saturating_duration_since(Instant::now());
+                            this.within.saturating_sub(left)
+                        }),
+                        queued: this.target.depth(),
+                    },
+                    |refusal| refusal.of(path.clone()),
+                )
             })
         } else {
             if this.sleep.is_none() {
@@ -244,6 +250,15 @@ impl<R: Send + 'static> ReplyTo<R> {
         }
     }
 
+    /// Says why there will be no answer, for those who carry questions on: the asker's error names
+    /// it, where a port that is only dropped says [`AskError::NoReply`]. It changes nothing for a
+    /// port that was answered already.
+    pub fn refuse(mut self, why: Refusal) {
+        if let Some(slot) = self.slot.take() {
+            slot.refuse(why);
+        }
+    }
+
     /// When the asker stops waiting, on its system's clock; `None` if it waits without end, or if
     /// that is not known.
     pub fn deadline(&self) -> Option<Time> {
@@ -268,6 +283,19 @@ impl<R: Send + 'static> ReplyTo<R> {
     /// A port that hands its answer to `forward`, for one who carries it further. If the port is
     /// dropped unanswered, `forward` is dropped uncalled.
     pub fn from_fn(forward: impl FnOnce(R) + Send + 'static, deadline: Option<Time>) -> Self {
+        let answered = move |answer: Result<R, Refusal>| {
+            if let Ok(answer) = answer {
+                forward(answer);
+            }
+        };
+        Self::from_outcome(answered, deadline)
+    }
+
+    /// As [`Self::from_fn`], for one who also carries on that the question was refused.
+    pub fn from_outcome(
+        forward: impl FnOnce(Result<R, Refusal>) + Send + 'static,
+        deadline: Option<Time>,
+    ) -> Self {
         let state = State::Forward(Box::new(forward));
         Self::new(Arc::new(Slot::new(state, deadline)))
     }
@@ -319,14 +347,16 @@ impl<R> Future for Reply<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(self.slot.poll_answer(cx));
-        Poll::Ready(answer.ok_or_else(|| {
-            AskError::NoReply {
-                path: self
-                    .path
-                    .clone()
-                    .unwrap_or_else(|| ActorPath::new("(a reply port)")),
-                waited: None,
-                queued: None,
+        Poll::Ready(answer.map_err(|refusal| {
+            let path = self.path.clone();
+            let path = path.unwrap_or_else(|| ActorPath::new("(a reply port)"));
+            match refusal {
+                Some(refusal) => refusal.of(path),
+                None => AskError::NoReply {
+                    path,
+                    waited: None,
+                    queued: None,
+                },
             }
         }))
     }
@@ -363,11 +393,12 @@ pub(crate) struct Late {
 enum State<R> {
     /// Not answered; the waker of the one who waits.
     Empty(Option<Waker>),
-    Forward(Box<dyn FnOnce(R) + Send>),
+    Forward(Box<dyn FnOnce(Result<R, Refusal>) + Send>),
     Answered(R),
+    Refused(Refusal),
     /// Given up by its asker.
     GivenUp(Box<Late>),
-    /// Answered and taken, given up, or dropped unanswered.
+    /// Answered or refused and taken, given up, or dropped unanswered.
     Over,
 }
 
@@ -406,7 +437,7 @@ impl<R> Slot<R> {
             }
             State::Forward(forward) => {
                 drop(state);
-                forward(answer);
+                forward(Ok(answer));
                 Ok(())
             }
             State::GivenUp(late) => {
@@ -424,8 +455,31 @@ impl<R> Slot<R> {
         }
     }
 
-    /// The answer; `None` if there will be none.
-    fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<Option<R>> {
+    fn refuse(&self, why: Refusal) {
+        let mut state = lock(&self.state);
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Empty(waker) => {
+                *state = State::Refused(why);
+                drop(state);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            State::Forward(forward) => {
+                drop(state);
+                forward(Err(why));
+            }
+            // Dropped unlocked: nobody waits for an answer, and this is none.
+            given_up @ State::GivenUp(_) => {
+                drop(state);
+                drop(given_up);
+            }
+            before => *state = before,
+        }
+    }
+
+    /// The answer; why there will be none, if somebody said so.
+    fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<Result<R, Option<Refusal>>> {
         let mut state = lock(&self.state);
         match &mut *state {
             State::Empty(waker) => {
@@ -440,8 +494,9 @@ impl<R> Slot<R> {
                 Poll::Pending
             }
             _ => match std::mem::replace(&mut *state, State::Over) {
-                State::Answered(answer) => Poll::Ready(Some(answer)),
-                _ => Poll::Ready(None),
+                State::Answered(answer) => Poll::Ready(Ok(answer)),
+                State::Refused(why) => Poll::Ready(Err(Some(why))),
+                _ => Poll::Ready(Err(None)),
             },
         }
     }
@@ -464,7 +519,7 @@ impl<R> Slot<R> {
 
     fn last_port_dropped(&self) {
         let mut state = lock(&self.state);
-        if matches!(*state, State::Answered(_) | State::Over) {
+        if matches!(*state, State::Answered(_) | State::Refused(_) | State::Over) {
             return;
         }
         let before = std::mem::replace(&mut *state, State::Over);

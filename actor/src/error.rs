@@ -124,6 +124,26 @@ pub enum AskError {
         /// How many messages waited in its mailbox.
         queued: Option<usize>,
     },
+    /// The other node does not grant this one, or this client, the right to reach the protocol. The
+    /// question was not handled.
+    #[error(
+        "{path} may not be asked from here: its node does not grant the protocol to this certificate; \
+         see the rights of that node, and the name and roles in the certificate of this one"
+    )]
+    NotPermitted {
+        /// The actor that was asked.
+        path: ActorPath,
+    },
+    /// The program of the other node does not know this question: it has an older version of the
+    /// protocol, or another layout of it. The question was not handled.
+    #[error(
+        "{path} does not understand the question: its program has another version of the protocol; \
+         ask only what the oldest program in use knows"
+    )]
+    NotUnderstood {
+        /// The actor that was asked.
+        path: ActorPath,
+    },
     /// The actor had already stopped: the question was never accepted.
     #[error("{path} was not asked: it has stopped; watch it to learn when that happens")]
     Stopped {
@@ -164,9 +184,38 @@ impl AskError {
             Self::Cycle { path } => path.get(1).or(path.first()),
             Self::Full { path, .. }
             | Self::NoReply { path, .. }
+            | Self::NotPermitted { path }
+            | Self::NotUnderstood { path }
             | Self::Stopped { path }
             | Self::Timeout { path, .. }
             | Self::Unsendable { path, .. } => Some(path),
+        }
+    }
+}
+
+/// Why a question was not even handed to the actor that it was for ([`crate::ReplyTo::refuse`]).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Its mailbox is full.
+    Full,
+    /// The asker has no right to reach the protocol.
+    NotPermitted,
+    /// The program there does not know the question.
+    NotUnderstood,
+    /// It has stopped, or was never there.
+    Stopped,
+}
+
+impl Refusal {
+    /// The error of an ask of `path` that was refused so.
+    #[must_use]
+    pub fn of(self, path: ActorPath) -> AskError {
+        match self {
+            Self::Full => AskError::Full { path, queued: None },
+            Self::NotPermitted => AskError::NotPermitted { path },
+            Self::NotUnderstood => AskError::NotUnderstood { path },
+            Self::Stopped => AskError::Stopped { path },
         }
     }
 }
@@ -296,6 +345,7 @@ mod tests {
             queued: Some(0),
         };
         let stopped = AskError::Stopped { path: path.clone() };
+        let unknown = AskError::NotUnderstood { path: path.clone() };
         for (error, part) in [
             (circle, "s/asker -> s/a -> s/asker"),
             (full, "(3 messages in its mailbox)"),
@@ -304,6 +354,7 @@ mod tests {
                 "without an answer after 1s (0 messages in its mailbox)",
             ),
             (stopped, "it has stopped"),
+            (unknown, "another version of the protocol"),
         ] {
             let text = error.to_string();
             assert!(text.starts_with("s/a ") && text.contains(part), "{text}");

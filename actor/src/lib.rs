@@ -123,7 +123,7 @@ pub use ask::{Ask, Asking, Reply, ReplyTo};
 pub use blocking::{BlockingActor, BlockingContext};
 pub use context::{Context, Pipe};
 pub use dead_letters::{DeadLetter, DeadLetterEvent, DeadLetterReason, DeadLetters};
-pub use error::{AskError, SpawnError, TellError, Unsendable};
+pub use error::{AskError, Refusal, SpawnError, TellError, Unsendable};
 pub use event_stream::EventStream;
 #[doc(hidden)]
 pub use failure::describe_panic;

@@ -40,7 +40,8 @@ pub trait Protocol: Send + 'static {
     /// The newest version that is described here. A new method raises it.
     const VERSION: u16;
 
-    /// The methods in the order of the wire: by the version that brought them, then by name.
+    /// The methods: by the version that brought them, then by name. Between nodes, where an enum is
+    /// written by these, its variants stand in the same order.
     const METHODS: &'static [Method];
 
     /// The fingerprint of the first version: programs with the same one understand each other in all
@@ -63,10 +64,16 @@ pub struct Method {
     pub is_call: bool,
     /// The text of its types without spaces, `(u64,String)->usize`.
     pub signature: &'static str,
+    /// What stands for it between nodes, wherever it stands in the trait: see [`Method::new`].
+    pub tag: u32,
 }
 
 impl Method {
     /// The description of a method.
+    ///
+    /// Its tag is a contract as [`fingerprint`] is: 64-bit FNV-1a over the name, `ff`, `01` for a call
+    /// or `00`, and the signature, the upper half folded onto the lower. So a method with another
+    /// type has another tag, and is unknown to those who have the first one.
     #[must_use]
     pub const fn new(
         name: &'static str,
@@ -74,13 +81,35 @@ impl Method {
         is_call: bool,
         signature: &'static str,
     ) -> Self {
+        let hash = fnv(FNV_OFFSET, name.as_bytes());
+        let hash = fnv(hash, &[END, is_call as u8]);
+        let hash = fnv(hash, signature.as_bytes());
         Self {
             name,
             since,
             is_call,
             signature,
+            tag: (hash ^ (hash >> 32)) as u32,
         }
     }
+}
+
+/// Whether no two of the methods have one tag. Then one of them needs another name.
+#[doc(hidden)]
+#[must_use]
+pub const fn tags_differ(methods: &[Method]) -> bool {
+    let mut index = 0;
+    while index < methods.len() {
+        let mut before = 0;
+        while before < index {
+            if methods[before].tag == methods[index].tag {
+                return false;
+            }
+            before += 1;
+        }
+        index += 1;
+    }
+    true
 }
 
 /// The fingerprint of a protocol as it was in `version`: 64-bit FNV-1a over its id and, in the order
@@ -128,8 +157,8 @@ const fn fnv(mut hash: u64, bytes: &[u8]) -> u64 {
     hash
 }
 
-/// A fingerprint folded to the size of a layout's version, for messages between nodes: a message of
-/// another layout is refused by its name there, and not read as something else.
+/// A fingerprint folded to the size of a layout's version, for names that hold one. What decides is
+/// the whole fingerprint.
 #[doc(hidden)]
 #[must_use]
 pub const fn layout_version(fingerprint: u64) -> u16 {
@@ -225,6 +254,18 @@ mod tests {
         assert_eq!(fingerprint("shop.cart", &methods, 1), 0x0fef_895c_a7b2_28e2);
         assert_eq!(fingerprint("shop.cart", &methods, 2), 0x07d5_d67f_8ff3_5c9f);
         assert_eq!(layout_version(0x1122_3344_5566_7788), 0x0088);
+    }
+
+    /// Computed elsewhere; they never change.
+    #[test]
+    fn tags_are_what_they_were() {
+        assert_eq!((ADD.tag, TOUCH.tag), (0xc044_cb07, 0xfb10_7f5f));
+        // Where a method comes from does not count, what it takes does.
+        assert_eq!(Method::new("add", 9, true, ADD.signature).tag, ADD.tag);
+        assert_ne!(Method::new("add", 1, true, "(u32)->usize").tag, ADD.tag);
+        assert_ne!(Method::new("add", 1, false, ADD.signature).tag, ADD.tag);
+        assert!(super::tags_differ(&[ADD, TOUCH, WATCH]));
+        assert!(!super::tags_differ(&[ADD, TOUCH, ADD]));
     }
 
     #[test]

@@ -9,16 +9,22 @@
 //! come after it. So keys and values are plain ASCII here, and their size is bounded.
 
 use crate::logic::member::Status;
+use crate::logic::profile::{AppVersion, Profile};
 use crate::logic::statement::Statement;
 use crate::logic::view::{Entry, View};
 use otava_remote::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The key of the header.
 pub(crate) const HEADER: &str = "h";
-/// The first byte of keys of members, and of those that cannot be reached.
+/// The key that is there while the whole cluster prepares for its end.
+const STOPPING: &str = "s";
+/// The first byte of keys of members, of what they say of themselves, and of those that cannot be
+/// reached. Keys of other kinds are for later versions, and skipped.
 const MEMBER: char = 'm';
+const PROFILE: char = 'p';
 const UNREACHABLE: char = 'u';
 /// How many bytes all keys and values of a node may have together: what fits into one message.
 pub(crate) const BYTES_MAX: usize = 32 * 1024;
@@ -42,6 +48,14 @@ pub(crate) fn write(statement: &Statement) -> Result<BTreeMap<String, String>, T
         let (status, started) = (entry.status.code(), entry.started);
         let value = format!("{status} {age} {started} {}", node.name);
         facts.insert(key(MEMBER, node), value);
+        if let Some(profile) = &entry.profile {
+            let roles: Vec<&str> = profile.roles.iter().map(String::as_str).collect();
+            let value = format!("{} {}", profile.app_version, roles.join(","));
+            facts.insert(key(PROFILE, node), value);
+        }
+    }
+    if statement.view.is_stopping() {
+        facts.insert(STOPPING.into(), "1".into());
     }
     for node in &statement.unreachable {
         facts.insert(key(UNREACHABLE, node), node.name.to_string());
@@ -69,18 +83,31 @@ pub(crate) fn read<'a>(
     incarnation: u64,
     facts: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Option<Statement> {
-    let mut view = View::new();
+    let mut members = BTreeMap::new();
+    let mut profiles = BTreeMap::new();
+    let mut stopping = false;
     let mut unreachable = BTreeSet::new();
     let mut header = None;
     for (key, value) in facts {
         if key == HEADER {
             header = Some(value);
         } else if let Some(rest) = key.strip_prefix(MEMBER) {
-            let (node, entry) = member(rest, value)?;
-            view.add(&node, entry);
+            members.insert(rest, value);
+        } else if let Some(rest) = key.strip_prefix(PROFILE) {
+            profiles.insert(rest, profile(value)?);
+        } else if key == STOPPING {
+            stopping = true;
         } else if let Some(rest) = key.strip_prefix(UNREACHABLE) {
             unreachable.insert(node(rest, value)?);
         }
+    }
+    let mut view = View::new();
+    for (key, value) in members {
+        let (node, entry) = member(key, value)?;
+        view.add(&node, entry.with_profile(profiles.remove(key)));
+    }
+    if stopping {
+        view.stop();
     }
     let mut parts = header?.splitn(4, ' ');
     let version = parts.next()?.parse().ok()?;
@@ -125,8 +152,19 @@ fn member(key: &str, value: &str) -> Option<(NodeId, Entry)> {
         status,
         age,
         started,
+        profile: None,
     };
     Some((node(key, parts.next()?)?, entry))
+}
+
+fn profile(value: &str) -> Option<Arc<Profile>> {
+    let (app_version, roles) = value.split_once(' ')?;
+    let roles = roles.split(',').filter(|role| !role.is_empty());
+    let profile = Profile {
+        roles: roles.map(str::to_owned).collect(),
+        app_version: AppVersion::new(app_version)?,
+    };
+    profile.is_sound().then(|| Arc::new(profile))
 }
 
 #[cfg(test)]
@@ -143,13 +181,16 @@ mod tests {
             status: Status::Up,
             age: Some(3),
             started: 1_700_000_000_000,
+            profile: None,
         };
         Statement {
             author: node(1),
             cluster: 0xC1,
             version: 7,
             digest: 0xD1,
-            view: (1..=members).map(|port| (node(port), entry)).collect(),
+            view: (1..=members)
+                .map(|port| (node(port), entry.clone()))
+                .collect(),
             unreachable: BTreeSet::from([node(2)]),
         }
     }
@@ -177,6 +218,30 @@ mod tests {
         );
         assert_eq!(reread(&facts), Some(statement(2)));
         assert_eq!(version(&facts[HEADER]), Some(7));
+    }
+
+    /// Roles, version and the end of the cluster have keys of their own, which older readers skip.
+    #[test]
+    fn what_came_later_has_its_own_keys() {
+        let profile = Profile {
+            roles: ["api", "db"].map(str::to_owned).into(),
+            app_version: AppVersion::new("2.1.0").unwrap(),
+        };
+        let mut statement = statement(1);
+        let entry = statement.view.get(&node(1)).cloned().unwrap();
+        statement
+            .view
+            .add(&node(1), entry.with_profile(profile.shared()));
+        statement.view.stop();
+        let facts = write(&statement).unwrap();
+        assert_eq!(facts["p0000000000c0ffee@127.0.0.1:1"], "2.1.0 api,db");
+        assert_eq!(facts["s"], "1");
+        assert_eq!(reread(&facts), Some(statement));
+        let mut facts = facts;
+        facts.insert("z9".into(), "of a later version".into());
+        assert!(reread(&facts).is_some());
+        facts.insert("p0000000000c0ffee@127.0.0.1:1".into(), "2.1.0 a b".into());
+        assert_eq!(reread(&facts), None);
     }
 
     #[test]

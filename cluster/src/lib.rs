@@ -20,6 +20,7 @@
 //! | module | decides or owns |
 //! | --- | --- |
 //! | `config` | the settings |
+//! | `discovery`, `lease` | where addresses are found; what one owner holds at a time |
 //! | `envelope` | a version before what is said on top of the membership |
 //! | `facts` | a statement as keys and values, as chitchat carries it |
 //! | `io/` | the handle, the task that drives the membership, the two disseminations |
@@ -29,12 +30,15 @@
 //! | `logic/convergence` | when all know the same, who leads, what the leader does |
 //! | `logic/phi`, `ring`, `monitor` | who watches whom, when silence becomes suspicion |
 //! | `logic/downing`, `stability` | who goes on after a split, and when that is decided |
-//! | `logic/door` | how a node gets in |
+//! | `logic/knocking`, `door` | whom a node asks, who forms a cluster, who is let in |
+//! | `logic/profile` | what a member says of itself: roles and version |
 //! | `logic/gossip` | push and pull of statements, replayed from a seed |
 //! | [`receptionist`] | who offers which service in the whole cluster |
 //! | [`router`] | groups and pools over the cluster |
 //! | [`singleton`] | one actor in the whole cluster, and the way to it |
 //! | [`topic`] | publish and subscribe in the whole cluster |
+//! | `logic/replicated` | replicated data: its values, deltas, quorums, gossip, pruning |
+//! | [`replicated`] | the types of replicated data, and the replicator of a node |
 //! | `wire` | the bytes of all that is said |
 //!
 //! # What is promised
@@ -43,22 +47,32 @@
 //! - A run of a node that is out never comes back; a new run is a new member.
 
 mod config;
+mod discovery;
 mod envelope;
 mod facts;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod io;
+mod lease;
 #[doc(hidden)]
 pub mod logic;
 pub mod receptionist;
+pub mod replicated;
 pub mod router;
 pub mod singleton;
 pub mod topic;
 mod wire;
 
 pub use config::{ClusterConfig, Dissemination, StartError};
+pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, FileDiscovery, StaticDiscovery};
 pub use io::cluster::{Cluster, JoinError, LeaveError};
+pub use lease::{Lease, LeaseError, MemoryLease};
 pub use logic::door::Refusal;
 pub use logic::downing::Strategy;
+pub use logic::leases::Grant;
 pub use logic::member::{Member, Status};
+pub use logic::profile::AppVersion;
 pub use logic::state::{ClusterEvent, ClusterState};
 pub use receptionist::{ClusterListing, ClusterReceptionist, Service};
 pub use router::ClusterGroup;
@@ -69,3 +83,12 @@ pub use topic::{Topic, Topics};
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/book/on-top-of-the-cluster.md")]
 mod book {}
+
+/// The book's chapters on the cluster: their programs compile, and run where they can.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../docs/book/cluster.md")]
+    mod cluster {}
+    #[doc = include_str!("../../docs/book/downing.md")]
+    mod downing {}
+}

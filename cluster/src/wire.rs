@@ -1,8 +1,16 @@
 //! Wire: the bytes of what members say to each other, apart from what it means.
 //!
-//! Every payload begins with the version of this format. What a version has written is read for
-//! good: its bytes stand in `fixtures/v1` and are decoded by a test. The limits on size and depth
-//! are those of [`otava_remote::decode`].
+//! Every payload begins with the version of this format, which is the lowest that can say it: nodes
+//! of neighbouring versions hear each other's heartbeats. What a version has written is read for
+//! good: its bytes stand in `fixtures/v1` and so on, and are decoded by a test. The limits on size
+//! and depth are those of [`otava_remote::decode`].
+//!
+//! | version | new in it |
+//! | --- | --- |
+//! | 2 | roles and versions of members; settings that not all have; weakly up; the end of the whole cluster; |
+//! | | nodes that say that they are in no cluster, or in another one |
+//!
+//! What members say of themselves stands once in a message, however many statements name them.
 
 #[cfg(test)]
 mod tests;
@@ -10,17 +18,19 @@ mod tests;
 use crate::logic::door::{JoinAnswer, JoinRequest, Refusal};
 use crate::logic::gossip::GossipMessage;
 use crate::logic::member::Status;
-use crate::logic::membership::{Beat, BeatKind, Message};
+use crate::logic::message::{Beat, BeatKind, Message};
+use crate::logic::profile::{AppVersion, Profile};
 use crate::logic::statement::Statement;
-use crate::logic::view::Entry;
+use crate::logic::view::{Entry, View};
 use otava_remote::NodeId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The version of the format, the first byte of each payload.
-const VERSION: u8 = 1;
+/// The newest version of the format.
+const VERSION: u8 = 2;
 
 /// Bytes from a peer that mean nothing here.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -82,7 +92,42 @@ enum WireMessage {
         ours: String,
         theirs: String,
     },
+    // From here on version 2.
+    RequestAs {
+        started: u64,
+        settings: BTreeMap<String, String>,
+        shared: BTreeMap<String, String>,
+        profile: WireProfile,
+    },
+    AcceptedInto {
+        to: u64,
+        statement: WireStatementOf2,
+        profiles: Vec<(NodeId, WireProfile)>,
+    },
+    Outside {
+        to: u64,
+        candidate: Option<SocketAddr>,
+    },
+    Elsewhere {
+        cluster: u64,
+    },
 }
+
+/// What a member says of itself.
+#[derive(Deserialize, Serialize)]
+struct WireProfile {
+    roles: Vec<String>,
+    app_version: String,
+}
+
+/// What version 2 adds to a statement.
+#[derive(Deserialize, Serialize)]
+struct WireStatementOf2 {
+    statement: WireStatement,
+    stopping: bool,
+}
+
+type Profiles = BTreeMap<NodeId, Arc<Profile>>;
 
 #[derive(Deserialize, Serialize)]
 enum WireGossip {
@@ -90,6 +135,12 @@ enum WireGossip {
     Delta {
         statements: Vec<WireStatement>,
         wanted: Vec<(NodeId, u64)>,
+    },
+    // From here on version 2.
+    DeltaOf2 {
+        statements: Vec<WireStatementOf2>,
+        wanted: Vec<(NodeId, u64)>,
+        profiles: Vec<(NodeId, WireProfile)>,
     },
 }
 
@@ -111,11 +162,37 @@ pub(crate) fn decode_gossip(bytes: &[u8]) -> Result<GossipMessage, WireError> {
     unpack::<WireGossip>(bytes)?.into_message()
 }
 
-fn pack<T: Serialize>(value: &T) -> Option<Vec<u8>> {
+/// A payload that knows since which version it can be said.
+trait Versioned {
+    fn version(&self) -> u8;
+}
+
+impl Versioned for WireMessage {
+    fn version(&self) -> u8 {
+        match self {
+            Self::RequestAs { .. }
+            | Self::AcceptedInto { .. }
+            | Self::Outside { .. }
+            | Self::Elsewhere { .. } => 2,
+            _ => 1,
+        }
+    }
+}
+
+impl Versioned for WireGossip {
+    fn version(&self) -> u8 {
+        match self {
+            Self::DeltaOf2 { .. } => 2,
+            Self::Digest(_) | Self::Delta { .. } => 1,
+        }
+    }
+}
+
+fn pack<T: Serialize + Versioned>(value: &T) -> Option<Vec<u8>> {
     match otava_remote::encode(value) {
         Ok(encoded) => {
             let mut bytes = Vec::with_capacity(encoded.len() + 1);
-            bytes.push(VERSION);
+            bytes.push(value.version());
             bytes.extend_from_slice(&encoded);
             Some(bytes)
         }
@@ -128,7 +205,7 @@ fn pack<T: Serialize>(value: &T) -> Option<Vec<u8>> {
 
 fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => {
+        Some((1..=VERSION, rest)) => {
             otava_remote::decode(rest).map_err(|error| WireError::Malformed(error.to_string()))
         }
         Some((version, _)) => Err(WireError::Version(*version)),
@@ -138,6 +215,68 @@ fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
 
 fn status(code: u8) -> Result<Status, WireError> {
     Status::from_code(code).ok_or_else(|| WireError::Malformed(format!("status {code}")))
+}
+
+/// Whether version 1 can say it.
+fn is_plain(statement: &Statement) -> bool {
+    let plain = |entry: &Entry| entry.profile.is_none() && entry.status != Status::WeaklyUp;
+    !statement.view.is_stopping() && statement.view.iter().all(|(_, entry)| plain(entry))
+}
+
+/// What all members in these statements say of themselves.
+fn profiles_in<'a>(statements: impl Iterator<Item = &'a Statement>) -> Vec<(NodeId, WireProfile)> {
+    let entries = statements.flat_map(|statement| statement.view.iter());
+    let said = entries.filter_map(|(node, entry)| Some((node, entry.profile.as_ref()?)));
+    let said: BTreeMap<&NodeId, &Arc<Profile>> = said.collect();
+    let wire =
+        |(node, profile): (&NodeId, &Arc<Profile>)| (node.clone(), WireProfile::from(&**profile));
+    said.into_iter().map(wire).collect()
+}
+
+fn read_profiles(wire: Vec<(NodeId, WireProfile)>) -> Result<Profiles, WireError> {
+    let profiles = wire
+        .into_iter()
+        .map(|(node, profile)| Ok((node, Arc::new(profile.into_profile()?))));
+    profiles.collect()
+}
+
+impl From<&Profile> for WireProfile {
+    fn from(profile: &Profile) -> Self {
+        Self {
+            roles: profile.roles.iter().cloned().collect(),
+            app_version: profile.app_version.to_string(),
+        }
+    }
+}
+
+impl WireProfile {
+    fn into_profile(self) -> Result<Profile, WireError> {
+        let malformed = || WireError::Malformed("roles or version of a member".into());
+        let profile = Profile {
+            roles: self.roles.into_iter().collect::<BTreeSet<_>>(),
+            app_version: AppVersion::new(&self.app_version).ok_or_else(malformed)?,
+        };
+        profile.is_sound().then_some(profile).ok_or_else(malformed)
+    }
+}
+
+impl From<&Statement> for WireStatementOf2 {
+    fn from(statement: &Statement) -> Self {
+        Self {
+            statement: WireStatement::from(statement),
+            stopping: statement.view.is_stopping(),
+        }
+    }
+}
+
+impl WireStatementOf2 {
+    fn into_statement(self, profiles: &Profiles) -> Result<Statement, WireError> {
+        let mut statement = self.statement.into_statement(profiles)?;
+        if self.stopping {
+            statement.view.stop();
+        }
+        Ok(statement)
+    }
 }
 
 impl From<&Statement> for WireStatement {
@@ -160,12 +299,13 @@ impl From<&Statement> for WireStatement {
 }
 
 impl WireStatement {
-    fn into_statement(self) -> Result<Statement, WireError> {
+    fn into_statement(self, profiles: &Profiles) -> Result<Statement, WireError> {
         let entry = |wire: WireEntry| {
             let entry = Entry {
                 status: status(wire.status)?,
                 age: wire.age,
                 started: wire.started,
+                profile: profiles.get(&wire.node).cloned(),
             };
             Ok((wire.node, entry))
         };
@@ -175,7 +315,7 @@ impl WireStatement {
             cluster: self.cluster,
             version: self.version,
             digest: self.digest,
-            view: view.collect::<Result<_, WireError>>()?,
+            view: view.collect::<Result<View, WireError>>()?,
             unreachable: self.unreachable.into_iter().collect(),
         })
     }
@@ -187,6 +327,7 @@ impl From<&Message> for WireMessage {
             Message::Beat(Beat { cluster, kind }) => {
                 let cluster = *cluster;
                 match kind {
+                    BeatKind::Elsewhere => Self::Elsewhere { cluster },
                     BeatKind::Ping => Self::Ping { cluster },
                     BeatKind::Pong => Self::Pong { cluster },
                     BeatKind::Verdict {
@@ -199,18 +340,36 @@ impl From<&Message> for WireMessage {
                     },
                 }
             }
-            Message::Request(request) => Self::Request {
-                started: request.started,
-                settings: request.settings.clone(),
-            },
+            Message::Request(request) => {
+                let (started, settings) = (request.started, request.settings.clone());
+                if request.profile.is_none() && request.shared.is_empty() {
+                    return Self::Request { started, settings };
+                }
+                let profile = request.profile.as_deref();
+                Self::RequestAs {
+                    started,
+                    settings,
+                    shared: request.shared.clone(),
+                    profile: WireProfile::from(profile.unwrap_or(&Profile::default())),
+                }
+            }
             Message::Answer(to, answer) => {
                 let to = *to;
                 match answer {
-                    JoinAnswer::Accepted(statement) => Self::Accepted {
+                    JoinAnswer::Accepted(statement) if is_plain(statement) => Self::Accepted {
                         to,
                         statement: WireStatement::from(&**statement),
                     },
+                    JoinAnswer::Accepted(statement) => Self::AcceptedInto {
+                        to,
+                        statement: WireStatementOf2::from(&**statement),
+                        profiles: profiles_in([&**statement].into_iter()),
+                    },
                     JoinAnswer::NotYet => Self::NotYet { to },
+                    JoinAnswer::Outside { candidate } => Self::Outside {
+                        to,
+                        candidate: *candidate,
+                    },
                     JoinAnswer::Refused(Refusal::Out) => Self::RefusedOut { to },
                     JoinAnswer::Refused(Refusal::SettingDiffers {
                         setting,
@@ -249,14 +408,40 @@ impl WireMessage {
                     },
                 )
             }
-            Self::Request { started, settings } => {
-                Message::Request(JoinRequest { started, settings })
-            }
+            Self::Request { started, settings } => Message::Request(JoinRequest {
+                started,
+                settings,
+                shared: BTreeMap::new(),
+                profile: None,
+            }),
+            Self::RequestAs {
+                started,
+                settings,
+                shared,
+                profile,
+            } => Message::Request(JoinRequest {
+                started,
+                settings,
+                shared,
+                profile: profile.into_profile()?.shared(),
+            }),
             Self::Accepted { to, statement } => {
-                let statement = Box::new(statement.into_statement()?);
-                Message::Answer(to, JoinAnswer::Accepted(statement))
+                let statement = statement.into_statement(&Profiles::new())?;
+                Message::Answer(to, JoinAnswer::Accepted(Box::new(statement)))
+            }
+            Self::AcceptedInto {
+                to,
+                statement,
+                profiles,
+            } => {
+                let statement = statement.into_statement(&read_profiles(profiles)?)?;
+                Message::Answer(to, JoinAnswer::Accepted(Box::new(statement)))
             }
             Self::NotYet { to } => Message::Answer(to, JoinAnswer::NotYet),
+            Self::Outside { to, candidate } => {
+                Message::Answer(to, JoinAnswer::Outside { candidate })
+            }
+            Self::Elsewhere { cluster } => beat(cluster, BeatKind::Elsewhere),
             Self::RefusedOut { to } => refused(to, Refusal::Out),
             Self::RefusedSetting {
                 to,
@@ -286,10 +471,16 @@ impl From<&GossipMessage> for WireGossip {
         match message {
             GossipMessage::Digest(versions) => Self::Digest(pairs(versions)),
             GossipMessage::Delta { statements, wanted } => {
-                let wire = |statement: &Arc<Statement>| WireStatement::from(&**statement);
-                Self::Delta {
-                    statements: statements.iter().map(wire).collect(),
-                    wanted: pairs(wanted),
+                let all = || statements.iter().map(|statement| &**statement);
+                let wanted = pairs(wanted);
+                if all().all(is_plain) {
+                    let statements = all().map(WireStatement::from).collect();
+                    return Self::Delta { statements, wanted };
+                }
+                Self::DeltaOf2 {
+                    statements: all().map(WireStatementOf2::from).collect(),
+                    wanted,
+                    profiles: profiles_in(all()),
                 }
             }
         }
@@ -301,7 +492,22 @@ impl WireGossip {
         Ok(match self {
             Self::Digest(versions) => GossipMessage::Digest(versions.into_iter().collect()),
             Self::Delta { statements, wanted } => {
-                let statement = |wire: WireStatement| wire.into_statement().map(Arc::new);
+                let none = Profiles::new();
+                let statement = |wire: WireStatement| wire.into_statement(&none).map(Arc::new);
+                let statements = statements.into_iter().map(statement);
+                GossipMessage::Delta {
+                    statements: statements.collect::<Result<_, WireError>>()?,
+                    wanted: wanted.into_iter().collect(),
+                }
+            }
+            Self::DeltaOf2 {
+                statements,
+                wanted,
+                profiles,
+            } => {
+                let profiles = read_profiles(profiles)?;
+                let statement =
+                    |wire: WireStatementOf2| wire.into_statement(&profiles).map(Arc::new);
                 let statements = statements.into_iter().map(statement);
                 GossipMessage::Delta {
                     statements: statements.collect::<Result<_, WireError>>()?,

@@ -14,6 +14,11 @@ pub struct RemoteConfig {
     pub frame_bytes_max: usize,
     /// Bytes that wait on one lane. Beyond it `tell` says full and `send` waits. Default 4 MiB.
     pub lane_bytes_max: usize,
+    /// The largest frame in bytes on the lane for large messages ([`crate::RemoteMessage::LARGE`]),
+    /// sent or accepted; also the bytes that wait on it. Answers that are larger than
+    /// [`Self::frame_bytes_max`] take this lane too. What a peer can make this node hold for it is
+    /// twice this, and only as much as it has sent. Default 128 MiB, at most 1 GiB.
+    pub large_bytes_max: usize,
     /// How long a handshake may take, from the connection to the welcome. Default 5 s.
     pub handshake_within: Duration,
     /// The pause after a first failed attempt to connect; it doubles up to `redial_max`. What waits
@@ -31,6 +36,12 @@ pub struct RemoteConfig {
     pub system_give_up: Duration,
     /// Asks to other nodes that may be unanswered at once; one more is refused. Default 1,000,000.
     pub ports_max: usize,
+    /// A connection that neither side has used for this long, and nobody wants to keep, is closed;
+    /// the next message makes one again. It takes up to twice this time. Default 10 min.
+    pub idle_close: Duration,
+    /// After this time without a connection a node is forgotten, if nothing waits for it, no
+    /// reference leads to it, and nothing that was agreed with it would be lost. Default 10 min.
+    pub forget_after: Duration,
     /// How long [`crate::Remote::shutdown`] waits for what is queued to be sent. Default 2 s.
     pub flush_within: Duration,
 }
@@ -41,6 +52,7 @@ impl Default for RemoteConfig {
             lanes: 2,
             frame_bytes_max: 1 << 20,
             lane_bytes_max: 4 << 20,
+            large_bytes_max: 128 << 20,
             handshake_within: Duration::from_secs(5),
             redial_min: Duration::from_millis(50),
             redial_max: Duration::from_secs(1),
@@ -48,24 +60,30 @@ impl Default for RemoteConfig {
             system_messages_max: 20_000,
             system_give_up: Duration::from_secs(60),
             ports_max: 1_000_000,
+            idle_close: Duration::from_secs(600),
+            forget_after: Duration::from_secs(600),
             flush_within: Duration::from_secs(2),
         }
     }
 }
 
 impl RemoteConfig {
-    /// The most lanes that a peer may open in a connection, the control lane included.
-    pub(crate) const LANES_MAX: u8 = 9;
+    /// The most lanes that a peer may open in a connection, with those for control and for large
+    /// messages.
+    pub(crate) const LANES_MAX: u8 = 10;
+    /// The most ordinary lanes.
+    const ORDINARY_LANES_MAX: u8 = Self::LANES_MAX - 2;
     /// The largest payload of a control message.
     pub(crate) const CONTROL_BYTES_MAX: usize = 256 << 10;
 
     /// Brings values into the range for which the layer is made.
     pub(crate) fn clamped(mut self) -> Self {
-        self.lanes = self.lanes.clamp(1, Self::LANES_MAX - 1);
+        self.lanes = self.lanes.clamp(1, Self::ORDINARY_LANES_MAX);
         self.frame_bytes_max = self
             .frame_bytes_max
             .clamp(2 * Self::CONTROL_BYTES_MAX, 64 << 20);
         self.lane_bytes_max = self.lane_bytes_max.max(self.frame_bytes_max);
+        self.large_bytes_max = self.large_bytes_max.clamp(self.frame_bytes_max, 1 << 30);
         self
     }
 }

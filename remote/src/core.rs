@@ -4,26 +4,29 @@ use crate::config::RemoteConfig;
 use crate::exports::{Exports, tag_of};
 use crate::message::RemoteMessage;
 use crate::node_id::NodeId;
-use crate::outbox::{NotQueued, Outbox, Queued};
+use crate::outbox::{About, Alike, Batch, NotQueued, Outbox};
 use crate::peer::{Incoming, Peer};
 use crate::remote::{Channel, RemoteEvent};
 use crate::remote_ref::Address;
+use crate::rights::Rights;
 use crate::stats::Counters;
 use crate::wire::in_scope;
 use crate::wire_format::{
     EncodeError, ExportId, Frame, Target, encode_answer, encode_into, encode_message,
 };
 use bytes::Bytes;
-use otava_actor::{ActorPath, ActorSystem, DeadLetterReason, Unsendable};
+use otava_actor::{ActorPath, ActorSystem, DeadLetterReason, Refusal, Unsendable};
 use serde::Serialize;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use tokio::sync::{Notify, broadcast, mpsc};
 
 /// Peers that a node remembers. Beyond it new addresses are refused.
 const PEERS_MAX: usize = 10_000;
+/// Kinds of messages that are not understood and stand in the log, each once.
+const NOT_UNDERSTOOD_MAX: usize = 256;
 /// Connections that wait to be admitted by one peer's driver.
 const INCOMING_MAX: usize = 4;
 
@@ -35,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) cluster: String,
     pub(crate) system: ActorSystem,
     pub(crate) config: RemoteConfig,
+    pub(crate) rights: Arc<Rights>,
     pub(crate) exports: Arc<Exports>,
     pub(crate) counters: Counters,
     pub(crate) events: broadcast::Sender<RemoteEvent>,
@@ -45,7 +49,9 @@ pub(crate) struct Core {
     /// watch channel does not: a simulation must replay the end too.
     phase_changed: Notify,
     handlers: RwLock<BTreeMap<Channel, ControlHandler>>,
-    peers: Mutex<Peers>,
+    /// What was not understood and is in the log: the type that was expected, and what came.
+    not_understood: Mutex<BTreeSet<(&'static str, String)>>,
+    peers: RwLock<Peers>,
     /// Where drivers of new peers are started; closed at the end.
     new_drivers: mpsc::UnboundedSender<NewPeer>,
 }
@@ -105,6 +111,7 @@ impl Core {
         cluster: String,
         system: ActorSystem,
         config: RemoteConfig,
+        rights: Rights,
         exports: Arc<Exports>,
         network: Arc<dyn crate::network::Network>,
         events: broadcast::Sender<RemoteEvent>,
@@ -115,6 +122,7 @@ impl Core {
             cluster,
             system,
             config,
+            rights: Arc::new(rights),
             exports,
             counters: Counters::default(),
             events,
@@ -122,13 +130,17 @@ impl Core {
             phase: Mutex::new(Phase::Running),
             phase_changed: Notify::new(),
             handlers: RwLock::default(),
-            peers: Mutex::default(),
+            not_understood: Mutex::default(),
+            peers: RwLock::default(),
             new_drivers,
         }
     }
 
     /// The peer at `addr`, made and driven if it is new; `None` if there can be none.
     pub(crate) fn peer(&self, addr: SocketAddr) -> Option<Arc<Peer>> {
+        if let Some(peer) = self.known_peer(addr) {
+            return Some(peer);
+        }
         let mut peers = self.lock_peers();
         if let Some(peer) = peers.by_addr.get(&addr) {
             return Some(peer.clone());
@@ -150,7 +162,28 @@ impl Core {
 
     /// The peer at `addr`, if anything was ever exchanged with it.
     pub(crate) fn known_peer(&self, addr: SocketAddr) -> Option<Arc<Peer>> {
-        self.lock_peers().by_addr.get(&addr).cloned()
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers.by_addr.get(&addr).cloned()
+    }
+
+    /// Forgets a peer, if nothing is lost with it. Only its driver calls this.
+    pub(crate) fn forget(&self, peer: &Arc<Peer>) -> bool {
+        let mut peers = self.lock_peers();
+        // One is in the table and one is the driver's. Any other is of somebody who may send; new
+        // ones come from the table only, which is locked.
+        let wanted = Arc::strong_count(peer) > 2
+            || !peer.is_forgettable()
+            || self.exports.waits_for(peer.addr);
+        if !wanted {
+            peers.by_addr.remove(&peer.addr);
+        }
+        !wanted
+    }
+
+    /// How many peers are remembered.
+    pub(crate) fn peers(&self) -> usize {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers.by_addr.len()
     }
 
     /// All peers, from now on the only ones.
@@ -193,24 +226,25 @@ impl Core {
         if address.incarnation().is_some_and(|run| peer.is_gone(run)) {
             return Err(NotSent::Gone);
         }
-        let limit = self.config.frame_bytes_max;
+        let limit = if M::LARGE {
+            self.config.large_bytes_max
+        } else {
+            self.config.frame_bytes_max
+        };
         with_scratch(|frame| {
-            let (encoded, ports) = in_scope(self, address.clone(), || {
-                encode_message(frame, target, tag_of::<M>(), limit, |out| {
-                    encode_into(message, out, limit)
-                })
+            let tag = const { tag_of::<M>() };
+            let (encoded, ports) = encode_message(frame, target, tag, limit, |out| {
+                in_scope(self, address.clone(), || encode_into(message, out, limit))
             });
             if let Err(error) = encoded {
                 self.close_ports(peer.addr, &ports);
                 return Err(not_sent::<M>(error));
             }
-            let about = Queued {
-                len: frame.len(),
+            let about = About {
                 incarnation: address.incarnation(),
-                ports,
                 message_type: Some(std::any::type_name::<M>()),
             };
-            self.push(peer, peer.lane_of(target), frame, about)
+            self.push(peer, peer.lane_for::<M>(target), frame, about, &ports)
         })
     }
 
@@ -224,7 +258,7 @@ impl Core {
         let Some(peer) = self.peer(asker.addr()) else {
             return false;
         };
-        let limit = self.config.frame_bytes_max;
+        let limit = self.config.large_bytes_max;
         with_scratch(|frame| {
             let (encoded, ports) = in_scope(self, asker.clone(), || {
                 encode_answer(frame, port, limit, |out| encode_into(answer, out, limit))
@@ -234,13 +268,17 @@ impl Core {
                 let _ = not_sent::<R>(error);
                 return false;
             }
-            let about = Queued {
-                len: frame.len(),
+            let about = About {
                 incarnation: asker.incarnation(),
-                ports,
                 message_type: Some(std::any::type_name::<R>()),
             };
-            let sent = self.push(&peer, peer.lane_of_port(port), frame, about);
+            // Without its length, as the limit counts.
+            let lane = if frame.len() - 4 > self.config.frame_bytes_max {
+                peer.large()
+            } else {
+                peer.lane_of_port(port)
+            };
+            let sent = self.push(&peer, lane, frame, about, &ports);
             if sent.is_err() {
                 let path = ActorPath::new(format!("{asker}/(reply port)"));
                 let kind = std::any::type_name::<R>();
@@ -253,16 +291,29 @@ impl Core {
 
     /// Tells an asker on another node that nobody will answer.
     pub(crate) fn send_port_dropped(&self, asker: &Address, port: ExportId) {
-        let Some(peer) = self.peer(asker.addr()) else {
-            return;
-        };
-        let lane = peer.lane_of_port(port);
-        self.push_frame(
-            &peer,
-            lane,
-            asker.incarnation(),
-            &Frame::PortDropped { port },
-        );
+        self.send_of_port(asker, port, &Frame::PortDropped { port });
+    }
+
+    /// Tells an asker on another node why its question is not answered.
+    pub(crate) fn send_no_answer(&self, asker: &Address, port: ExportId, why: Refusal) {
+        let why = why.into();
+        self.send_of_port(asker, port, &Frame::NoAnswer { port, why });
+    }
+
+    fn send_of_port(&self, asker: &Address, port: ExportId, frame: &Frame) {
+        if let Some(peer) = self.peer(asker.addr()) {
+            let lane = peer.lane_of_port(port);
+            self.push_frame(&peer, lane, asker.incarnation(), frame);
+        }
+    }
+
+    /// Notes what was not understood; `true` the first time.
+    pub(crate) fn is_news(&self, message_type: &'static str, what: &str) -> bool {
+        let mut noted = self
+            .not_understood
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        noted.len() < NOT_UNDERSTOOD_MAX && noted.insert((message_type, what.to_owned()))
     }
 
     /// Queues a frame that carries no user's message. Without room it is dropped, and counted:
@@ -276,13 +327,11 @@ impl Core {
     ) -> bool {
         with_scratch(|bytes| {
             frame.encode_into(bytes);
-            let about = Queued {
-                len: bytes.len(),
+            let about = About {
                 incarnation,
-                ports: Vec::new(),
                 message_type: None,
             };
-            self.push(peer, outbox, bytes, about).is_ok()
+            self.push(peer, outbox, bytes, about, &[]).is_ok()
         })
     }
 
@@ -290,16 +339,18 @@ impl Core {
         &self,
         peer: &Peer,
         outbox: &Outbox,
-        frame: &[u8],
-        about: Queued,
+        frame: &mut Vec<u8>,
+        about: About,
+        ports: &[ExportId],
     ) -> Result<(), NotSent> {
-        match outbox.push(frame, about) {
+        match outbox.push(frame, about, ports) {
             Ok(()) => {
+                peer.use_it();
                 peer.wake_if_apart();
                 Ok(())
             }
-            Err((why, about)) => {
-                self.close_ports(peer.addr, &about.ports);
+            Err(why) => {
+                self.close_ports(peer.addr, ports);
                 self.counters.refused.add(1);
                 Err(match why {
                     NotQueued::Closed => NotSent::Gone,
@@ -317,15 +368,45 @@ impl Core {
 
     /// Frames that were queued and will not be sent: each message is a dead letter, and whoever
     /// asked in it learns that no answer will come.
-    pub(crate) fn give_up(&self, peer: &Peer, frames: impl IntoIterator<Item = Queued>) {
-        for frame in frames {
-            self.counters.dropped.add(1);
-            self.close_ports(peer.addr, &frame.ports);
-            if let Some(message_type) = frame.message_type {
-                let path = ActorPath::new(format!("{}/(queue)", peer.addr));
-                let letters = self.system.dead_letters();
+    pub(crate) fn give_up(&self, peer: &Peer, batches: impl IntoIterator<Item = Batch>) {
+        for batch in batches {
+            self.close_ports(peer.addr, &batch.ports);
+            for alike in batch.alike {
+                self.give_up_frames(peer, alike);
+            }
+        }
+    }
+
+    /// As [`Core::give_up`], for frames whose ports are closed already.
+    pub(crate) fn give_up_frames(&self, peer: &Peer, alike: Alike) {
+        self.counters.dropped.add(alike.frames as u64);
+        if let Some(message_type) = alike.about.message_type {
+            let path = ActorPath::new(format!("{}/(queue)", peer.addr));
+            let letters = self.system.dead_letters();
+            for _ in 0..alike.frames {
                 letters.report(&path, DeadLetterReason::Unreachable, message_type);
             }
+        }
+    }
+
+    /// The same work as a task that goes on while user code holds the runtime's threads, if the
+    /// network has such a thing. For what never blocks and runs no code of users.
+    pub(crate) async fn isolated<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        let result = Arc::new(Mutex::new(None));
+        let for_task = result.clone();
+        let task = async move {
+            let done = work.await;
+            *for_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+        };
+        self.network.isolated(Box::pin(task)).await;
+        let done = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match done {
+            Some(done) => done,
+            // It ended without a result only if it panicked, which ended this task too.
+            None => std::future::pending().await,
         }
     }
 
@@ -368,8 +449,8 @@ impl Core {
         let _ = self.events.send(event);
     }
 
-    fn lock_peers(&self) -> MutexGuard<'_, Peers> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_peers(&self) -> RwLockWriteGuard<'_, Peers> {
+        self.peers.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

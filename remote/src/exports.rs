@@ -9,10 +9,11 @@
 //!
 //! **Invariant:** no entry leaks: an actor's ends with the actor, a port's with its ask.
 
+use crate::identity::PeerKind;
 use crate::message::RemoteMessage;
-use crate::wire_format::{DecodeError, ExportId, Target, decode, type_tag};
+use crate::wire_format::{DecodeError, ExportId, Target, decode};
 use otava_actor::adapter::Conversion;
-use otava_actor::{ActorPath, ActorRef, Rng, TellError, Terminated, Time, Watching};
+use otava_actor::{ActorPath, ActorRef, Refusal, Rng, TellError, Terminated, Time, Watching};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -48,7 +49,9 @@ fn identity_of<M: RemoteMessage>(actor: &ActorRef<M>) -> Identity {
 /// An exported actor, its message type forgotten.
 pub(crate) trait Exported: Send + Sync {
     /// Decodes a message and hands it to the actor. The caller has entered the wire scope.
-    fn deliver(&self, tag: u64, payload: &[u8]) -> Result<(), Undelivered>;
+    fn deliver(&self, tag: u64, payload: &[u8], from: PeerKind) -> Result<(), Undelivered>;
+    /// The protocol whose rights decide who may send to it.
+    fn protocol(&self) -> &'static str;
     /// Calls back when the actor ends.
     fn on_terminated(&self, callback: Box<dyn FnOnce(Terminated) + Send>) -> Watching;
     fn path(&self) -> &ActorPath;
@@ -58,6 +61,8 @@ pub(crate) trait Exported: Send + Sync {
 /// Why a message from another node did not reach its actor.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Undelivered {
+    #[error("its sender has no right to send it")]
+    NotPermitted,
     #[error("{message_type} was expected, the sender meant another type or version of it")]
     OtherType { message_type: &'static str },
     #[error("it is no {message_type}: {source}")]
@@ -67,28 +72,56 @@ pub(crate) enum Undelivered {
     },
     /// Counted by the mailbox.
     #[error("the mailbox refused it")]
-    Refused,
+    Refused {
+        why: Refusal,
+        /// Kept until the asker is told: the reply ports in it say something less when they are
+        /// dropped.
+        message: Box<dyn Any + Send>,
+    },
+}
+
+impl Undelivered {
+    /// What an asker is told.
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self {
+            Self::NotPermitted => Refusal::NotPermitted,
+            Self::OtherType { .. } | Self::Undecodable { .. } => Refusal::NotUnderstood,
+            Self::Refused { why, .. } => *why,
+        }
+    }
 }
 
 pub(crate) struct LocalActor<M>(pub(crate) ActorRef<M>);
 
 impl<M: RemoteMessage> Exported for LocalActor<M> {
-    fn deliver(&self, tag: u64, payload: &[u8]) -> Result<(), Undelivered> {
+    fn deliver(&self, tag: u64, payload: &[u8], from: PeerKind) -> Result<(), Undelivered> {
         let message_type = std::any::type_name::<M>();
-        if tag != tag_of::<M>() {
+        if tag != const { tag_of::<M>() } {
             return Err(Undelivered::OtherType { message_type });
         }
         let message = decode::<M>(payload).map_err(|source| Undelivered::Undecodable {
             message_type,
             source,
         })?;
-        self.0
-            .tell(message)
-            .map_err(|_: TellError<M>| Undelivered::Refused)
+        if from == PeerKind::Client && !message.is_for_clients() {
+            return Err(Undelivered::NotPermitted);
+        }
+        self.0.tell(message).map_err(|refused| {
+            let why = match &refused {
+                TellError::Full(_) => Refusal::Full,
+                _ => Refusal::Stopped,
+            };
+            let message = Box::new(refused.into_message());
+            Undelivered::Refused { why, message }
+        })
     }
 
     fn on_terminated(&self, callback: Box<dyn FnOnce(Terminated) + Send>) -> Watching {
         self.0.on_terminated(callback)
+    }
+
+    fn protocol(&self) -> &'static str {
+        M::RIGHTS
     }
 
     fn path(&self) -> &ActorPath {
@@ -100,13 +133,14 @@ impl<M: RemoteMessage> Exported for LocalActor<M> {
     }
 }
 
-/// The name and version of a message type as they stand in a frame.
+/// What stands for a message type in a frame.
 pub(crate) const fn tag_of<M: RemoteMessage>() -> u64 {
-    type_tag(M::NAME, M::VERSION)
+    M::LAYOUT
 }
 
-/// Decodes an answer and hands it to whoever waits for it.
-pub(crate) type AnswerTaker = Box<dyn FnOnce(&[u8]) -> Result<(), DecodeError> + Send>;
+/// Decodes an answer and hands it, or why there is none, to whoever waits for it.
+pub(crate) type AnswerTaker =
+    Box<dyn FnOnce(Result<&[u8], Refusal>) -> Result<(), DecodeError> + Send>;
 
 /// A question that left the node and waits for its answer.
 struct Port {
@@ -252,8 +286,16 @@ impl Exports {
         payload: &[u8],
     ) -> Result<bool, DecodeError> {
         match self.take_port(addr, id) {
-            Some(port) => (port.answer)(payload).map(|()| true),
+            Some(port) => (port.answer)(Ok(payload)).map(|()| true),
             None => Ok(false),
+        }
+    }
+
+    /// Tells whoever waits at a port of `addr` why there is no answer.
+    pub(crate) fn refuse_port(&self, addr: SocketAddr, id: ExportId, why: Refusal) {
+        if let Some(port) = self.take_port(addr, id) {
+            // No answer is read, so this does not fail.
+            let _ = (port.answer)(Err(why));
         }
     }
 
@@ -278,6 +320,20 @@ impl Exports {
             port.asked.addr == addr && asked.map_or(present, |asked| asked == incarnation)
         };
         self.close_ports_where(of_it);
+    }
+
+    /// Closes the ports of questions without a deadline that went to `addr`. The connection is gone,
+    /// and with it perhaps question or answer: their askers would wait for ever.
+    pub(crate) fn close_endless_ports_to(&self, addr: SocketAddr) {
+        self.close_ports_where(|port| port.asked.addr == addr && port.deadline.is_none());
+    }
+
+    /// Whether an answer from `addr` is waited for.
+    pub(crate) fn waits_for(&self, addr: SocketAddr) -> bool {
+        self.lock()
+            .ports
+            .values()
+            .any(|port| port.asked.addr == addr)
     }
 
     /// Closes the ports whose askers do not wait any more.

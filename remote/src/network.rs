@@ -10,6 +10,7 @@
 //! **Invariant:** a network carries bytes and knows who is at the other end; what the bytes mean is
 //! decided above it.
 
+use crate::identity::PeerIdentity;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
@@ -33,6 +34,12 @@ pub trait Network: Send + Sync + 'static {
     /// closed. A peer that is slow or hostile holds up no other.
     fn accept(&self) -> BoxFuture<'_, Option<Arc<dyn Connection>>>;
 
+    /// Makes a task, to be spawned then, as independent of code that holds the runtime's threads as
+    /// this network's own tasks are. By itself a network changes nothing about it.
+    fn isolated(&self, task: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+        task
+    }
+
     /// Stops listening and closes all connections.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -44,6 +51,12 @@ pub trait Connection: Send + Sync + 'static {
 
     /// Whether the peer has proved that it may call itself `name`.
     fn proves_name(&self, name: &str) -> bool;
+
+    /// Who the peer is if it calls itself `name`; `None` if it has not proved that it may. Default:
+    /// for a network whose peers prove names only, a member.
+    fn identity_as(&self, name: &str) -> Option<PeerIdentity> {
+        self.proves_name(name).then(|| PeerIdentity::member(name))
+    }
 
     /// Opens a lane to the peer. The peer sees it when the first bytes are written.
     ///
@@ -73,8 +86,24 @@ pub trait LaneWriter: Send + 'static {
     /// [`LaneError`], if the lane or its connection is closed.
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<(), LaneError>>;
 
+    /// Says which lanes go first where not all can go at once. Without effect where a network knows
+    /// no such thing.
+    fn set_rank(&mut self, _rank: LaneRank) {}
+
     /// Says that nothing follows, and waits until the peer has everything or is gone.
     fn finish(&mut self) -> BoxFuture<'_, ()>;
+}
+
+/// What goes first, where the lanes of one connection cannot all go at once.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum LaneRank {
+    /// Heartbeats and what else holds a cluster together.
+    First,
+    /// Messages of users.
+    Middle,
+    /// Large messages, for which nobody else is to wait.
+    Last,
 }
 
 /// The receiving end of a lane.

@@ -1,19 +1,27 @@
 //! Outbox: the frames that wait on one lane, bounded by bytes, taken in batches.
 //!
-//! Senders append whole encoded frames; the writer of the lane takes everything that is there in one
-//! piece. So a batch is as large as the peer is slow, and there is one write for it.
+//! Senders append whole encoded frames to pieces of some 64 KiB; the writer of the lane takes them
+//! piece by piece. So a write is as large as the peer is slow, up to a piece, and room comes back
+//! with every write. What is known of a frame is kept once for all neighbours that share it: a
+//! stream of small messages costs its bytes and hardly more.
 //!
 //! **Invariant:** frames leave in the order in which they came, and a frame leaves whole or not at
 //! all. Whoever takes frames out settles what they carry: sent, or given up.
 
 use crate::wire_format::ExportId;
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
+/// Bytes of a piece. A larger frame is a piece of its own.
+const PIECE_BYTES: usize = 64 << 10;
+/// The least room that is made for a piece.
+const PIECE_ROOM_MIN: usize = 256;
+
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
-    /// There is something to take.
+    /// There is something to take, where there was nothing.
     filled: Notify,
     /// There is room again.
     room: Notify,
@@ -22,29 +30,49 @@ pub(crate) struct Outbox {
 
 #[derive(Default)]
 struct Queue {
-    bytes: Vec<u8>,
-    frames: Vec<Queued>,
+    pieces: VecDeque<Piece>,
+    /// In all pieces.
+    bytes: usize,
+    /// The length of the piece that was taken last: the next one may well be as long.
+    last_taken: usize,
     closed: bool,
 }
 
-/// What is known of a frame that waits.
-#[derive(Debug)]
-pub(crate) struct Queued {
-    /// Its length in bytes.
-    pub(crate) len: usize,
+#[derive(Default)]
+struct Piece {
+    bytes: Vec<u8>,
+    alike: Vec<Alike>,
+    ports: Vec<ExportId>,
+}
+
+/// What decides about a frame that waits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct About {
     /// The only run of the peer that it may go to; `None` for any.
     pub(crate) incarnation: Option<u64>,
-    /// The reply ports in it.
-    pub(crate) ports: Vec<ExportId>,
     /// The Rust type of the message; `None` for frames that are no user's message.
     pub(crate) message_type: Option<&'static str>,
+}
+
+/// Frames behind each other of which the same is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Alike {
+    pub(crate) about: About,
+    pub(crate) frames: usize,
+    /// Their length together.
+    pub(crate) bytes: usize,
+    /// How many reply ports are in them.
+    pub(crate) ports: usize,
 }
 
 /// Frames in one piece, and what they are.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) bytes: Bytes,
-    pub(crate) frames: Vec<Queued>,
+    /// In the order of the frames.
+    pub(crate) alike: Vec<Alike>,
+    /// The reply ports in the frames, in the same order.
+    pub(crate) ports: Vec<ExportId>,
 }
 
 /// Why a frame was not queued.
@@ -64,20 +92,27 @@ impl Outbox {
         }
     }
 
-    /// Queues one frame.
-    pub(crate) fn push(&self, frame: &[u8], about: Queued) -> Result<(), (NotQueued, Queued)> {
-        debug_assert_eq!(frame.len(), about.len);
+    /// Queues one frame, in which these ports are. A large one is taken out of `frame`, any other is
+    /// copied.
+    pub(crate) fn push(
+        &self,
+        frame: &mut Vec<u8>,
+        about: About,
+        ports: &[ExportId],
+    ) -> Result<(), NotQueued> {
         let mut queue = self.lock();
         if queue.closed {
-            return Err((NotQueued::Closed, about));
+            return Err(NotQueued::Closed);
         }
-        if !queue.bytes.is_empty() && queue.bytes.len() + frame.len() > self.bytes_max {
-            return Err((NotQueued::Full, about));
+        let first = queue.pieces.is_empty();
+        if !first && queue.bytes + frame.len() > self.bytes_max {
+            return Err(NotQueued::Full);
         }
-        queue.bytes.extend_from_slice(frame);
-        queue.frames.push(about);
+        queue.push(frame, about, ports);
         drop(queue);
-        self.filled.notify_one();
+        if first {
+            self.filled.notify_one();
+        }
         Ok(())
     }
 
@@ -87,7 +122,7 @@ impl Outbox {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.lock().frames.is_empty()
+        self.lock().pieces.is_empty()
     }
 
     /// The next batch; waits for one. `None` once it is closed and empty.
@@ -98,7 +133,7 @@ impl Outbox {
             let filled = self.filled.notified();
             {
                 let mut queue = self.lock();
-                if let Some(batch) = queue.take_batch() {
+                if let Some(batch) = queue.take() {
                     drop(queue);
                     self.room.notify_waiters();
                     return Some(batch);
@@ -111,14 +146,27 @@ impl Outbox {
         }
     }
 
+    /// Waits until there is something to take; `false` if there never will be.
+    pub(crate) async fn filled(&self) -> bool {
+        loop {
+            let filled = self.filled.notified();
+            {
+                let queue = self.lock();
+                if !queue.pieces.is_empty() || queue.closed {
+                    return !queue.pieces.is_empty();
+                }
+            }
+            filled.await;
+        }
+    }
+
     /// Takes everything out at once.
-    pub(crate) fn clear(&self) -> Vec<Queued> {
+    pub(crate) fn clear(&self) -> Vec<Batch> {
         let mut queue = self.lock();
-        queue.bytes = Vec::new();
-        let frames = std::mem::take(&mut queue.frames);
+        let batches = std::iter::from_fn(|| queue.take()).collect();
         drop(queue);
         self.room.notify_waiters();
-        frames
+        batches
     }
 
     /// Accepts nothing any more; what is there can still be taken.
@@ -134,14 +182,76 @@ impl Outbox {
 }
 
 impl Queue {
-    fn take_batch(&mut self) -> Option<Batch> {
-        if self.frames.is_empty() {
-            return None;
+    fn push(&mut self, frame: &mut Vec<u8>, about: About, ports: &[ExportId]) {
+        self.bytes += frame.len();
+        if frame.len() > PIECE_BYTES {
+            let alike = vec![Alike::one(frame, about, ports)];
+            return self.pieces.push_back(Piece {
+                bytes: std::mem::take(frame),
+                alike,
+                ports: ports.to_vec(),
+            });
         }
+        match self.pieces.back_mut() {
+            Some(last) if last.bytes.len() + frame.len() <= PIECE_BYTES => {
+                last.push(frame, about, ports);
+            }
+            last => {
+                // Behind a full piece there will be another one.
+                let expected = if last.is_some() {
+                    PIECE_BYTES
+                } else {
+                    self.last_taken.max(PIECE_ROOM_MIN)
+                };
+                let mut piece = Piece {
+                    bytes: Vec::with_capacity(expected.max(frame.len())),
+                    ..Piece::default()
+                };
+                piece.push(frame, about, ports);
+                self.pieces.push_back(piece);
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Batch> {
+        let Piece {
+            bytes,
+            alike,
+            ports,
+        } = self.pieces.pop_front()?;
+        self.bytes -= bytes.len();
+        self.last_taken = bytes.len().min(PIECE_BYTES);
         Some(Batch {
-            bytes: Bytes::from(std::mem::take(&mut self.bytes)),
-            frames: std::mem::take(&mut self.frames),
+            bytes: Bytes::from(bytes),
+            alike,
+            ports,
         })
+    }
+}
+
+impl Piece {
+    fn push(&mut self, frame: &[u8], about: About, ports: &[ExportId]) {
+        self.bytes.extend_from_slice(frame);
+        self.ports.extend_from_slice(ports);
+        match self.alike.last_mut() {
+            Some(last) if last.about == about => {
+                last.frames += 1;
+                last.bytes += frame.len();
+                last.ports += ports.len();
+            }
+            _ => self.alike.push(Alike::one(frame, about, ports)),
+        }
+    }
+}
+
+impl Alike {
+    fn one(frame: &[u8], about: About, ports: &[ExportId]) -> Self {
+        Self {
+            about,
+            frames: 1,
+            bytes: frame.len(),
+            ports: ports.len(),
+        }
     }
 }
 
@@ -149,37 +259,75 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn about(len: usize) -> Queued {
-        Queued {
-            len,
-            incarnation: None,
-            ports: Vec::new(),
-            message_type: None,
-        }
-    }
+    const ABOUT: About = About {
+        incarnation: None,
+        message_type: None,
+    };
 
     #[tokio::test]
     async fn what_waits_leaves_in_one_piece_and_in_order() {
         let outbox = Outbox::new(100);
-        outbox.push(b"ab", about(2)).unwrap();
-        outbox.push(b"cde", about(3)).unwrap();
+        outbox.push(&mut b"ab".to_vec(), ABOUT, &[]).unwrap();
+        outbox.push(&mut b"cde".to_vec(), ABOUT, &[]).unwrap();
         let batch = outbox.take().await.unwrap();
-        assert_eq!((&*batch.bytes, batch.frames.len()), (&b"abcde"[..], 2));
-        outbox.push(b"f", about(1)).unwrap();
+        assert_eq!((&*batch.bytes, batch.alike[0].frames), (&b"abcde"[..], 2));
+        outbox.push(&mut b"f".to_vec(), ABOUT, &[]).unwrap();
         outbox.close();
         assert_eq!(&*outbox.take().await.unwrap().bytes, b"f");
         assert!(outbox.take().await.is_none());
-        let (why, _) = outbox.push(b"g", about(1)).unwrap_err();
-        assert_eq!(why, NotQueued::Closed);
+        assert_eq!(
+            outbox.push(&mut b"g".to_vec(), ABOUT, &[]),
+            Err(NotQueued::Closed)
+        );
     }
 
     #[tokio::test]
     async fn the_bound_is_in_bytes_and_a_single_frame_always_fits() {
         let outbox = Outbox::new(10);
-        outbox.push(&[0; 12], about(12)).unwrap();
-        let (why, _) = outbox.push(&[0; 1], about(1)).unwrap_err();
-        assert_eq!(why, NotQueued::Full);
+        outbox.push(&mut vec![0; 12], ABOUT, &[]).unwrap();
+        assert_eq!(
+            outbox.push(&mut vec![0; 1], ABOUT, &[]),
+            Err(NotQueued::Full)
+        );
         assert_eq!(outbox.take().await.unwrap().bytes.len(), 12);
-        outbox.push(&[0; 1], about(1)).unwrap();
+        outbox.push(&mut vec![0; 1], ABOUT, &[]).unwrap();
+    }
+
+    #[tokio::test]
+    async fn frames_are_told_apart_where_something_else_is_known_of_them() {
+        let outbox = Outbox::new(1_000);
+        let other = About {
+            incarnation: Some(7),
+            ..ABOUT
+        };
+        outbox
+            .push(&mut b"a".to_vec(), ABOUT, &[ExportId(1)])
+            .unwrap();
+        outbox.push(&mut b"bb".to_vec(), other, &[]).unwrap();
+        outbox
+            .push(&mut b"c".to_vec(), other, &[ExportId(2), ExportId(3)])
+            .unwrap();
+        let batch = outbox.take().await.unwrap();
+        let [first, second] = batch.alike[..] else {
+            panic!("{:?}", batch.alike)
+        };
+        assert_eq!((first.frames, first.bytes, first.ports), (1, 1, 1));
+        assert_eq!((second.frames, second.bytes, second.ports), (2, 3, 2));
+        assert_eq!(batch.ports, [ExportId(1), ExportId(2), ExportId(3)]);
+    }
+
+    #[tokio::test]
+    async fn pieces_are_bounded_and_a_large_frame_is_one() {
+        let outbox = Outbox::new(1 << 20);
+        for _ in 0..3 {
+            outbox.push(&mut vec![1; 30_000], ABOUT, &[]).unwrap();
+        }
+        outbox.push(&mut vec![2; 100_000], ABOUT, &[]).unwrap();
+        let mut lengths = Vec::new();
+        for _ in 0..3 {
+            lengths.push(outbox.take().await.unwrap().bytes.len());
+        }
+        assert_eq!(lengths, [60_000, 30_000, 100_000]);
+        assert!(outbox.is_empty() && outbox.clear().is_empty());
     }
 }

@@ -14,19 +14,24 @@
 
 use crate::config::RemoteConfig;
 use crate::core::Core;
+use crate::identity::{PeerIdentity, PeerKind};
 use crate::logic::handshake::{Introduction, Known};
 use crate::logic::runs::Runs;
+
 use crate::logic::system_lane::{Overflow, SystemIn, SystemOut};
+use crate::message::RemoteMessage;
 use crate::node_id::NodeId;
 use crate::outbox::Outbox;
 use crate::remote::RemoteEvent;
 use crate::remote_ref::Address;
+use crate::rights::Permit;
 use crate::watches::{Watch, Watched, Watches};
 use crate::wire_format::{ExportId, Frame, SystemMessage, Target};
 use otava_actor::{ActorPath, Ended, Terminated, Time, Watcher, WatcherId, Watching};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
 
@@ -36,6 +41,9 @@ pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
     pub(crate) control: Outbox,
     pub(crate) lanes: Vec<Outbox>,
+    /// Of the lane for large messages. Its lane is opened when there is something on it.
+    pub(crate) large: Outbox,
+    large_used: AtomicBool,
     /// There may be a reason to connect.
     pub(crate) wake: Notify,
     /// The present connection has to end.
@@ -43,13 +51,46 @@ pub(crate) struct Peer {
     /// To the driver: connections that the peer made.
     pub(crate) incoming: mpsc::Sender<Incoming>,
     connected: AtomicBool,
+    /// Something was sent or has arrived since somebody looked.
+    used: AtomicBool,
+    /// The present run, for those who only want to see that it is not over; 0 if there is none.
+    present: AtomicU64,
     relation: Mutex<Relation>,
+}
+
+/// The relation while somebody looks at it or changes it.
+struct Locked<'a> {
+    relation: MutexGuard<'a, Relation>,
+    present: &'a AtomicU64,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Relation;
+
+    fn deref(&self) -> &Relation {
+        &self.relation
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Relation {
+        &mut self.relation
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let present = self.relation.runs.present().unwrap_or_default();
+        self.present.store(present, Ordering::Release);
+    }
 }
 
 struct Relation {
     runs: Runs,
     /// The node that is connected, or was last.
     node: Option<NodeId>,
+    /// Who that node is by its credentials.
+    identity: Option<PeerIdentity>,
     connected: bool,
     /// Since when there is no connection.
     apart_since: Time,
@@ -95,13 +136,18 @@ impl Peer {
             addr,
             control: outbox(),
             lanes: (0..config.lanes).map(|_| outbox()).collect(),
+            large: Outbox::new(config.large_bytes_max),
+            large_used: AtomicBool::new(false),
             wake: Notify::new(),
             kick: Notify::new(),
             incoming,
             connected: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+            present: AtomicU64::new(0),
             relation: Mutex::new(Relation {
                 runs: Runs::default(),
                 node: None,
+                identity: None,
                 connected: false,
                 apart_since: Time::ZERO,
                 kept: false,
@@ -115,8 +161,22 @@ impl Peer {
         }
     }
 
-    /// The lane of all messages to `target`.
-    pub(crate) fn lane_of(&self, target: &Target) -> &Outbox {
+    /// The lane of all messages of this protocol to `target`.
+    pub(crate) fn lane_for<M: RemoteMessage>(&self, target: &Target) -> &Outbox {
+        if M::LARGE {
+            self.large()
+        } else {
+            self.lane_of(target)
+        }
+    }
+
+    /// The lane for large messages, to be used now.
+    pub(crate) fn large(&self) -> &Outbox {
+        self.large_used.store(true, Ordering::Relaxed);
+        &self.large
+    }
+
+    fn lane_of(&self, target: &Target) -> &Outbox {
         let number = match target {
             Target::Export(ExportId(id)) => (*id % self.lanes.len() as u128) as usize,
             Target::Name(name) => {
@@ -131,9 +191,20 @@ impl Peer {
         &self.lanes[(port.0 % self.lanes.len() as u128) as usize]
     }
 
-    /// Control lane and ordinary lanes, in the order of their numbers.
+    /// Those of all lanes, in the order of their numbers.
     pub(crate) fn outboxes(&self) -> impl Iterator<Item = &Outbox> {
-        std::iter::once(&self.control).chain(&self.lanes)
+        std::iter::once(&self.control).chain(self.user_lanes())
+    }
+
+    /// The outboxes of the lanes on which messages of users go.
+    pub(crate) fn user_lanes(&self) -> impl Iterator<Item = &Outbox> {
+        self.lanes.iter().chain([&self.large])
+    }
+
+    /// Those on which anything was ever sent.
+    fn used_lanes(&self) -> impl Iterator<Item = &Outbox> {
+        let used = self.lanes.len() + usize::from(self.large_used.load(Ordering::Relaxed));
+        self.user_lanes().take(used)
     }
 
     /// Makes the driver look whether it should connect, unless it is connected.
@@ -145,12 +216,20 @@ impl Peer {
 
     /// Whether this run of the node is over for good.
     pub(crate) fn is_gone(&self, run: u64) -> bool {
-        self.lock().runs.is_over(run)
+        let present = self.present.load(Ordering::Acquire);
+        (present == 0 || present != run) && self.lock().runs.is_over(run)
     }
 
     /// The node that is connected, or was last.
     pub(crate) fn node(&self) -> Option<NodeId> {
         self.lock().node.clone()
+    }
+
+    /// Who `node` is by its credentials, if it is connected or was last.
+    pub(crate) fn identity_of(&self, node: &NodeId) -> Option<PeerIdentity> {
+        let relation = self.lock();
+        let same = relation.node.as_ref() == Some(node);
+        relation.identity.clone().filter(|_| same)
     }
 
     /// Whether this very run of the node is connected.
@@ -170,6 +249,37 @@ impl Peer {
         self.wake_if_apart();
     }
 
+    /// Notes that something was sent or has arrived.
+    pub(crate) fn use_it(&self) {
+        // Mostly it stands already, and then no other thread's cache is disturbed.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nothing was sent and nothing arrived since this was asked last, and nobody here needs
+    /// the connection.
+    pub(crate) fn is_idle(&self, core: &Core) -> bool {
+        let used = self.used.swap(false, Ordering::Relaxed);
+        !used
+            && !self.wants_connection()
+            && self.lock().watched.is_empty()
+            && !core.exports.waits_for(self.addr)
+    }
+
+    /// Whether nothing would be lost with what is remembered of the node: nothing waits, it was not
+    /// broken with, and no numbers of system messages were agreed on with a run that may come back.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        let relation = self.lock();
+        let used = !relation.out.is_fresh() || relation.inbound.taken() > 0;
+        let needed = relation.connected || relation.kept || relation.runs.any_quarantined();
+        !needed
+            && !used
+            && relation.watches.is_empty()
+            && relation.watched.is_empty()
+            && self.outboxes().all(Outbox::is_empty)
+    }
+
     /// Whether there is something for which a connection is needed.
     pub(crate) fn wants_connection(&self) -> bool {
         let relation = self.lock();
@@ -180,22 +290,28 @@ impl Peer {
     }
 
     /// What the handshake has to know about `them`.
-    pub(crate) fn known(&self, them: &Introduction, name_proven: bool, calling: bool) -> Known {
+    pub(crate) fn known(
+        &self,
+        core: &Core,
+        them: &Introduction,
+        identity: Option<&PeerIdentity>,
+        calling: bool,
+    ) -> Known {
         let relation = self.lock();
-        let run = them.node.incarnation;
-        let other_name = |node: &NodeId| node.name != them.node.name;
+        let (run, addr) = (them.node.incarnation, them.node.addr);
         Known {
-            name_proven,
+            name_proven: identity.is_some(),
+            address_proven: identity.is_some_and(|it| core.rights.allows_address(it, addr)),
             quarantined: relation.runs.is_quarantined(run),
             over: relation.runs.is_over(run),
-            address_held: relation.connected && relation.node.as_ref().is_some_and(other_name),
+            address_held: identity.is_some_and(|it| relation.is_held_against(it)),
             calling,
         }
     }
 
     /// A connection with `node` was agreed on. What was not acknowledged is queued again. `false` if
     /// this node broke with that run meanwhile.
-    pub(crate) fn connected(&self, core: &Core, node: &NodeId) -> bool {
+    pub(crate) fn connected(&self, core: &Core, node: &NodeId, identity: &PeerIdentity) -> bool {
         let now = core.system.now();
         let mut news = News::default();
         {
@@ -205,6 +321,7 @@ impl Peer {
             }
             let before = relation.runs.present();
             relation.met(now, node, &mut news);
+            relation.identity = Some(identity.clone());
             relation.connected = true;
             relation.apart_since = Time::MAX;
             self.connected.store(true, Ordering::Relaxed);
@@ -234,6 +351,7 @@ impl Peer {
             self.connected.store(false, Ordering::Relaxed);
             std::mem::take(&mut relation.ends)
         };
+        core.exports.close_endless_ports_to(self.addr);
         // What the peer has not read by now it never will.
         for end in ends.into_values() {
             self.send_system(core, end.message);
@@ -397,6 +515,7 @@ impl Peer {
         run: u64,
         seq: u64,
         message: SystemMessage,
+        permit: &Permit,
     ) -> bool {
         let (new, taken) = {
             let mut relation = self.lock();
@@ -405,13 +524,19 @@ impl Peer {
             }
             (relation.inbound.take(seq), relation.inbound.taken())
         };
-        let handled = !new || self.handle_system(core, run, message);
+        let handled = !new || self.handle_system(core, run, message, permit);
         let ack = Frame::SystemAck { seq: taken };
         core.push_frame(self, &self.control, Some(run), &ack);
         handled
     }
 
-    fn handle_system(self: &Arc<Self>, core: &Arc<Core>, run: u64, message: SystemMessage) -> bool {
+    fn handle_system(
+        self: &Arc<Self>,
+        core: &Arc<Core>,
+        run: u64,
+        message: SystemMessage,
+        permit: &Permit,
+    ) -> bool {
         match message {
             SystemMessage::Terminated { watch, reason } => {
                 let mut news = News::default();
@@ -425,12 +550,28 @@ impl Peer {
                 drop(watching);
                 true
             }
-            SystemMessage::Watch { watch, target } => self.begin_watched(core, watch, &target),
+            SystemMessage::Watch { watch, target } => {
+                self.begin_watched(core, watch, &target, permit)
+            }
         }
     }
 
-    fn begin_watched(self: &Arc<Self>, core: &Arc<Core>, watch: u64, target: &Target) -> bool {
-        let Some(exported) = core.exports.find(target) else {
+    fn begin_watched(
+        self: &Arc<Self>,
+        core: &Arc<Core>,
+        watch: u64,
+        target: &Target,
+        permit: &Permit,
+    ) -> bool {
+        let found = core.exports.find(target);
+        let (found, forbidden) = match found {
+            Some(exported) if !permit.allows(exported.protocol()) => (None, true),
+            found => (found, false),
+        };
+        if forbidden {
+            core.counters.not_permitted.add(1);
+        }
+        let Some(exported) = found else {
             let reason = Ended::Unknown.into();
             self.send_system(core, SystemMessage::Terminated { watch, reason });
             return true;
@@ -469,6 +610,7 @@ impl Peer {
     fn send_end(&self, core: &Core, watch: u64, reason: Ended) {
         let reason = reason.into();
         let message = SystemMessage::Terminated { watch, reason };
+        let lanes: Vec<&Outbox> = self.used_lanes().collect();
         let flush = {
             let mut relation = self.lock();
             let run = relation.runs.present().filter(|_| relation.connected);
@@ -476,7 +618,7 @@ impl Peer {
                 relation.next_end += 1;
                 let end = PendingEnd {
                     message: message.clone(),
-                    lanes_left: self.lanes.len(),
+                    lanes_left: lanes.len(),
                 };
                 let token = relation.next_end;
                 relation.ends.insert(token, end);
@@ -486,7 +628,7 @@ impl Peer {
         let Some((token, run)) = flush else {
             return self.send_system(core, message);
         };
-        for lane in &self.lanes {
+        for lane in lanes {
             if !core.push_frame(self, lane, Some(run), &Frame::Flush { token }) {
                 self.take_flushed(core, token);
             }
@@ -530,12 +672,29 @@ impl Peer {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Relation> {
-        self.relation.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_> {
+        Locked {
+            relation: self.relation.lock().unwrap_or_else(PoisonError::into_inner),
+            present: &self.present,
+        }
     }
 }
 
 impl Relation {
+    /// Whether the address belongs to another node than `caller`: to one that is connected, to one whose
+    /// certificate names the address while that of the caller does not, or, against a client, to a
+    /// member that may come back.
+    fn is_held_against(&self, caller: &PeerIdentity) -> bool {
+        let (Some(node), Some(holder)) = (&self.node, &self.identity) else {
+            return false;
+        };
+        let by_certificate = holder.names_addresses() && !caller.names_addresses();
+        let against_client = caller.kind() == PeerKind::Client
+            && holder.kind() == PeerKind::Member
+            && !self.runs.is_over(node.incarnation);
+        holder.name() != caller.name() && (self.connected || by_certificate || against_client)
+    }
+
     /// `node` is there: the run before it is over, and so is every other that somebody watched.
     fn met(&mut self, now: Time, node: &NodeId, news: &mut News) {
         if let Some(before) = self.runs.met(node.incarnation) {

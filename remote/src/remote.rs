@@ -3,15 +3,17 @@
 use crate::config::RemoteConfig;
 use crate::core::{Core, Phase};
 use crate::exports::{Exports, Ids};
-use crate::io::{acceptor, driver};
+use crate::identity::PeerIdentity;
+use crate::io::{acceptor, driver, standby};
 use crate::message::RemoteMessage;
 use crate::network::Network;
 use crate::node_id::NodeId;
 use crate::remote_ref::{Address, RemoteRef};
+use crate::rights::Rights;
 use crate::stats::RemoteStats;
 use crate::wire_format::{CLUSTER_BYTES_MAX, Frame, TARGET_NAME_BYTES_MAX, Target};
 use bytes::Bytes;
-use otava_actor::{ActorPath, ActorRef, ActorSystem, Rng};
+use otava_actor::{ActorPath, ActorRef, ActorSystem, Rng, Time};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,6 +57,11 @@ impl Drop for Tasks {
 }
 
 impl Remote {
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// Sets up the layer of a node: its actor system, the name of its cluster, its own name, and the
     /// network on which it listens already.
     pub fn builder(
@@ -69,6 +76,7 @@ impl Remote {
             node: node.to_owned(),
             network,
             config: RemoteConfig::default(),
+            rights: Rights::default(),
             seed: None,
         }
     }
@@ -170,6 +178,26 @@ impl Remote {
         self.core.set_handler(channel, Arc::new(handler));
     }
 
+    /// Spawns a task on which the node's life depends: it goes on while user code holds every thread
+    /// of the runtime, as the control lane does. Over [`crate::QuicNetwork`], on a runtime with
+    /// several threads; elsewhere it is an ordinary task.
+    ///
+    /// It must never block, and wait for times by [`Remote::sleep_until`] only: nobody runs the
+    /// runtime's timers then.
+    pub fn spawn_isolated(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task = self.core.network.isolated(Box::pin(task));
+        self.core.system.handle().spawn(task);
+    }
+
+    /// Waits until `time` on the system's clock, also where the runtime's timers do not run
+    /// ([`Remote::spawn_isolated`]).
+    ///
+    /// # Cancel safety
+    /// Nothing happens if it is dropped.
+    pub async fn sleep_until(&self, time: Time) {
+        standby::sleep_until(&self.core.system, time).await;
+    }
+
     /// Breaks with this run of a node, for good: nothing passes in either direction, watchers of its
     /// actors are told [`otava_actor::Ended::NodeLost`], and asks to it end at once. A new run of
     /// the same node is welcome.
@@ -216,9 +244,16 @@ impl Remote {
             .is_some_and(|peer| peer.is_connected_to(node))
     }
 
+    /// Who the node of this run is by its credentials: its roles, whether it is a client. `None` unless it
+    /// is connected, or was the last one at its address.
+    pub fn identity_of(&self, node: &NodeId) -> Option<PeerIdentity> {
+        self.core.known_peer(node.addr)?.identity_of(node)
+    }
+
     /// What was done so far.
     pub fn stats(&self) -> RemoteStats {
-        self.core.counters.stats(self.core.exports.ports())
+        let (ports, peers) = (self.core.exports.ports(), self.core.peers());
+        self.core.counters.stats(ports, peers)
     }
 
     /// Sends what is queued, says goodbye, and closes the network. Peers tell watchers of this
@@ -274,6 +309,7 @@ pub struct RemoteBuilder {
     node: String,
     network: Arc<dyn Network>,
     config: RemoteConfig,
+    rights: Rights,
     seed: Option<u64>,
 }
 
@@ -281,6 +317,12 @@ impl RemoteBuilder {
     /// The settings.
     pub fn config(mut self, config: RemoteConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Who may reach which protocol. Default: members all of them, clients none.
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
         self
     }
 
@@ -318,13 +360,14 @@ impl RemoteBuilder {
             self.cluster,
             self.system,
             config,
+            self.rights,
             exports,
             self.network,
             events,
             new_drivers,
         ));
         let tasks = Tasks {
-            acceptor: handle.spawn(acceptor::run(core.clone())),
+            acceptor: handle.spawn(core.clone().isolated(acceptor::run(core.clone()))),
             sweeper: handle.spawn(sweep(core.clone())),
             drivers: Mutex::new(Some(handle.spawn(driver::run_drivers(core.clone(), new)))),
         };

@@ -164,7 +164,7 @@ impl<M: RemoteMessage> RemoteTarget<M> for RemoteRef<M> {
             let Some(peer) = self.peer().filter(|_| !self.is_here()) else {
                 return self.try_send(message);
             };
-            let lane = peer.lane_of(&self.target);
+            let lane = peer.lane_for::<M>(&self.target);
             loop {
                 // Before the try, so that room which comes in between is not missed.
                 let mut room = std::pin::pin!(lane.room());

@@ -27,6 +27,8 @@ pub(crate) struct Counters {
     pub(crate) dropped: Counter,
     pub(crate) frames_received: Counter,
     pub(crate) frames_sent: Counter,
+    pub(crate) not_permitted: Counter,
+    pub(crate) not_understood: Counter,
     pub(crate) peer_faults: Counter,
     pub(crate) refused: Counter,
     pub(crate) refused_calls: Counter,
@@ -46,8 +48,16 @@ pub struct RemoteStats {
     pub frames_received: u64,
     /// Frames handed to the network.
     pub frames_sent: u64,
+    /// Messages, watches and control messages that arrived from peers without the right to send them
+    /// ([`crate::Rights`]).
+    pub not_permitted: u64,
+    /// Messages that arrived and are of another version or layout than this program knows; also
+    /// counted as `undelivered`.
+    pub not_understood: u64,
     /// Asks to other nodes that wait for their answer now.
     pub open_ports: u64,
+    /// Nodes that are remembered now, connected or not.
+    pub peers: u64,
     /// Connections that ended because the peer broke the protocol.
     pub peer_faults: u64,
     /// Frames that were not queued, because a lane was full or closed.
@@ -62,13 +72,16 @@ pub struct RemoteStats {
 }
 
 impl Counters {
-    pub(crate) fn stats(&self, open_ports: usize) -> RemoteStats {
+    pub(crate) fn stats(&self, open_ports: usize, peers: usize) -> RemoteStats {
         RemoteStats {
             bytes_sent: self.bytes_sent.get(),
             dropped: self.dropped.get(),
             frames_received: self.frames_received.get(),
             frames_sent: self.frames_sent.get(),
+            not_permitted: self.not_permitted.get(),
+            not_understood: self.not_understood.get(),
             open_ports: open_ports as u64,
+            peers: peers as u64,
             peer_faults: self.peer_faults.get(),
             refused: self.refused.get(),
             refused_calls: self.refused_calls.get(),

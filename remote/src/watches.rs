@@ -185,6 +185,10 @@ impl Watched {
         Some(watching)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_number.is_empty()
+    }
+
     /// Takes all out.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Option<Watching>> + use<> {
         let Self { by_number, .. } = std::mem::take(self);

@@ -5,16 +5,53 @@
 //! around each message. Outside of it, for example in a snapshot, a reference has no serde form and
 //! says so.
 //!
-//! The attribute works on fields that hold an [`ActorRef`] or a [`ReplyTo`], and on an `Option` or
-//! `Vec` of those; everything else holds plain values and needs none.
+//! The attribute works on fields that hold an [`ActorRef`] or a [`ReplyTo`], and on collections that
+//! hold them, at any depth: `Option`, `Result`, `Vec`, `VecDeque`, arrays, tuples, sets, and the values
+//! of maps. A type of one's own that holds references has the attribute on its fields, and needs none
+//! where it is used. Beside references in one collection, a type without any is [`Plain`].
+//!
+//! ```
+//! use otava_actor::{ActorRef, ReplyTo};
+//! use otava_remote::RemoteMessage;
+//! use serde::{Deserialize, Serialize};
+//! use std::collections::BTreeMap;
+//!
+//! #[derive(Deserialize, Serialize)]
+//! enum Room {
+//!     Join {
+//!         seat: Seat,
+//!         #[serde(with = "otava_remote::wire")]
+//!         friends: BTreeMap<String, Vec<(u32, ActorRef<Line>)>>,
+//!     },
+//!     /// The answer holds references itself.
+//!     Guests(#[serde(with = "otava_remote::wire::answer")] ReplyTo<Vec<ActorRef<Line>>>),
+//! }
+//!
+//! #[derive(Deserialize, Serialize)]
+//! struct Seat {
+//!     number: u32,
+//!     #[serde(with = "otava_remote::wire")]
+//!     guest: ActorRef<Line>,
+//! }
+//!
+//! #[derive(Deserialize, Serialize)]
+//! struct Line(String);
+//! # impl RemoteMessage for Line { const NAME: &'static str = "chat.Line"; }
+//! # impl RemoteMessage for Room { const NAME: &'static str = "chat.Room"; }
+//! ```
+//!
+//! # Delivery
+//! A reference leads to its actor's own node, whoever passes it on: what is sent through it takes no
+//! other way. A reply port leads back the way that its question came.
 
 use crate::core::Core;
 use crate::exports::{Asked, tag_of};
 use crate::message::RemoteMessage;
 use crate::node_id::NodeId;
+use crate::portable::{Reading, Writing};
 use crate::remote_ref::{Address, RemoteRef};
-use crate::wire_format::{ExportId, Target, decode};
-use otava_actor::{ActorPath, ActorRef, ReplyTo};
+use crate::wire_format::{DecodeError, ExportId, Target, decode};
+use otava_actor::{ActorPath, ActorRef, Refusal, ReplyTo};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -22,13 +59,14 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::portable::{Plain, Portable};
+
 /// Writes a field; named by `#[serde(with = "otava_remote::wire")]`.
 ///
 /// # Errors
 /// Those of the serializer, and outside of a message between nodes.
 pub fn serialize<T: Portable, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-    let form = with_scope(|scope| value.to_wire(scope)).map_err(S::Error::custom)?;
-    form.serialize(serializer)
+    value.write(serializer)
 }
 
 /// Reads a field; named by `#[serde(with = "otava_remote::wire")]`.
@@ -36,29 +74,52 @@ pub fn serialize<T: Portable, S: Serializer>(value: &T, serializer: S) -> Result
 /// # Errors
 /// Those of the deserializer, and outside of a message between nodes.
 pub fn deserialize<'de, T: Portable, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    let form = T::Form::deserialize(deserializer)?;
-    with_scope(|scope| T::from_wire(form, scope)).map_err(D::Error::custom)
+    T::read(deserializer)
 }
 
-/// What can be in a field with `#[serde(with = "otava_remote::wire")]`: references, and collections
-/// of them.
-pub trait Portable: Sized {
-    /// How it is written.
-    #[doc(hidden)]
-    type Form: Serialize + DeserializeOwned;
+/// Ports whose answers hold references: `#[serde(with = "otava_remote::wire::answer")]` on a field
+/// that is a `ReplyTo<Option<ActorRef<M>>>` or the like.
+pub mod answer {
+    use super::{
+        Deserialize as _, Deserializer, PortForm, Portable, Reading, ReplyTo, Serialize as _,
+        Serializer, Writing, decode, open_port, port_to, with_scope,
+    };
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
 
-    #[doc(hidden)]
-    fn to_wire(&self, scope: &mut Scope) -> Result<Self::Form, WireError>;
+    /// Writes a field; named by `#[serde(with = "otava_remote::wire::answer")]`.
+    ///
+    /// # Errors
+    /// As [`super::serialize()`].
+    pub fn serialize<R: Portable + Send + 'static, S: Serializer>(
+        port: &ReplyTo<R>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let read = |payload: &[u8]| decode::<Reading<R>>(payload).map(|Reading(answer)| answer);
+        let form = with_scope(|scope| open_port(port, scope, read)).map_err(S::Error::custom)?;
+        form.serialize(serializer)
+    }
 
-    #[doc(hidden)]
-    fn from_wire(form: Self::Form, scope: &mut Scope) -> Result<Self, WireError>;
+    /// Reads a field; named by `#[serde(with = "otava_remote::wire::answer")]`.
+    ///
+    /// # Errors
+    /// As [`super::deserialize()`].
+    pub fn deserialize<'de, R: Portable + Send + 'static, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<ReplyTo<R>, D::Error> {
+        let form = PortForm::deserialize(deserializer)?;
+        with_scope(|scope| {
+            port_to(form, scope, |line, answer: R| {
+                line.answer(&Writing(&answer))
+            })
+        })
+        .map_err(D::Error::custom)
+    }
 }
 
 /// Why a reference was not written or read.
 #[derive(Debug, thiserror::Error)]
-#[doc(hidden)]
-#[non_exhaustive]
-pub enum WireError {
+enum WireError {
     #[error("a question names another node than its sender as the one who waits")]
     AskerElsewhere,
     #[error("a reference was sent as one to a `{expected}`, but its actor takes something else")]
@@ -75,8 +136,7 @@ pub enum WireError {
 const PATH_BYTES_MAX: usize = 4096;
 
 /// The message that is being written or read: between which nodes, and which ports were opened.
-#[doc(hidden)]
-pub struct Scope {
+struct Scope {
     core: Arc<Core>,
     peer: Address,
     ports: Vec<ExportId>,
@@ -124,8 +184,7 @@ pub(crate) fn in_scope<T>(
 
 /// A reference to an actor as it stands in a message.
 #[derive(Deserialize, Serialize)]
-#[doc(hidden)]
-pub struct RefForm {
+struct RefForm {
     node: NodeId,
     target: TargetForm,
     path: String,
@@ -140,67 +199,76 @@ enum TargetForm {
 }
 
 impl<M: RemoteMessage> Portable for ActorRef<M> {
-    type Form = RefForm;
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let form = with_scope(|scope| Ok(RefForm::of(self, scope))).map_err(S::Error::custom)?;
+        form.serialize(serializer)
+    }
 
-    fn to_wire(&self, scope: &mut Scope) -> Result<RefForm, WireError> {
-        let remote = self
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let form = RefForm::deserialize(deserializer)?;
+        with_scope(|scope| form.resolve(scope)).map_err(D::Error::custom)
+    }
+}
+
+impl RefForm {
+    fn of<M: RemoteMessage>(actor: &ActorRef<M>, scope: &Scope) -> Self {
+        let remote = actor
             .remote_target()
             .and_then(|remote| remote.as_any().downcast_ref::<RemoteRef<M>>());
         let (node, target, path) = match remote.map(|remote| (remote.node(), remote.target())) {
             Some((Some(node), target)) => (
                 node.clone(),
                 target.clone(),
-                self.path().as_str().to_owned(),
+                actor.path().as_str().to_owned(),
             ),
             // A reference to whoever is at an address goes through this node, as does one that
             // another layer made.
             Some((None, _)) | None => (
                 scope.core.id.clone(),
-                Target::Export(scope.core.exports.export(self)),
-                format!("{}/{}", scope.core.id, self.path()),
+                Target::Export(scope.core.exports.export(actor)),
+                format!("{}/{}", scope.core.id, actor.path()),
             ),
         };
-        Ok(RefForm {
+        Self {
             node,
             target: match target {
                 Target::Export(ExportId(id)) => TargetForm::Export(id),
                 Target::Name(name) => TargetForm::Name(name),
             },
             path,
-            uid: self.uid(),
+            uid: actor.uid(),
             tag: tag_of::<M>(),
-        })
+        }
     }
 
-    fn from_wire(form: RefForm, scope: &mut Scope) -> Result<Self, WireError> {
+    fn resolve<M: RemoteMessage>(self, scope: &Scope) -> Result<ActorRef<M>, WireError> {
         let expected = M::NAME;
-        if form.tag != tag_of::<M>() {
+        if self.tag != tag_of::<M>() {
             return Err(WireError::OtherType { expected });
         }
-        if form.path.len() > PATH_BYTES_MAX {
-            return Err(WireError::PathTooLong(form.path.len()));
+        if self.path.len() > PATH_BYTES_MAX {
+            return Err(WireError::PathTooLong(self.path.len()));
         }
-        let target = match form.target {
+        let target = match self.target {
             TargetForm::Export(id) => Target::Export(ExportId(id)),
             TargetForm::Name(name) => Target::Name(name),
         };
-        if form.node == scope.core.id {
+        if self.node == scope.core.id {
             // It came home. What has ended meanwhile stays a remote reference, that leads nowhere.
             if let Some(actor) = scope.core.exports.find_as::<M>(&target) {
                 return Ok(actor);
             }
         }
-        let path = ActorPath::new(&form.path);
-        let address = Address::Exactly(form.node);
-        let remote = RemoteRef::new(scope.core.clone(), address, target, path, form.uid);
+        let path = ActorPath::new(&self.path);
+        let address = Address::Exactly(self.node);
+        let remote = RemoteRef::new(scope.core.clone(), address, target, path, self.uid);
         Ok(ActorRef::from_remote(Arc::new(remote)))
     }
 }
 
 /// A reply port as it stands in a message.
 #[derive(Deserialize, Serialize)]
-#[doc(hidden)]
-pub struct PortForm {
+struct PortForm {
     /// Who waits there. Always `None`: whoever sent the message. Nobody else's answer would be taken,
     /// and a peer must not make this node call whomever it names.
     node: Option<NodeId>,
@@ -210,50 +278,74 @@ pub struct PortForm {
 }
 
 impl<R: Serialize + DeserializeOwned + Send + 'static> Portable for ReplyTo<R> {
-    type Form = PortForm;
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let form = with_scope(|scope| open_port(self, scope, decode::<R>));
+        form.map_err(S::Error::custom)?.serialize(serializer)
+    }
 
-    fn to_wire(&self, scope: &mut Scope) -> Result<PortForm, WireError> {
-        let handle = self.share();
-        let asked = Asked {
-            addr: scope.peer.addr(),
-            incarnation: scope.peer.incarnation(),
-        };
-        let answer = move |payload: &[u8]| {
-            let answer = decode::<R>(payload)?;
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let form = PortForm::deserialize(deserializer)?;
+        with_scope(|scope| port_to(form, scope, |line, answer: R| line.answer(&answer)))
+            .map_err(D::Error::custom)
+    }
+}
+
+/// Makes a port reachable for whom the message is for. `read` reads the answer.
+fn open_port<R: Send + 'static>(
+    port: &ReplyTo<R>,
+    scope: &mut Scope,
+    read: impl FnOnce(&[u8]) -> Result<R, DecodeError> + Send + 'static,
+) -> Result<PortForm, WireError> {
+    let handle = port.share();
+    let asked = Asked {
+        addr: scope.peer.addr(),
+        incarnation: scope.peer.incarnation(),
+    };
+    let answer = move |answer: Result<&[u8], Refusal>| {
+        match answer.map(read) {
             // Whether the asker still waits does not matter here.
-            let _ = handle.send(answer);
-            Ok(())
-        };
-        let (exports, deadline) = (&scope.core.exports, self.deadline());
-        let port = exports
-            .open_port(asked, deadline, Box::new(answer))
-            .ok_or(WireError::TooManyAsks)?;
-        scope.ports.push(port);
-        let now = scope.core.system.now();
-        Ok(PortForm {
-            node: None,
-            port: port.0,
-            within: deadline.map(|deadline| deadline.saturating_since(now)),
-        })
-    }
-
-    fn from_wire(form: PortForm, scope: &mut Scope) -> Result<Self, WireError> {
-        if form.node.is_some() {
-            return Err(WireError::AskerElsewhere);
+            Ok(answer) => drop(handle.send(answer?)),
+            Err(why) => handle.refuse(why),
         }
-        let asker = scope.peer.clone();
-        let deadline = form.within.map(|within| scope.core.system.now() + within);
-        let line = AnswerLine {
-            core: scope.core.clone(),
-            asker,
-            port: ExportId(form.port),
-            answered: false,
-        };
-        Ok(ReplyTo::from_fn(
-            move |answer| line.answer(&answer),
-            deadline,
-        ))
+        Ok(())
+    };
+    let deadline = port.deadline();
+    let port = scope
+        .core
+        .exports
+        .open_port(asked, deadline, Box::new(answer))
+        .ok_or(WireError::TooManyAsks)?;
+    scope.ports.push(port);
+    let now = scope.core.system.now();
+    Ok(PortForm {
+        node: None,
+        port: port.0,
+        within: deadline.map(|deadline| deadline.saturating_since(now)),
+    })
+}
+
+/// The port that leads back to the sender of the message. `write` sends the answer.
+fn port_to<R: Send + 'static>(
+    form: PortForm,
+    scope: &Scope,
+    write: impl FnOnce(AnswerLine, R) + Send + 'static,
+) -> Result<ReplyTo<R>, WireError> {
+    if form.node.is_some() {
+        return Err(WireError::AskerElsewhere);
     }
+    let asker = scope.peer.clone();
+    let deadline = form.within.map(|within| scope.core.system.now() + within);
+    let line = AnswerLine {
+        core: scope.core.clone(),
+        asker,
+        port: ExportId(form.port),
+        answered: false,
+    };
+    let carry = move |answer| match answer {
+        Ok(answer) => write(line, answer),
+        Err(why) => line.refuse(why),
+    };
+    Ok(ReplyTo::from_outcome(carry, deadline))
 }
 
 /// The way back to an asker on another node. Dropped unanswered, it says so over there.
@@ -268,6 +360,11 @@ impl AnswerLine {
     fn answer<R: Serialize>(mut self, answer: &R) {
         self.answered = self.core.send_answer(&self.asker, self.port, answer);
     }
+
+    fn refuse(mut self, why: Refusal) {
+        self.answered = true;
+        self.core.send_no_answer(&self.asker, self.port, why);
+    }
 }
 
 impl Drop for AnswerLine {
@@ -278,28 +375,5 @@ impl Drop for AnswerLine {
     }
 }
 
-impl<T: Portable> Portable for Option<T> {
-    type Form = Option<T::Form>;
-
-    fn to_wire(&self, scope: &mut Scope) -> Result<Self::Form, WireError> {
-        self.as_ref().map(|value| value.to_wire(scope)).transpose()
-    }
-
-    fn from_wire(form: Self::Form, scope: &mut Scope) -> Result<Self, WireError> {
-        form.map(|form| T::from_wire(form, scope)).transpose()
-    }
-}
-
-impl<T: Portable> Portable for Vec<T> {
-    type Form = Vec<T::Form>;
-
-    fn to_wire(&self, scope: &mut Scope) -> Result<Self::Form, WireError> {
-        self.iter().map(|value| value.to_wire(scope)).collect()
-    }
-
-    fn from_wire(form: Self::Form, scope: &mut Scope) -> Result<Self, WireError> {
-        form.into_iter()
-            .map(|form| T::from_wire(form, scope))
-            .collect()
-    }
-}
+#[cfg(test)]
+mod tests;

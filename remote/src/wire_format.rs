@@ -25,6 +25,7 @@ mod preamble;
 mod serializer;
 mod splitter;
 mod type_tag;
+mod view;
 
 pub use frame::ExportId;
 pub use payload::{DecodeError, EncodeError, decode, encode};
@@ -38,6 +39,7 @@ pub(crate) use payload::encode_into;
 pub(crate) use preamble::{LanePreamble, PreambleError};
 pub(crate) use splitter::FrameSplitter;
 pub(crate) use type_tag::type_tag;
+pub(crate) use view::{MessageView, TargetView, View};
 
 /// The oldest wire version that this program speaks.
 pub(crate) const WIRE_VERSION_MIN: u16 = 1;

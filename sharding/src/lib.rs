@@ -25,6 +25,9 @@ mod config;
 mod entities;
 mod entity;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod io;
 #[doc(hidden)]
 pub mod logic;

@@ -5,7 +5,7 @@ use crate::logic::region::ClaimAnswer;
 use crate::logic::view::View;
 use crate::wire::{self, ProtocolMessage, Table};
 use otava_actor::ReplyTo;
-use otava_remote::{NodeId, RemoteMessage};
+use otava_remote::{NodeId, RemoteMessage, layout};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -60,6 +60,17 @@ pub(crate) enum Local {
 impl<M: RemoteMessage> RemoteMessage for RegionMessage<M> {
     const NAME: &'static str = "otava.sharding.Region";
     const VERSION: u16 = wire::VERSION;
+    const LAYOUT: u64 = layout(Self::NAME, Self::VERSION) ^ M::LAYOUT.rotate_left(1);
+    const RIGHTS: &'static str = M::RIGHTS;
+
+    /// What regions say to each other is not for clients.
+    fn is_for_clients(&self) -> bool {
+        match &self.0 {
+            Command::Deliver { message, .. } => message.is_for_clients(),
+            Command::Follow { .. } => true,
+            Command::Local(_) | Command::Protocol(_) => false,
+        }
+    }
 }
 
 impl<M> RegionMessage<M> {

@@ -26,7 +26,8 @@ pub struct Sharding;
 impl Sharding {
     /// Starts a kind of entities on this node: its region, and the coordinator that is at work while
     /// this is the oldest Up member. Every node of the cluster starts every kind, with the same
-    /// `kind`, message type and number of shards; `store` is shared by all of them.
+    /// `kind`, message type and number of shards; `store` is shared by all of them. Start it before the
+    /// node asks to be let in: another number of shards is refused at the door then.
     ///
     /// `factory` gives the recipe of an entity. It runs in the region, so it should be quick; an
     /// entity whose recipe or start fails answers nobody: its messages become dead letters.
@@ -69,7 +70,12 @@ impl Sharding {
         factory: impl Fn(EntityContext) -> Props<A> + Send + 'static,
     ) -> Result<Entities<A::Msg>, StartError> {
         let views = follow(cluster);
-        Self::start_with(cluster.remote(), views, kind, store, config, factory)
+        let shards = config.shards;
+        let entities = Self::start_with(cluster.remote(), views, kind, store, config, factory)?;
+        // Compared at the door, if this node has not asked to be let in yet; the regions refuse each
+        // other in any case.
+        cluster.share_setting(format!("shards of {kind}"), shards.to_string());
+        Ok(entities)
     }
 
     /// As [`Sharding::start`], with the members as they are given: for tests and for those who bring

@@ -4,7 +4,7 @@ use crate::counter::{Command, Counter};
 use crate::fleet::{Member, SHARDS, options, start};
 use crate::world::{World, addr, seed, settled};
 use otava::prelude::*;
-use otava::{ClusterConfig, Dissemination, Ended, JoinError, ShardingConfig};
+use otava::{ClusterConfig, Dissemination, Ended, JoinError, Refusal, ShardingConfig};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -132,6 +132,29 @@ async fn seeds_may_stand_in_the_settings() {
     settled(&members[0].node, 2).await;
 }
 
+/// C11: a node that starts a kind with another number of shards is not let in, and is told both.
+#[tokio::test(start_paused = true)]
+async fn another_number_of_shards_is_refused_at_the_door() {
+    let mut world = World::new(seed(), 1);
+    let members = formed(&mut world, 2).await;
+    let node = world.start(3).await;
+    let differs = ShardingConfig::default().shards(SHARDS * 2);
+    let differs = EntityOptions::default().sharding(differs);
+    let counters = node.entities::<Counter>(differs).unwrap();
+    let refused = node.join().await.unwrap_err();
+    let ours = (SHARDS * 2).to_string();
+    let theirs = SHARDS.to_string();
+    let setting = format!("shards of {}", Counter::KIND);
+    let differs = Refusal::SettingDiffers {
+        setting,
+        ours,
+        theirs,
+    };
+    assert_eq!(refused, JoinError::Refused(differs));
+    settled(&members[0].node, 2).await;
+    leaves_soon(&Member { node, counters }).await;
+}
+
 /// Nodes that differ in the number of shards do not share entities: whoever asks on the one that
 /// differs is refused at once, it is given nothing, and what the others host is not torn apart when
 /// it becomes the oldest.
@@ -140,10 +163,11 @@ async fn a_node_with_another_number_of_shards_hosts_nothing() {
     let mut world = World::new(seed(), 3);
     let mut members = formed(&mut world, 1).await;
     let node = world.start(2).await;
+    // What is started before joining is compared at the door.
+    node.join().await.unwrap();
     let differs = ShardingConfig::default().shards(SHARDS * 2);
     let differs = EntityOptions::default().sharding(differs);
     let counters = node.entities::<Counter>(differs).unwrap();
-    node.join().await.unwrap();
     let third = start(&mut world, 3).await;
     third.node.join().await.unwrap();
     members.push(third);

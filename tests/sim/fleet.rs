@@ -3,7 +3,7 @@
 use crate::counter::{Command, Counter};
 use crate::world::{World, addr};
 use otava::prelude::*;
-use otava::{Client, Ended, Entities, EntityRef, NodeId, ShardingConfig};
+use otava::{Client, Ended, Entities, EntityRef, NodeId, PeerIdentity, ShardingConfig};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -93,8 +93,13 @@ impl Fleet {
         if !with_client {
             return fleet;
         }
-        let network = Arc::new(fleet.world.net.network(addr(99), "client"));
-        let client = Client::over("sim", "client", network, (1..=seeds).map(addr)).unwrap();
+        let identity = PeerIdentity::client("client");
+        let network = Arc::new(fleet.world.net.network_as(addr(99), identity));
+        let client = Client::builder("sim", "client", (1..=seeds).map(addr))
+            .network(network)
+            .seed(seed)
+            .start()
+            .unwrap();
         let counters = client.entities::<Command>(Counter::KIND, SHARDS).unwrap();
         let way = move |n: u64| counters.entity(entity_of(n));
         let sends = send(fleet.load.clone(), 0, Some(Box::new(way)));

@@ -6,6 +6,7 @@
 )]
 
 mod checks;
+mod client;
 mod counter;
 mod endings;
 mod entities;

@@ -1,7 +1,8 @@
 //! World: five nodes of one cluster in one process, on a network that can be cut, with one journal.
 
 use otava::{
-    ClusterConfig, ClusterEvent, Dissemination, Journal, MemoryJournal, Node, Time, VirtualWorld,
+    ClusterConfig, ClusterEvent, Dissemination, Journal, MemoryJournal, Node, Rights, Time,
+    VirtualWorld,
 };
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -73,6 +74,7 @@ impl World {
             .seeds(self.seeds.clone())
             .cluster_config(config)
             .journal(journal)
+            .rights(Rights::default().export_to_clients::<crate::counter::Command>())
             .seed(seed)
             .start()
             .await

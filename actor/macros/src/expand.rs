@@ -6,7 +6,7 @@ use crate::names;
 use crate::roots::Roots;
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{Attribute, GenericParam, ItemTrait, PathArguments, Type, parse_quote};
+use syn::{Attribute, GenericArgument, GenericParam, ItemTrait, PathArguments, Type, parse_quote};
 
 /// `#[protocol(args)] item`.
 pub(crate) fn protocol(args: TokenStream, item: TokenStream, roots: &Roots) -> TokenStream {
@@ -124,21 +124,12 @@ impl Expansion<'_> {
             let derives = &args.derives;
             quote!(#[derive(#(#derives),*)])
         });
-        let docs = format!("The messages of [`{ident}`], in the order of the wire.");
-        let serde = args.remote.is_some().then(|| {
-            let serde = &self.roots.serde;
-            let path = serde.to_string().replace(' ', "");
-            quote! {
-                #[derive(#serde::Deserialize, #serde::Serialize)]
-                #[serde(crate = #path)]
-            }
-        });
-        let variants = self.protocol.in_wire_order().into_iter();
+        let docs = format!("The messages of [`{ident}`].");
+        let variants = self.protocol.in_order().into_iter();
         let variants = variants.map(|method| self.variant(method));
         quote! {
             #[doc = #docs]
             #derives
-            #serde
             #[allow(dead_code, reason = "a program may use a part of a protocol only")]
             #vis enum #message #generics #clause {
                 #(#variants,)*
@@ -152,30 +143,22 @@ impl Expansion<'_> {
             ident,
             variant,
             params,
-            name,
             answer,
             ..
         } = method;
         let actor = &self.roots.actor;
         let of = &self.protocol.ident;
-        let remote = self.protocol.args.remote.is_some();
-        let rename = remote.then(|| quote!(#[serde(rename = #name)]));
-        let with = format!("{}::wire", self.roots.remote).replace(' ', "");
         let mut fields: Vec<_> = params
             .iter()
             .map(|Param { attrs, ident, ty }| {
                 let docs = format!("The argument `{ident}`.");
-                let own = attrs.iter().any(|attr| attr.path().is_ident("serde"));
-                let with =
-                    (remote && !own && holds_reference(ty)).then(|| quote!(#[serde(with = #with)]));
-                quote!(#[doc = #docs] #(#attrs)* #with #ident: #ty)
+                let attrs = attrs.iter().filter(|attr| !self.is_of_the_wire(attr));
+                quote!(#[doc = #docs] #(#attrs)* #ident: #ty)
             })
             .collect();
         if let Some(answer) = answer {
-            let with = remote.then(|| quote!(#[serde(with = #with)]));
             fields.push(quote! {
                 /// Where the answer goes.
-                #with
                 reply_to: #actor::ReplyTo<#answer>
             });
         }
@@ -185,9 +168,51 @@ impl Expansion<'_> {
             #(#docs)*
             #[doc = ""]
             #[doc = #link]
-            #rename
             #variant #fields
         }
+    }
+
+    /// The same variant in the enum from which serde derives.
+    fn wire_variant(&self, method: &Method) -> TokenStream {
+        let Method {
+            variant,
+            params,
+            name,
+            answer,
+            ..
+        } = method;
+        let actor = &self.roots.actor;
+        let mut fields: Vec<_> = params
+            .iter()
+            .map(|Param { attrs, ident, ty }| {
+                let mut own = attrs.iter().filter(|attr| self.is_of_the_wire(attr));
+                let (first, rest) = (own.next(), own);
+                let with = first.is_none().then(|| self.form_of(ty)).flatten();
+                quote!(#first #(#rest)* #with #ident: #ty)
+            })
+            .collect();
+        if let Some(answer) = answer {
+            let with = self.form_of(&parse_quote!(ReplyTo<#answer>));
+            fields.push(quote!(#with reply_to: #actor::ReplyTo<#answer>));
+        }
+        let fields = (!fields.is_empty()).then(|| quote!({ #(#fields,)* }));
+        quote!(#[serde(rename = #name)] #variant #fields)
+    }
+
+    /// Whether an attribute of a parameter says how it stands on the wire.
+    fn is_of_the_wire(&self, attr: &Attribute) -> bool {
+        self.protocol.args.remote.is_some() && attr.path().is_ident("serde")
+    }
+
+    /// The attribute of a field of this type, if it holds references.
+    fn form_of(&self, ty: &Type) -> Option<TokenStream> {
+        let wire = format!("{}::wire", self.roots.remote).replace(' ', "");
+        let with = match answer_of_port(ty) {
+            Some(answer) if holds_reference(answer) => format!("{wire}::answer"),
+            _ if holds_reference(ty) => wire,
+            _ => return None,
+        };
+        Some(quote!(#[serde(with = #with)]))
     }
 
     fn description(&self) -> TokenStream {
@@ -200,7 +225,7 @@ impl Expansion<'_> {
         } = &self.protocol;
         let actor = &self.roots.actor;
         let (impl_generics, ty_generics, clause) = generics.split_for_impl();
-        let in_order = self.protocol.in_wire_order();
+        let in_order = self.protocol.in_order();
         let methods = in_order.iter().map(|method| {
             let (name, since) = (&method.name, method.since);
             let (is_call, signature) = (method.answer.is_some(), signature(method));
@@ -378,19 +403,70 @@ impl Expansion<'_> {
         }
     }
 
+    /// The traits of a message between nodes. serde derives them for an enum beside the messages, so
+    /// that its derived code, which numbers variants by their place, is not called by mistake: on the
+    /// wire each method has its tag, which does not move.
     fn remote(&self) -> Option<TokenStream> {
         let word = self.protocol.args.remote.as_ref()?;
-        let Roots { actor, remote, .. } = self.roots;
+        let Roots {
+            actor,
+            remote,
+            serde,
+        } = self.roots;
         let Protocol { message, id, .. } = &self.protocol;
-        let span = syn::spanned::Spanned::span(word);
-        Some(quote_spanned! {span=>
-            #[automatically_derived]
-            impl #remote::RemoteMessage for #message {
-                const NAME: &'static str = #id;
-                const VERSION: u16 = #actor::protocol::layout_version(
-                    <Self as #actor::protocol::Protocol>::FINGERPRINT
-                );
+        let (of, path) = (message.to_string(), serde.to_string().replace(' ', ""));
+        let in_order = self.protocol.in_order().into_iter();
+        let variants = in_order.map(|method| self.wire_variant(method));
+        // Errors about a type that has no form on the wire belong to the type.
+        let form = quote! {
+            #[derive(#serde::Deserialize, #serde::Serialize)]
+            #[serde(crate = #path, remote = #of)]
+            #[allow(dead_code, reason = "only what is derived for it is used")]
+            enum __Wire {
+                #(#variants,)*
             }
+        };
+        let span = syn::spanned::Spanned::span(word);
+        let described = quote!(<#message as #actor::protocol::Protocol>);
+        Some(quote_spanned! {span=>
+            const _: () = {
+                ::core::assert!(
+                    #actor::protocol::tags_differ(#described::METHODS),
+                    "two methods have one tag on the wire: give one another `#[name = \"..\"]`",
+                );
+
+                #form
+
+                #[automatically_derived]
+                impl #serde::Serialize for #message {
+                    fn serialize<__S: #serde::Serializer>(
+                        &self,
+                        __serializer: __S,
+                    ) -> ::core::result::Result<__S::Ok, __S::Error> {
+                        let __methods = #described::METHODS;
+                        let __tagged = #remote::protocol::Tagged::new(__serializer, __methods);
+                        __Wire::serialize(self, __tagged)
+                    }
+                }
+
+                #[automatically_derived]
+                impl<'de> #serde::Deserialize<'de> for #message {
+                    fn deserialize<__D: #serde::Deserializer<'de>>(
+                        __deserializer: __D,
+                    ) -> ::core::result::Result<Self, __D::Error> {
+                        let __methods = #described::METHODS;
+                        let __tagged = #remote::protocol::Tagged::new(__deserializer, __methods);
+                        __Wire::deserialize(__tagged)
+                    }
+                }
+
+                #[automatically_derived]
+                impl #remote::RemoteMessage for #message {
+                    const NAME: &'static str = #id;
+                    const VERSION: u16 = #actor::protocol::layout_version(#described::FINGERPRINT);
+                    const LAYOUT: u64 = #described::FINGERPRINT;
+                }
+            };
         })
     }
 }
@@ -414,23 +490,50 @@ fn signature(method: &Method) -> String {
     format!("({}){}", params.join(","), answer.unwrap_or_default())
 }
 
-/// Whether a field of this type needs the wire form of references: `ActorRef`, `ReplyTo`, and
-/// `Option` or `Vec` of these, by name.
-fn holds_reference(ty: &Type) -> bool {
+/// `T` of a `ReplyTo<T>`, by name.
+fn answer_of_port(ty: &Type) -> Option<&Type> {
     let Type::Path(path) = ty else {
-        return false;
+        return None;
+    };
+    let last = path.path.segments.last()?;
+    match &last.arguments {
+        PathArguments::AngleBracketed(inside) if last.ident == "ReplyTo" => {
+            match inside.args.first()? {
+                GenericArgument::Type(answer) => Some(answer),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Whether a field of this type needs the wire form of references: `ActorRef`, `ReplyTo`, and the
+/// collections in which `wire` knows them, by name.
+fn holds_reference(ty: &Type) -> bool {
+    let path = match ty {
+        Type::Path(path) => path,
+        Type::Array(array) => return holds_reference(&array.elem),
+        Type::Tuple(tuple) => return tuple.elems.iter().any(holds_reference),
+        Type::Paren(inside) => return holds_reference(&inside.elem),
+        Type::Group(inside) => return holds_reference(&inside.elem),
+        _ => return false,
     };
     let Some(last) = path.path.segments.last() else {
         return false;
     };
-    match (last.ident.to_string().as_str(), &last.arguments) {
-        ("ActorRef" | "ReplyTo", _) => true,
-        ("Option" | "Vec", PathArguments::AngleBracketed(inside)) => {
+    let name = last.ident.to_string();
+    match &last.arguments {
+        _ if name == "ActorRef" || name == "ReplyTo" => true,
+        PathArguments::AngleBracketed(inside) if COLLECTIONS.contains(&name.as_str()) => {
             inside.args.iter().any(|arg| match arg {
-                syn::GenericArgument::Type(ty) => holds_reference(ty),
+                GenericArgument::Type(ty) => holds_reference(ty),
                 _ => false,
             })
         }
         _ => false,
     }
 }
+
+const COLLECTIONS: [&str; 8] = [
+    "BTreeMap", "BTreeSet", "HashMap", "HashSet", "Option", "Result", "Vec", "VecDeque",
+];

@@ -97,9 +97,9 @@ impl Protocol {
         })
     }
 
-    /// The methods in the order of the wire: by the version that brought them, then by name. So a
-    /// new method takes the next number wherever it stands in the trait.
-    pub(crate) fn in_wire_order(&self) -> Vec<&Method> {
+    /// The methods as they are described: by the version that brought them, then by name, wherever
+    /// they stand in the trait.
+    pub(crate) fn in_order(&self) -> Vec<&Method> {
         let mut methods: Vec<_> = self.methods.iter().collect();
         methods.sort_by_key(|method| (method.since, &method.name));
         methods

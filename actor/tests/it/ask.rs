@@ -1,7 +1,7 @@
 //! Proves: L8, an ask ends with its answer, or with an error that names the target, in time.
 
 use crate::support::{Adder, SOON, Sums, system};
-use otava_actor::{Actor, ActorPath, AskError, Context, DeadLetterReason, Props, ReplyTo};
+use otava_actor::{Actor, ActorPath, AskError, Context, DeadLetterReason, Props, Refusal, ReplyTo};
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -307,4 +307,40 @@ async fn a_forwarding_port_hands_its_answer_on_once() {
         matches!(reply.await, Err(AskError::NoReply { .. })),
         "dropped uncalled"
     );
+}
+
+/// Whoever carries a question on may say why there is no answer, over any number of stations.
+#[tokio::test]
+async fn a_refused_port_says_why() {
+    for (why, text) in [
+        (Refusal::Full, "was not asked: its mailbox is full"),
+        (Refusal::NotUnderstood, "does not understand the question"),
+        (Refusal::Stopped, "it has stopped"),
+    ] {
+        let (first, reply) = ReplyTo::<u32>::channel(None);
+        let carry = move |answer: Result<u32, Refusal>| match answer {
+            Ok(answer) => first.send(answer).unwrap(),
+            Err(why) => first.refuse(why),
+        };
+        let second = ReplyTo::from_outcome(carry, None);
+        // The other handle comes too late.
+        let late = second.share();
+        second.refuse(why);
+        assert_eq!(late.send(7), Err(7));
+        let path = ActorPath::new("s/a");
+        let error = reply.of(path.clone()).await.unwrap_err();
+        assert_eq!(error, why.of(path));
+        assert!(error.to_string().contains(text), "{error}");
+    }
+
+    // What is answered stays answered, and whoever only takes answers hears of none.
+    let (port, reply) = ReplyTo::channel(None);
+    let shared = port.share();
+    port.send(1).unwrap();
+    shared.refuse(Refusal::Stopped);
+    assert_eq!(reply.await, Ok(1));
+    let (answered, reply) = ReplyTo::channel(None);
+    let port = ReplyTo::from_fn(move |n: u32| answered.send(n).unwrap(), None);
+    port.refuse(Refusal::Full);
+    assert!(matches!(reply.await, Err(AskError::NoReply { .. })));
 }

@@ -296,6 +296,14 @@ impl Transport for ControlLane {
     }
 }
 
+/// A message of chitchat; `None` if it is of another version.
+pub(crate) fn decode_chitchat(bytes: &[u8]) -> Option<anyhow::Result<ChitchatMessage>> {
+    let (&VERSION, mut rest) = bytes.split_first()? else {
+        return None;
+    };
+    Some(ChitchatMessage::deserialize(&mut rest))
+}
+
 struct ControlSocket {
     remote: Remote,
     inbox: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
@@ -317,13 +325,10 @@ impl Socket for ControlSocket {
                 return Err(anyhow::Error::msg("the remote layer has ended"));
             };
             // Nothing is awaited from here on, so a dropped future has lost nothing.
-            let Some((&VERSION, mut rest)) = bytes.split_first() else {
-                tracing::warn!(%from, "a gossip message of another version is ignored");
-                continue;
-            };
-            match ChitchatMessage::deserialize(&mut rest) {
-                Ok(message) => return Ok((from, message)),
-                Err(error) => tracing::warn!(%from, %error, "a gossip message is ignored"),
+            match decode_chitchat(&bytes) {
+                Some(Ok(message)) => return Ok((from, message)),
+                Some(Err(error)) => tracing::warn!(%from, %error, "a gossip message is ignored"),
+                None => tracing::warn!(%from, "a gossip message of another version is ignored"),
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::config::{ClusterConfig, StartError};
 use crate::io::driver::Driver;
+use crate::io::finding::Finder;
 use crate::logic::door::Refusal;
 use crate::logic::member::Status;
 use crate::logic::membership::{End, Input, Membership};
@@ -64,19 +65,32 @@ impl Cluster {
             join_within: config.join_within,
             leave_within: config.leave_within,
         };
+        if let Some(discovery) = &config.discovery {
+            let finder = Finder {
+                remote: remote.clone(),
+                discovery: discovery.clone(),
+                interval: config.lookup_interval,
+                inputs: cluster.inputs.downgrade(),
+                state: cluster.state.clone(),
+                end: cluster.end.clone(),
+            };
+            remote.system().handle().spawn(finder.run());
+        }
         let driver = Driver {
             remote: remote.clone(),
             config,
             started,
             membership,
             inputs: received,
+            answers: cluster.inputs.downgrade(),
             state,
             events,
             end,
             gossip: None,
             silent_at: Time::MAX,
+            too_large: false,
         };
-        remote.system().handle().spawn(driver.run(remote.events()));
+        remote.spawn_isolated(driver.run(remote.events()));
         Ok(cluster)
     }
 
@@ -111,7 +125,8 @@ impl Cluster {
         self.events.subscribe()
     }
 
-    /// Waits until this node is a full member.
+    /// Waits until this node is a full member. With [`ClusterConfig::join_when_told`] the node begins to
+    /// ask now.
     ///
     /// # Errors
     /// [`JoinError`]. After [`JoinError::TimedOut`] the node goes on asking.
@@ -119,6 +134,7 @@ impl Cluster {
     /// # Cancel safety
     /// Dropped, it no longer waits, and the node goes on asking.
     pub async fn join(&self) -> Result<(), JoinError> {
+        self.input(Input::Join).await;
         let me = self.me().clone();
         let mut state = self.state.clone();
         let mut end = self.end.clone();
@@ -138,6 +154,26 @@ impl Cluster {
         });
         let within = self.join_within;
         waited.await.unwrap_or(Err(JoinError::TimedOut { within }))
+    }
+
+    /// Adds a setting that must be the same on all nodes that have it, such as the number of shards. A
+    /// node that asks to be let in is refused if it differs from the member that it asks; so call this
+    /// before the node asks ([`ClusterConfig::join_when_told`]), as what a member adds later is not
+    /// compared with that of other members.
+    ///
+    /// Returns whether it was taken: not if the membership has ended, or is so busy that 4,096 messages
+    /// wait for it.
+    pub fn share_setting(&self, name: impl Into<String>, value: impl Into<String>) -> bool {
+        let input = Input::Share(name.into(), value.into());
+        self.inputs.try_send(input).is_ok()
+    }
+
+    /// Tells all members that the whole cluster is about to be stopped: nobody is let in any more, no
+    /// joining member becomes up, and nothing should be moved to another member that will stop as well.
+    /// It shows as [`ClusterState::preparing_for_shutdown`], and there is no way back: the nodes are
+    /// expected to leave now, or to be stopped. Has no effect before this node is a member.
+    pub async fn prepare_for_shutdown(&self) {
+        self.input(Input::PrepareShutdown).await;
     }
 
     /// Tells the others that this node is on its way out: it gets no new work, and hands over what

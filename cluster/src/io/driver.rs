@@ -4,7 +4,9 @@ use crate::config::{ClusterConfig, Dissemination as Kind};
 use crate::io::chitchat::Chitchat;
 use crate::io::dissemination::{Broken, Dissemination};
 use crate::io::seeded::Seeded;
-use crate::logic::membership::{End, Input, Membership, Message, Output};
+use crate::logic::leases::Grant;
+use crate::logic::membership::{End, Input, Membership, Output};
+use crate::logic::message::Message;
 use crate::logic::state::{ClusterEvent, ClusterState};
 use crate::logic::statement::Statement;
 use crate::wire;
@@ -16,6 +18,8 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 /// How long a node that has ended goes on spreading its last words.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long the store of the lease may take to answer.
+const LEASE_WITHIN: Duration = Duration::from_secs(5);
 /// Inputs that are taken between two looks at the clock.
 const BATCH_MAX: usize = 64;
 
@@ -26,12 +30,21 @@ pub(crate) struct Driver {
     pub(crate) membership: Membership,
     /// Ends when the last handle is dropped.
     pub(crate) inputs: mpsc::Receiver<Input>,
+    /// For answers to what the membership wants done; keeps nothing alive.
+    pub(crate) answers: mpsc::WeakSender<Input>,
     pub(crate) state: watch::Sender<Arc<ClusterState>>,
     pub(crate) events: broadcast::Sender<ClusterEvent>,
     pub(crate) end: watch::Sender<Option<End>>,
     pub(crate) gossip: Option<Box<dyn Dissemination>>,
     /// When the last words have been spread.
     pub(crate) silent_at: Time,
+    /// The cluster is larger than its quorum allows, and that was said.
+    pub(crate) too_large: bool,
+}
+
+/// The lease that decides which side of a split goes on: one for each cluster that was formed.
+fn lease_name(cluster: u64) -> String {
+    format!("otava-downing-{cluster:016x}")
 }
 
 enum Happening {
@@ -82,7 +95,7 @@ impl Driver {
         };
         tokio::select! {
             biased;
-            () = self.remote.system().sleep_until(at) => Happening::Timeout,
+            () = self.remote.sleep_until(at) => Happening::Timeout,
             event = remote_events.recv() => Happening::Remote(event),
             input = self.inputs.recv() => Happening::Handles(input),
             statement = statement => Happening::Statement(statement),
@@ -120,6 +133,7 @@ impl Driver {
         let mut events = Vec::new();
         while let Some(output) = self.membership.poll_output() {
             match output {
+                Output::AcquireLease(number) => self.acquire_lease(number),
                 Output::Send(to, message) => self.send(to, &message),
                 Output::Publish(statement) => {
                     changed = true;
@@ -142,6 +156,7 @@ impl Driver {
         if let Some(state) = state
             && **self.state.borrow() != state
         {
+            self.warn_of_size(&state);
             self.state.send_replace(Arc::new(state));
         }
         // After the state, so that whoever hears of a step finds it there.
@@ -154,6 +169,51 @@ impl Driver {
                 gossip.forget(&|node| self.membership.is_out(node));
             }
         }
+    }
+
+    /// A cluster that outgrew its static quorum stops as a whole after a split: said once, when it
+    /// begins.
+    fn warn_of_size(&mut self, state: &ClusterState) {
+        let too_many = self.membership.too_many();
+        if too_many > 0 && !self.too_large {
+            let (members, strategy) = (state.members.len(), self.config.rule().to_string());
+            tracing::warn!(
+                members,
+                too_many,
+                strategy,
+                "the cluster is larger than twice its quorum less one: after a split all would stop"
+            );
+        }
+        self.too_large = too_many > 0;
+    }
+
+    /// Asks for the lease beside the membership, which goes on meanwhile. No answer is a no.
+    fn acquire_lease(&self, number: u64) {
+        let (Some(lease), Some(inputs)) = (self.config.lease.clone(), self.answers.upgrade())
+        else {
+            return;
+        };
+        let (owner, length) = (self.remote.id().to_string(), self.config.lease_for);
+        let name = lease_name(self.membership.cluster());
+        self.remote.system().handle().spawn(async move {
+            let asked = lease.acquire(&name, &owner, length);
+            let granted = match tokio::time::timeout(LEASE_WITHIN, asked).await {
+                Ok(Ok(grant)) => {
+                    tracing::info!(%owner, ?grant, "the lease that decides who goes on");
+                    matches!(grant, Grant::Held { .. })
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(%owner, %error, "the lease is not granted");
+                    false
+                }
+                Err(_) => {
+                    tracing::error!(%owner, within = ?LEASE_WITHIN, "the lease gives no answer");
+                    false
+                }
+            };
+            // An error means that the membership has ended.
+            let _ = inputs.send(Input::Leased(number, granted)).await;
+        });
     }
 
     fn send(&self, to: std::net::SocketAddr, message: &Message) {

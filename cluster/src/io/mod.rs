@@ -1,7 +1,9 @@
 //! Io: the tasks that drive `logic/` and carry statements; they decide nothing.
 
-mod chitchat;
+pub(crate) mod chitchat;
 pub(crate) mod cluster;
 mod dissemination;
 mod driver;
+pub(crate) mod durable_file;
+mod finding;
 mod seeded;

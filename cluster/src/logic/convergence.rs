@@ -49,17 +49,50 @@ pub fn is_converged(
             .all(|(node, _)| unreachable.contains(node) || agrees(node))
 }
 
+/// How many members there must be before a joining one becomes up.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Minimum {
+    /// In all.
+    pub members: usize,
+    /// Of a role, by its name.
+    pub of_role: BTreeMap<String, usize>,
+}
+
+impl Minimum {
+    /// Whether there are enough: those that are joining count, those that leave do not.
+    #[must_use]
+    pub fn is_met(&self, view: &View) -> bool {
+        let counted = || view.iter().filter(|(_, entry)| entry.status <= Status::Up);
+        let of_role = |role: &str| counted().filter(|(_, entry)| entry.has_role(role)).count();
+        counted().count() >= self.members
+            && self
+                .of_role
+                .iter()
+                .all(|(role, least)| of_role(role) >= *least)
+    }
+}
+
+/// Whether new members may be taken on at present.
+#[must_use]
+pub fn takes_on(view: &View, minimum: &Minimum) -> bool {
+    !view.is_stopping() && minimum.is_met(view)
+}
+
 /// What a leader moves on when all agree: who has left or was declared out goes; who joins becomes
-/// up, in the order of addresses, if `heard` knows that it lives.
+/// up, in the order of addresses, if there are enough and `heard` knows that it lives.
 #[must_use]
 pub fn moves(
     view: &View,
     me: &NodeId,
+    minimum: &Minimum,
     heard: impl Fn(&NodeId) -> bool,
 ) -> BTreeMap<NodeId, Status> {
+    let takes_on = takes_on(view, minimum);
     let others_live = view.live().any(|(node, _)| node != me);
     let next = |node: &NodeId, status: Status| match status {
-        Status::Joining if node == me || heard(node) => Some(Status::Up),
+        status if status.is_entering() && takes_on && (node == me || heard(node)) => {
+            Some(Status::Up)
+        }
         // The leader itself goes last, so that the others are not left without one.
         Status::Exiting if node == me && others_live => None,
         Status::Exiting | Status::Down => Some(Status::Removed),
@@ -74,6 +107,7 @@ pub fn moves(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logic::profile::Profile;
     use crate::logic::view::Entry;
 
     fn node(port: u16) -> NodeId {
@@ -84,8 +118,10 @@ mod tests {
     fn view(text: &str) -> View {
         let members = text.split_whitespace().map(|member| {
             let (port, status) = member.split_once(':').unwrap();
-            let code = (0..6).filter_map(Status::from_code);
-            let status = code.into_iter().find(|s| s.to_string() == status).unwrap();
+            let status = Status::ALL
+                .into_iter()
+                .find(|s| s.to_string() == status)
+                .unwrap();
             let mut entry = Entry::joining(0);
             entry.status = status;
             (node(port.parse().unwrap()), entry)
@@ -132,7 +168,8 @@ mod tests {
     #[test]
     fn a_leader_moves_the_leaving_out_and_the_joining_in() {
         let moved = |members: &str| -> Vec<(u16, Status)> {
-            let moves = moves(&view(members), &node(1), |id| id.addr.port() != 9);
+            let minimum = Minimum::default();
+            let moves = moves(&view(members), &node(1), &minimum, |id| id.addr.port() != 9);
             let ports = moves.into_iter().map(|(id, to)| (id.addr.port(), to));
             ports.collect()
         };
@@ -142,5 +179,34 @@ mod tests {
         );
         assert_eq!(moved("1:exiting 2:exiting"), [(2, Status::Removed)]);
         assert_eq!(moved("1:exiting 2:removed"), [(1, Status::Removed)]);
+    }
+    fn raised(view: &View, members: usize, of_role: &[(&str, usize)]) -> usize {
+        let of_role = of_role
+            .iter()
+            .map(|(role, least)| ((*role).to_owned(), *least));
+        let minimum = Minimum {
+            members,
+            of_role: of_role.collect(),
+        };
+        moves(view, &node(1), &minimum, |_| true).len()
+    }
+
+    #[test]
+    fn nobody_becomes_up_before_there_are_enough() {
+        let mut three = view("1:joining 2:joining 3:joining 4:leaving 5:exiting");
+        assert_eq!(raised(&three, 4, &[]), 1, "only the exiting one moves");
+        assert_eq!(raised(&three, 3, &[]), 4);
+        assert_eq!(raised(&three, 1, &[("db", 1)]), 1);
+        let roles = ["db".to_owned()].into();
+        let db = Profile {
+            roles,
+            ..Profile::default()
+        }
+        .shared();
+        three.add(&node(2), Entry::joining(0).with_profile(db));
+        assert_eq!(raised(&three, 1, &[("db", 1)]), 4);
+        assert_eq!(raised(&three, 1, &[("db", 2)]), 1);
+        three.stop();
+        assert_eq!(raised(&three, 1, &[]), 1, "nobody new while all is stopped");
     }
 }

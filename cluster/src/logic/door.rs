@@ -1,17 +1,10 @@
-//! Door: how a node gets in: whom it asks, what must agree, and what it is told. Pure.
-//!
-//! A node that starts asks the addresses on its list. Whoever is a member there lets it in, as a
-//! joining member, or refuses with the reason. Nobody forms a cluster because nobody answered,
-//! except the node whose own address is the first on the list, and that one only after having asked
-//! all others for a while: so a first seed that is restarted joins the cluster that lives without
-//! it, and all nodes of one list end in one cluster.
+//! Door: what a node says when it asks to be let in, what must agree, and what it is told. Pure.
 
+use crate::logic::profile::Profile;
 use crate::logic::statement::Statement;
-use otava_actor::Time;
-use otava_remote::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
 /// Asks to be let in.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,6 +13,10 @@ pub struct JoinRequest {
     pub started: u64,
     /// The settings that must be the same on all nodes, by name.
     pub settings: BTreeMap<String, String>,
+    /// Settings that must be the same where both sides have them, by name.
+    pub shared: BTreeMap<String, String>,
+    /// What the asking node says of itself.
+    pub profile: Option<Arc<Profile>>,
 }
 
 /// Answers a [`JoinRequest`].
@@ -28,8 +25,13 @@ pub struct JoinRequest {
 pub enum JoinAnswer {
     /// You are a joining member; this is what I know.
     Accepted(Box<Statement>),
-    /// I am no full member myself; ask again.
+    /// I am in a cluster, but it lets nobody in at present, or I have no say in it; ask again.
     NotYet,
+    /// I am in no cluster either.
+    Outside {
+        /// Whom I hold for the one that may form a cluster.
+        candidate: Option<SocketAddr>,
+    },
     /// No, for good.
     Refused(Refusal),
 }
@@ -61,135 +63,40 @@ pub fn compare(
     asking: &BTreeMap<String, String>,
     cluster: &BTreeMap<String, String>,
 ) -> Result<(), Refusal> {
-    let value = |settings: &BTreeMap<String, String>, name: &String| {
-        settings.get(name).cloned().unwrap_or_default()
-    };
-    for name in asking.keys().chain(cluster.keys()) {
-        let (ours, theirs) = (value(asking, name), value(cluster, name));
-        if ours != theirs {
-            return Err(Refusal::SettingDiffers {
-                setting: name.clone(),
-                ours,
-                theirs,
-            });
-        }
-    }
-    Ok(())
+    let names: BTreeSet<&String> = asking.keys().chain(cluster.keys()).collect();
+    compare_these(names.into_iter(), asking, cluster)
 }
 
-/// Asks around until the node is in.
-#[derive(Clone, Debug)]
-pub struct Knocking {
-    seeds: Vec<SocketAddr>,
-    retry: Duration,
-    next: Time,
-    asked: bool,
-    /// When this node forms a cluster by itself; `None` if that is not its part.
-    forms: Option<Time>,
+/// As [`compare`], for settings that one side may not have (yet): only those count that both have.
+///
+/// # Errors
+/// [`Refusal::SettingDiffers`].
+pub fn compare_shared(
+    asking: &BTreeMap<String, String>,
+    cluster: &BTreeMap<String, String>,
+) -> Result<(), Refusal> {
+    let both = asking.keys().filter(|name| cluster.contains_key(*name));
+    compare_these(both, asking, cluster)
 }
 
-impl Knocking {
-    /// Starts asking at `now`. Without others to ask a cluster is formed at once; if this node is
-    /// the first on the list, it is formed after `form_after`.
-    #[must_use]
-    pub fn start(
-        me: &NodeId,
-        seeds: &[SocketAddr],
-        now: Time,
-        retry: Duration,
-        form_after: Duration,
-    ) -> Self {
-        let first = seeds.first().is_none_or(|first| *first == me.addr);
-        let mut others: Vec<SocketAddr> = Vec::new();
-        for seed in seeds {
-            if *seed != me.addr && !others.contains(seed) {
-                others.push(*seed);
-            }
-        }
-        let wait = if others.is_empty() {
-            Duration::ZERO
-        } else {
-            form_after
-        };
-        Self {
-            seeds: others,
-            retry,
-            next: now,
-            asked: false,
-            forms: first.then(|| now + wait),
-        }
-    }
-
-    /// Whom to ask, if it is time to ask (again).
-    pub fn due(&mut self, now: Time) -> Vec<SocketAddr> {
-        if now < self.next {
-            return Vec::new();
-        }
-        self.next = now + self.retry;
-        self.asked = !self.seeds.is_empty();
-        self.seeds.clone()
-    }
-
-    /// Whether somebody was asked, who may answer yet.
-    #[must_use]
-    pub fn has_asked(&self) -> bool {
-        self.asked
-    }
-
-    /// Whether it is time to form a cluster.
-    #[must_use]
-    pub fn forms(&self, now: Time) -> bool {
-        self.forms.is_some_and(|at| now >= at)
-    }
-
-    /// When something is due next.
-    #[must_use]
-    pub fn timeout(&self) -> Time {
-        let asks = if self.seeds.is_empty() {
-            Time::MAX
-        } else {
-            self.next
-        };
-        self.forms.map_or(asks, |forms| forms.min(asks))
+fn compare_these<'a>(
+    mut names: impl Iterator<Item = &'a String>,
+    asking: &BTreeMap<String, String>,
+    cluster: &BTreeMap<String, String>,
+) -> Result<(), Refusal> {
+    match names.find(|name| asking.get(*name) != cluster.get(*name)) {
+        None => Ok(()),
+        Some(name) => Err(Refusal::SettingDiffers {
+            setting: name.clone(),
+            ours: asking.get(name).cloned().unwrap_or_default(),
+            theirs: cluster.get(name).cloned().unwrap_or_default(),
+        }),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const RETRY: Duration = Duration::from_millis(500);
-    const FORM: Duration = Duration::from_secs(2);
-
-    fn addr(port: u16) -> SocketAddr {
-        ([127, 0, 0, 1], port).into()
-    }
-
-    fn start(port: u16, seeds: &[u16]) -> Knocking {
-        let seeds: Vec<_> = seeds.iter().map(|port| addr(*port)).collect();
-        let me = NodeId::new("n", addr(port), 1);
-        Knocking::start(&me, &seeds, Time::ZERO, RETRY, FORM)
-    }
-
-    /// C1: only the first on the list forms a cluster, after having asked the others.
-    #[test]
-    fn the_first_seed_asks_before_it_forms() {
-        let mut first = start(1, &[1, 2, 3]);
-        assert_eq!(first.due(Time::ZERO), [addr(2), addr(3)]);
-        assert!(first.due(Time::ZERO).is_empty());
-        assert_eq!(first.timeout(), Time::ZERO + RETRY);
-        assert!(!first.forms(Time::ZERO + RETRY) && first.forms(Time::ZERO + FORM));
-        let mut second = start(2, &[1, 2, 1]);
-        assert_eq!(second.due(Time::ZERO), [addr(1)]);
-        assert!(!second.forms(Time::MAX));
-    }
-
-    #[test]
-    fn a_node_without_others_forms_at_once() {
-        assert!(start(1, &[]).forms(Time::ZERO));
-        assert!(start(1, &[1]).forms(Time::ZERO));
-        assert_eq!(start(1, &[1]).timeout(), Time::ZERO);
-    }
 
     /// C11: the refusal names the difference.
     #[test]
@@ -209,5 +116,8 @@ mod tests {
         let lacking = settings(&[("downing", "keep-majority")]);
         assert!(compare(&lacking, &cluster).is_err());
         assert!(compare(&cluster, &lacking).is_err());
+        assert!(compare_shared(&other, &cluster).is_err());
+        assert_eq!(compare_shared(&lacking, &cluster), Ok(()));
+        assert_eq!(compare_shared(&cluster, &lacking), Ok(()));
     }
 }

@@ -50,8 +50,12 @@ pub enum Strategy {
     /// The larger side goes on; of two equal ones that with the lowest address.
     KeepMajority,
     /// The side with the oldest member goes on. If it is alone while there are two or more others,
-    /// those go on.
+    /// those go on ([`crate::ClusterConfig::down_if_alone`]).
     KeepOldest,
+    /// The side that gets a lease goes on ([`crate::ClusterConfig::lease`]): safe whatever each side
+    /// knows, as long as the store of the lease can be trusted and reached. The smaller side waits
+    /// before it asks, so that the larger one gets it if it lives.
+    LeaseMajority,
     /// Nothing is decided; somebody calls [`crate::Cluster::down`].
     Manual,
     /// A side with this many members goes on. More than twice as many members less one must not be
@@ -65,9 +69,44 @@ impl fmt::Display for Strategy {
             Self::DownAll => f.write_str("down-all"),
             Self::KeepMajority => f.write_str("keep-majority"),
             Self::KeepOldest => f.write_str("keep-oldest"),
+            Self::LeaseMajority => f.write_str("lease-majority"),
             Self::Manual => f.write_str("manual"),
             Self::StaticQuorum(size) => write!(f, "static-quorum-{size}"),
         }
+    }
+}
+
+/// A strategy with all that nodes must agree on to decide alike. Its text is compared at the door.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rule {
+    /// By what a side goes on or stops.
+    pub strategy: Strategy,
+    /// Only members with this role count; the others go with their side.
+    pub role: Option<String>,
+    /// Whether an oldest member that is alone stops itself, if there are two or more others.
+    pub down_if_alone: bool,
+}
+
+impl From<Strategy> for Rule {
+    fn from(strategy: Strategy) -> Self {
+        Self {
+            strategy,
+            role: None,
+            down_if_alone: true,
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.strategy)?;
+        if let Some(role) = &self.role {
+            write!(f, " of {role}")?;
+        }
+        if self.strategy == Strategy::KeepOldest && !self.down_if_alone {
+            f.write_str(", even alone")?;
+        }
+        Ok(())
     }
 }
 
@@ -83,8 +122,41 @@ pub enum Decision {
     DownReachable,
     /// The other side is out.
     DownUnreachable,
+    /// As [`Decision::DownIndirectlyConnected`] if the lease is granted.
+    LeaseThenDownIndirectlyConnected,
+    /// As [`Decision::DownUnreachable`] if the lease is granted, and [`Decision::DownReachable`] if not.
+    LeaseThenDownUnreachable {
+        /// This side is the smaller one: it waits before it asks.
+        minority: bool,
+    },
     /// Somebody else decides.
     Nothing,
+    /// The lease for [`Decision::LeaseThenDownIndirectlyConnected`] was not granted: this side stops,
+    /// and the members in between.
+    YieldIndirectlyConnected,
+}
+
+impl Decision {
+    /// Whether a lease must be asked for before it is carried out.
+    #[must_use]
+    pub fn needs_lease(self) -> bool {
+        matches!(
+            self,
+            Self::LeaseThenDownIndirectlyConnected | Self::LeaseThenDownUnreachable { .. }
+        )
+    }
+
+    /// What becomes of it, now that the lease was granted or not.
+    #[must_use]
+    pub fn with_lease(self, granted: bool) -> Self {
+        match self {
+            Self::LeaseThenDownIndirectlyConnected if granted => Self::DownIndirectlyConnected,
+            Self::LeaseThenDownIndirectlyConnected => Self::YieldIndirectlyConnected,
+            Self::LeaseThenDownUnreachable { .. } if granted => Self::DownUnreachable,
+            Self::LeaseThenDownUnreachable { .. } => Self::DownReachable,
+            other => other,
+        }
+    }
 }
 
 /// What a node knows when it decides.
@@ -100,48 +172,77 @@ pub struct Situation<'a> {
     pub seen: BTreeSet<NodeId>,
 }
 
-impl Strategy {
-    /// Whom the rule puts down in this situation.
+impl Rule {
+    /// Whom the rule puts down in this situation, without asking for a lease.
     #[must_use]
-    pub fn nodes_to_down(self, situation: &Situation<'_>) -> BTreeSet<NodeId> {
+    pub fn nodes_to_down(&self, situation: &Situation<'_>) -> BTreeSet<NodeId> {
         situation.nodes_of(self, self.decide(situation))
     }
 
     /// What the rule answers in this situation.
     #[must_use]
-    pub fn decide(self, situation: &Situation<'_>) -> Decision {
+    pub fn decide(&self, situation: &Situation<'_>) -> Decision {
+        let counted = Counted {
+            situation,
+            role: self.role.as_deref(),
+        };
         let indirect = || !situation.indirectly_connected().is_empty();
-        match self {
-            Self::DownAll => Decision::DownAll,
-            Self::Manual => Decision::Nothing,
-            Self::StaticQuorum(size)
-                if situation.members(PLAIN).count() >= size.saturating_mul(2) =>
-            {
+        match self.strategy {
+            Strategy::DownAll => Decision::DownAll,
+            Strategy::Manual => Decision::Nothing,
+            Strategy::StaticQuorum(size) if counted.members(PLAIN).count() > largest(size) => {
                 Decision::DownAll
             }
+            Strategy::LeaseMajority if indirect() => Decision::LeaseThenDownIndirectlyConnected,
+            Strategy::LeaseMajority => Decision::LeaseThenDownUnreachable {
+                minority: counted.is_minority(),
+            },
             _ if indirect() => Decision::DownIndirectlyConnected,
-            Self::KeepMajority => self.twice(keep_majority(situation, PLAIN, PLAIN), || {
-                keep_majority(situation, FEWEST, MOST)
+            Strategy::KeepMajority => twice(counted.keep_majority(PLAIN, PLAIN), || {
+                counted.keep_majority(FEWEST, MOST)
             }),
-            Self::KeepOldest => self.twice(keep_oldest(situation, PLAIN), || {
-                keep_oldest(situation, FEWEST_WITH_JOINING)
-            }),
-            Self::StaticQuorum(size) => {
-                if situation.reachable(PLAIN).count() >= size {
-                    Decision::DownUnreachable
-                } else {
-                    Decision::DownReachable
-                }
+            Strategy::KeepOldest => {
+                let if_alone = self.down_if_alone;
+                twice(counted.keep_oldest(PLAIN, if_alone), || {
+                    counted.keep_oldest(FEWEST_WITH_JOINING, if_alone)
+                })
             }
+            Strategy::StaticQuorum(size) => keep_if(counted.reachable(PLAIN).count() >= size),
         }
     }
 
-    /// Goes on only if that is right also one step ahead.
-    fn twice(self, first: Decision, ahead: impl FnOnce() -> Decision) -> Decision {
-        if first == Decision::DownUnreachable && ahead() != Decision::DownUnreachable {
-            return Decision::DownAll;
-        }
-        first
+    /// By how many members the cluster is larger than a static quorum allows: both sides of a split
+    /// could have enough, so all would stop.
+    #[must_use]
+    pub fn too_many(&self, view: &View) -> usize {
+        let Strategy::StaticQuorum(size) = self.strategy else {
+            return 0;
+        };
+        let counted = view
+            .iter()
+            .filter(|(_, entry)| PLAIN.counts(entry, self.role.as_deref()));
+        counted.count().saturating_sub(largest(size))
+    }
+}
+
+/// The largest cluster of which a quorum of `size` is more than half.
+fn largest(size: usize) -> usize {
+    size.saturating_mul(2).saturating_sub(1)
+}
+
+/// Goes on only if that is right also one step ahead.
+fn twice(first: Decision, ahead: impl FnOnce() -> Decision) -> Decision {
+    if first == Decision::DownUnreachable && ahead() != Decision::DownUnreachable {
+        return Decision::DownAll;
+    }
+    first
+}
+
+fn keep_if(keep: bool) -> Decision {
+    if keep {
+        Decision::DownUnreachable
+    } else {
+        Decision::DownReachable
     }
 }
 
@@ -169,73 +270,102 @@ const MOST: Count = Count {
     leaving: true,
 };
 
-fn keep_majority(situation: &Situation<'_>, here: Count, there: Count) -> Decision {
-    let Some(lowest) = situation.members(here).map(|(node, _)| node).next() else {
-        return Decision::DownAll;
-    };
-    let this_side = situation.reachable(here).count();
-    let other_side = situation.lost(there).count();
-    let keep = if this_side == other_side {
-        !situation.unreachable.contains(lowest)
-    } else {
-        this_side > other_side
-    };
-    if keep {
-        Decision::DownUnreachable
-    } else {
-        Decision::DownReachable
+impl Count {
+    fn counts(self, entry: &Entry, role: Option<&str>) -> bool {
+        let by_status = match entry.status {
+            Status::Up => true,
+            Status::Joining | Status::WeaklyUp => self.joining,
+            // Who leaves before it was up has never had a say.
+            Status::Leaving => self.leaving && (self.joining || entry.age.is_some()),
+            _ => false,
+        };
+        by_status && role.is_none_or(|role| entry.has_role(role))
     }
 }
 
-fn keep_oldest(situation: &Situation<'_>, count: Count) -> Decision {
-    let with_age = Count {
-        joining: false,
-        ..count
-    };
-    let by_age = |item: &(&NodeId, &Entry)| (item.1.age.unwrap_or(u64::MAX), item.0.clone());
-    let Some((oldest, _)) = situation.members(with_age).min_by_key(by_age) else {
-        return Decision::DownAll;
-    };
-    let this_side = situation.reachable(count).count();
-    let other_side = situation.lost(count).count();
-    let keep = if situation.unreachable.contains(oldest) {
-        other_side == 1 && this_side >= 2
-    } else {
-        this_side != 1 || other_side < 2
-    };
-    if keep {
-        Decision::DownUnreachable
-    } else {
-        Decision::DownReachable
+/// A situation as a rule sees that counts members with one role only.
+struct Counted<'a> {
+    situation: &'a Situation<'a>,
+    role: Option<&'a str>,
+}
+
+impl<'a> Counted<'a> {
+    /// Who is counted, in the order of addresses.
+    fn members(&self, count: Count) -> impl Iterator<Item = (&'a NodeId, &'a Entry)> {
+        let role = self.role;
+        let entries = self.situation.view.iter();
+        entries.filter(move |(_, entry)| count.counts(entry, role))
+    }
+
+    fn reachable(&self, count: Count) -> impl Iterator<Item = (&'a NodeId, &'a Entry)> {
+        let unreachable = &self.situation.unreachable;
+        let members = self.members(count);
+        members.filter(|(node, _)| !unreachable.contains(*node))
+    }
+
+    fn lost(&self, count: Count) -> impl Iterator<Item = (&'a NodeId, &'a Entry)> {
+        let unreachable = &self.situation.unreachable;
+        let members = self.members(count);
+        members.filter(|(node, _)| unreachable.contains(*node))
+    }
+
+    /// Whether the member that moved others on before the cut, with this role or not, is on the other
+    /// side.
+    fn is_leader_lost(&self) -> bool {
+        let mut voting = self
+            .situation
+            .view
+            .live()
+            .filter(|(_, status)| status.is_voting());
+        let leader = voting.next();
+        leader.is_some_and(|(node, _)| self.situation.unreachable.contains(node))
+    }
+
+    fn is_minority(&self) -> bool {
+        self.reachable(PLAIN).count() < self.lost(PLAIN).count()
+    }
+
+    fn keep_majority(&self, here: Count, there: Count) -> Decision {
+        let this_side = self.reachable(here).count();
+        let other_side = self.lost(there).count();
+        if this_side == 0 && other_side == 0 {
+            return Decision::DownAll;
+        }
+        // Of two equal sides the one with the lowest address. If the leader is on the other side, that
+        // side may count members that are not counted here, and the lowest may be one of them.
+        let counted_there = if self.is_leader_lost() { there } else { here };
+        let lowest_here = self.reachable(here).next();
+        let lowest_there = self.lost(counted_there).next();
+        let lower = || lowest_here.map(|(node, _)| node) < lowest_there.map(|(node, _)| node);
+        keep_if(this_side > other_side || (this_side == other_side && lower()))
+    }
+
+    fn keep_oldest(&self, count: Count, down_if_alone: bool) -> Decision {
+        let with_age = Count {
+            joining: false,
+            ..count
+        };
+        let by_age = |item: &(&NodeId, &Entry)| (item.1.age.unwrap_or(u64::MAX), item.0.clone());
+        let Some((oldest, _)) = self.members(with_age).min_by_key(by_age) else {
+            return Decision::DownAll;
+        };
+        let this_side = self.reachable(count).count();
+        let other_side = self.lost(count).count();
+        let alone = |one: usize, others: usize| down_if_alone && one == 1 && others >= 2;
+        keep_if(if self.situation.unreachable.contains(oldest) {
+            alone(other_side, this_side)
+        } else {
+            !alone(this_side, other_side)
+        })
     }
 }
 
 impl Situation<'_> {
-    /// Who is counted, in the order of addresses.
-    fn members(&self, count: Count) -> impl Iterator<Item = (&NodeId, &Entry)> {
-        self.view
-            .iter()
-            .filter(move |(_, entry)| match entry.status {
-                Status::Up => true,
-                Status::Joining => count.joining,
-                Status::Leaving => count.leaving,
-                _ => false,
-            })
-    }
-
-    fn reachable(&self, count: Count) -> impl Iterator<Item = (&NodeId, &Entry)> {
-        let members = self.members(count);
-        members.filter(|(node, _)| !self.unreachable.contains(*node))
-    }
-
-    fn lost(&self, count: Count) -> impl Iterator<Item = (&NodeId, &Entry)> {
-        let members = self.members(count);
-        members.filter(|(node, _)| self.unreachable.contains(*node))
-    }
-
     /// Who can be put down: who takes part and is not about to go anyway.
     fn downable(&self) -> BTreeSet<NodeId> {
-        self.members(MOST).map(|(node, _)| node.clone()).collect()
+        let entries = self.view.iter();
+        let downable = entries.filter(|(_, entry)| MOST.counts(entry, None));
+        downable.map(|(node, _)| node.clone()).collect()
     }
 
     /// Who cannot be reached by some, but is not cut off: a clean split or a crash shows neither.
@@ -264,21 +394,27 @@ impl Situation<'_> {
             .collect()
     }
 
-    /// Whom a decision of `strategy` puts down.
+    /// Whom a decision of `rule` puts down; one that needs a lease as if it were granted.
     #[must_use]
-    pub fn nodes_of(&self, strategy: Strategy, decision: Decision) -> BTreeSet<NodeId> {
+    pub fn nodes_of(&self, rule: &Rule, decision: Decision) -> BTreeSet<NodeId> {
         let downable = self.downable();
         match decision {
             Decision::DownAll => downable,
             Decision::Nothing => BTreeSet::new(),
             Decision::DownReachable => &downable - &self.unreachable,
-            Decision::DownUnreachable => &downable & &self.unreachable,
-            Decision::DownIndirectlyConnected => {
+            Decision::DownUnreachable | Decision::LeaseThenDownUnreachable { .. } => {
+                &downable & &self.unreachable
+            }
+            Decision::YieldIndirectlyConnected => {
+                let reachable = &downable - &self.unreachable;
+                &downable & &(&reachable | &self.indirectly_connected())
+            }
+            Decision::DownIndirectlyConnected | Decision::LeaseThenDownIndirectlyConnected => {
                 let indirect = self.indirectly_connected();
                 if self.unreachable.is_subset(&indirect) {
                     return &downable & &indirect;
                 }
-                match self.nodes_of_the_rest(strategy, &downable) {
+                match self.nodes_of_the_rest(rule, &downable) {
                     Some(more) => &downable & &(&indirect | &more),
                     None => downable,
                 }
@@ -290,7 +426,7 @@ impl Situation<'_> {
     /// `None` if even then some of them remain.
     fn nodes_of_the_rest(
         &self,
-        strategy: Strategy,
+        rule: &Rule,
         downable: &BTreeSet<NodeId>,
     ) -> Option<BTreeSet<NodeId>> {
         let (in_between, knowing) = (self.in_between(), self.knowing());
@@ -315,7 +451,11 @@ impl Situation<'_> {
             reachability: kept,
             seen: self.seen.clone(),
         };
-        let decision = strategy.decide(&rest);
-        (decision != Decision::DownIndirectlyConnected).then(|| rest.nodes_of(strategy, decision))
+        let decision = rule.decide(&rest);
+        let indirect = matches!(
+            decision,
+            Decision::DownIndirectlyConnected | Decision::LeaseThenDownIndirectlyConnected
+        );
+        (!indirect).then(|| rest.nodes_of(rule, decision))
     }
 }

@@ -5,6 +5,7 @@
 //! about log n rounds, and what was lost is found in the next one. All randomness comes from a seed:
 //! the same seed and the same messages give the same run.
 
+use crate::logic::profile::Profile;
 use crate::logic::statement::Statement;
 use otava_actor::{Rng, Time};
 use otava_remote::NodeId;
@@ -201,7 +202,14 @@ pub fn widened(interval: Duration, nodes: usize) -> Duration {
 /// About how long a statement is on the wire, rather too long.
 fn estimate(statement: &Statement) -> usize {
     let node = |node: &NodeId| 40 + node.name.len();
-    let entries = statement.view.iter().map(|(id, _)| node(id) + 24);
+    let profile = |profile: &Arc<Profile>| {
+        profile.app_version.as_str().len()
+            + profile.roles.iter().map(|r| r.len() + 4).sum::<usize>()
+    };
+    let entries = statement.view.iter().map(|(id, entry)| {
+        let profile = entry.profile.as_ref().map_or(0, profile);
+        node(id) + 24 + profile
+    });
     let observed = statement.unreachable.iter().map(node);
     64 + node(&statement.author) + entries.sum::<usize>() + observed.sum::<usize>()
 }

@@ -1,7 +1,9 @@
 //! Member: one run of a node as the cluster knows it, and the order of what can become of it.
 
+use crate::logic::profile::{AppVersion, Profile};
 use otava_remote::NodeId;
 use std::fmt;
+use std::sync::Arc;
 
 /// What a member is in its life. Later ones are greater, and nothing ever goes back, so the join of
 /// two opinions about a member is the greater one.
@@ -10,6 +12,9 @@ use std::fmt;
 pub enum Status {
     /// Let in by one member; not everybody knows yet.
     Joining,
+    /// Let in while some member cannot be reached, which keeps it from becoming a full one: it can be
+    /// used, but has no say, and counts for nothing after a split.
+    WeaklyUp,
     /// A full member.
     Up,
     /// On its way out by its own wish, still handing over what it has.
@@ -35,7 +40,25 @@ impl Status {
         matches!(self, Self::Up | Self::Leaving)
     }
 
-    /// The number of the state in encodings and digests.
+    /// All states, from the first to the last.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Joining,
+        Self::WeaklyUp,
+        Self::Up,
+        Self::Leaving,
+        Self::Exiting,
+        Self::Down,
+        Self::Removed,
+    ];
+
+    /// Whether a member in this state has been let in but is no full member yet.
+    #[must_use]
+    pub fn is_entering(self) -> bool {
+        matches!(self, Self::Joining | Self::WeaklyUp)
+    }
+
+    /// The number of the state in encodings and digests. Not in the order of a life: weakly up came
+    /// later, and a number never changes.
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Joining => 0,
@@ -44,6 +67,7 @@ impl Status {
             Self::Exiting => 3,
             Self::Down => 4,
             Self::Removed => 5,
+            Self::WeaklyUp => 6,
         }
     }
 
@@ -55,6 +79,7 @@ impl Status {
             3 => Self::Exiting,
             4 => Self::Down,
             5 => Self::Removed,
+            6 => Self::WeaklyUp,
             _ => return None,
         })
     }
@@ -69,6 +94,7 @@ impl fmt::Display for Status {
             Self::Exiting => "exiting",
             Self::Down => "down",
             Self::Removed => "removed",
+            Self::WeaklyUp => "weakly up",
         })
     }
 }
@@ -84,6 +110,7 @@ pub struct Member {
     /// The order in which members became up: the lowest age is the oldest member. `None` until the
     /// member became up.
     pub age: Option<u64>,
+    pub(crate) profile: Option<Arc<Profile>>,
 }
 
 impl Member {
@@ -92,6 +119,29 @@ impl Member {
     pub fn seniority(&self) -> (u64, &NodeId) {
         (self.age.unwrap_or(u64::MAX), &self.id)
     }
+
+    /// Whether the node was started with `role` ([`crate::ClusterConfig::with_role`]).
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.profile
+            .as_ref()
+            .is_some_and(|profile| profile.roles.contains(role))
+    }
+
+    /// What the node is for, in the order of names.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        let roles = self.profile.iter().flat_map(|profile| &profile.roles);
+        roles.map(String::as_str)
+    }
+
+    /// The version of the program that the node runs ([`crate::ClusterConfig::with_app_version`]).
+    #[must_use]
+    pub fn app_version(&self) -> AppVersion {
+        let profile = self.profile.as_ref();
+        profile
+            .map(|profile| profile.app_version.clone())
+            .unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -99,14 +149,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_keep_the_order_and_come_back() {
-        let codes: Vec<Status> = (0..=u8::MAX).filter_map(Status::from_code).collect();
-        assert_eq!(codes.len(), 6);
-        assert!(codes.is_sorted());
+    fn codes_come_back_and_the_order_is_that_of_a_life() {
+        let known = (0..=u8::MAX).filter_map(Status::from_code);
+        assert_eq!(known.count(), Status::ALL.len());
+        assert!(Status::ALL.is_sorted());
+        let back = |status: &Status| Status::from_code(status.code());
         assert!(
-            codes
+            Status::ALL
                 .iter()
-                .all(|s| Status::from_code(s.code()) == Some(*s))
+                .all(|status| back(status) == Some(*status))
         );
     }
 }

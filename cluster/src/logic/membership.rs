@@ -28,6 +28,8 @@
 //!   and nobody is unreachable. Two sides of a split are at most one step apart.
 //! - *Out means out.* A node that learns that it is down or removed ends, whoever said so. Ending
 //!   is always safe; going on may not be.
+//! - *One cluster for life.* A run is a member of one cluster only. Who let it in as well is told so and
+//!   puts it down.
 //! - *No two at an address.* Whoever lets a new run in puts down the old one first. If two members
 //!   let in two runs without knowing of each other, all who see both put down the earlier one.
 //! - *A held-up process blames nobody.* If this machine is driven late by more than a heartbeat, the
@@ -38,12 +40,16 @@
 //! of the reachable decides, and all others only give up); trusting an address (a new run at the
 //! address of an old one answers heartbeats in its own name, so the old one is found dead).
 
-use crate::logic::door::{JoinAnswer, JoinRequest, Knocking, Refusal};
-use crate::logic::downing::Strategy;
+use crate::logic::convergence::Minimum;
+use crate::logic::door::Refusal;
+use crate::logic::downing::Rule;
 use crate::logic::graveyard::Graveyard;
+use crate::logic::knocking::{Founder, Knocking};
 use crate::logic::member::Status;
+use crate::logic::message::{Beat, BeatKind, Message};
 use crate::logic::monitor::Monitor;
 use crate::logic::phi::PhiConfig;
+use crate::logic::profile::Profile;
 use crate::logic::reachability::Reachability;
 use crate::logic::stability::Stability;
 use crate::logic::state::{ClusterEvent, ClusterState};
@@ -59,19 +65,33 @@ use std::time::Duration;
 /// Statements of unknown authors that are kept until a member lets the author in.
 const STRANGERS_MAX: usize = 64;
 
+/// Other clusters that are told about.
+const OTHER_CLUSTERS_MAX: usize = 16;
+
 /// What a membership is built from.
 #[derive(Clone, Debug)]
 pub struct MembershipConfig {
-    /// The addresses that are asked to be let in.
-    pub seeds: Vec<SocketAddr>,
+    /// The addresses that are asked to be let in, as far as they are known at the start.
+    pub contacts: Vec<SocketAddr>,
+    /// Who forms a cluster if none lives.
+    pub founder: Founder,
+    /// Nobody is asked before [`Input::Join`].
+    pub held: bool,
     /// When this node was started, in milliseconds of its wall clock.
     pub started: u64,
     /// Settings that must be the same on all nodes.
     pub settings: BTreeMap<String, String>,
+    /// Settings that must be the same on all nodes that have them.
+    pub shared: BTreeMap<String, String>,
+    /// What this node says of itself.
+    pub profile: Option<Arc<Profile>>,
+    /// How many members there must be before any becomes up.
+    pub minimum: Minimum,
+    /// How long somebody must be unreachable before joining members become weakly up; never if
+    /// `None`.
+    pub weakly_up_after: Option<Duration>,
     /// Between two attempts to be let in.
     pub join_retry: Duration,
-    /// How long the first seed asks the others before it forms a cluster.
-    pub form_after: Duration,
     /// Between two heartbeats to the same node.
     pub heartbeat_interval: Duration,
     /// When silence becomes suspicion.
@@ -79,7 +99,11 @@ pub struct MembershipConfig {
     /// How many nodes are watched.
     pub neighbours: usize,
     /// Who goes on after a split.
-    pub strategy: Strategy,
+    pub rule: Rule,
+    /// How long the smaller side waits before it asks for the lease.
+    pub lease_delay: Duration,
+    /// Whether all go down if the picture does not hold still.
+    pub down_all_when_unstable: bool,
     /// How long the picture must hold still before a decision; by the number of members if `None`.
     pub stable_after: Option<Duration>,
     /// For how long tombstones are published.
@@ -88,58 +112,30 @@ pub struct MembershipConfig {
     pub farewell: Duration,
 }
 
-/// A sign of life, or the news that it came from one who is out.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Beat {
-    /// The cluster it is about.
-    pub cluster: u64,
-    /// What it says.
-    pub kind: BeatKind,
-}
-
-/// What a [`Beat`] says.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum BeatKind {
-    /// Are you there?
-    Ping,
-    /// Yes.
-    Pong,
-    /// The run with this incarnation, at the address to which this is sent, is out.
-    Verdict {
-        /// Its incarnation; another run may have the address by now.
-        incarnation: u64,
-        /// Down or removed.
-        status: Status,
-    },
-}
-
-/// What passes from node to node besides statements.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Message {
-    /// An answer at the door, to the run with this incarnation.
-    Answer(u64, JoinAnswer),
-    /// A sign of life.
-    Beat(Beat),
-    /// A request at the door.
-    Request(JoinRequest),
-}
-
 /// What happens to a membership.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Input {
     /// Somebody decided that a member is out.
     Down(NodeId),
+    /// These addresses may be asked to be let in.
+    Found(Vec<SocketAddr>),
     /// What this node had is handed over.
     FinishLeave,
+    /// This node shall ask to be let in, if it was held back until now.
+    Join,
     /// This node shall leave; its hand-over begins.
     Leave,
+    /// The lease that was asked for, by its number, was granted or not.
+    Leased(u64, bool),
     /// A peer sent a message.
     Message(NodeId, Message),
+    /// The whole cluster prepares for its end.
+    PrepareShutdown,
     /// A peer refuses to talk to this run of this node.
     QuarantinedBy(NodeId),
+    /// A setting, by its name, that must be the same on all nodes that have it.
+    Share(String, String),
     /// A statement arrived, by whatever way.
     Statement(Arc<Statement>),
 }
@@ -148,6 +144,8 @@ pub enum Input {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Output {
+    /// Try to get the lease that decides who goes on, and answer with [`Input::Leased`] and this number.
+    AcquireLease(u64),
     /// It is over. Nothing follows.
     Ended(End),
     /// Tell whoever listens.
@@ -192,6 +190,18 @@ pub(crate) struct Told {
     pub(crate) statuses: BTreeMap<NodeId, Status>,
     pub(crate) unreachable: BTreeSet<NodeId>,
     pub(crate) leader: Option<NodeId>,
+    pub(crate) stopping: bool,
+}
+
+/// Where this node stands with the lease that its decision needs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Leasing {
+    /// It was asked for, under this number.
+    Asked(u64),
+    #[default]
+    Idle,
+    /// It is asked for at this time.
+    Waiting(Time),
 }
 
 /// The membership of one node.
@@ -200,6 +210,10 @@ pub struct Membership {
     pub(crate) me: NodeId,
     pub(crate) config: MembershipConfig,
     pub(crate) phase: Phase,
+    /// Nobody is asked to be let in yet.
+    pub(crate) held: bool,
+    /// Settings that must be the same on all nodes that have them.
+    pub(crate) shared: BTreeMap<String, String>,
     pub(crate) cluster: u64,
     pub(crate) view: View,
     pub(crate) monitor: Monitor,
@@ -211,9 +225,13 @@ pub struct Membership {
     pub(crate) peers: Vec<SocketAddr>,
     pub(crate) leader: Option<NodeId>,
     pub(crate) converged: bool,
+    /// Since when not all agree.
+    pub(crate) disputed: Option<Time>,
     pub(crate) reachability: Reachability,
     pub(crate) unreachable: BTreeSet<NodeId>,
     pub(crate) stability: Stability,
+    pub(crate) leasing: Leasing,
+    pub(crate) leases_asked: u64,
     pub(crate) graveyard: Graveyard,
     /// When the tombstones were put up.
     pub(crate) removed: BTreeMap<NodeId, Time>,
@@ -227,6 +245,10 @@ pub struct Membership {
     /// awaited, and what it makes itself then. Or a member would remain that nobody is.
     pub(crate) turning_back: Option<(Time, Status)>,
     pub(crate) next_beat: Time,
+    /// When seeds that are no members are called next.
+    pub(crate) next_call: Time,
+    /// Other clusters that this node has met; each is told once.
+    other_clusters: BTreeSet<u64>,
     pub(crate) next_knock: Time,
     pub(crate) knocks: usize,
     pub(crate) expected: Time,
@@ -241,8 +263,8 @@ impl Membership {
     /// Starts asking to be let in, or forms a cluster if there is nobody to ask.
     #[must_use]
     pub fn new(me: NodeId, config: MembershipConfig, now: Time) -> Self {
-        let (retry, form) = (config.join_retry, config.form_after);
-        let knocking = Knocking::start(&me, &config.seeds, now, retry, form);
+        let (retry, contacts) = (config.join_retry, &config.contacts);
+        let knocking = Knocking::start(&me, config.founder, contacts, now, retry);
         let empty = Statement {
             author: me.clone(),
             cluster: 0,
@@ -254,8 +276,10 @@ impl Membership {
         Self {
             monitor: Monitor::new(me.clone(), config.phi.clone(), config.neighbours),
             me,
-            config,
             phase: Phase::Knocking(knocking),
+            held: config.held,
+            shared: config.shared.clone(),
+            config,
             cluster: 0,
             view: View::new(),
             said: Reachability::default(),
@@ -265,9 +289,12 @@ impl Membership {
             peers: Vec::new(),
             leader: None,
             converged: false,
+            disputed: None,
             reachability: Reachability::default(),
             unreachable: BTreeSet::new(),
             stability: Stability::default(),
+            leasing: Leasing::Idle,
+            leases_asked: 0,
             graveyard: Graveyard::default(),
             removed: BTreeMap::new(),
             farewells: BTreeMap::new(),
@@ -276,6 +303,8 @@ impl Membership {
             wished_to_leave: false,
             turning_back: None,
             next_beat: now,
+            next_call: now,
+            other_clusters: BTreeSet::new(),
             next_knock: now,
             knocks: 0,
             expected: now,
@@ -298,7 +327,18 @@ impl Membership {
                     self.put_down(&BTreeSet::from([node]));
                 }
             }
+            Input::Found(addrs) => {
+                if let Phase::Knocking(knocking) = &mut self.phase {
+                    knocking.found(now, &addrs);
+                }
+            }
+            Input::Join => self.knock_now(now),
+            Input::PrepareShutdown => self.unsettled |= self.is_member() && self.view.stop(),
+            Input::Leased(number, granted) => self.leased(now, number, granted),
             Input::QuarantinedBy(node) => self.quarantined_by(&node),
+            Input::Share(name, value) => {
+                self.shared.insert(name, value);
+            }
         }
         self.settle(now);
         self.expected = self.next_timeout();
@@ -313,8 +353,10 @@ impl Membership {
         if self.is_member() {
             self.knock_again(now);
             self.beat(now);
+            self.call_seeds(now);
             self.bury(now);
             self.settle(now);
+            self.weaken(now);
             self.decide(now);
             self.settle(now);
         }
@@ -338,14 +380,22 @@ impl Membership {
         ClusterState {
             members: self.view.members(),
             unreachable: self.unreachable.clone(),
+            cannot_reach: self.reachability.by_observer().clone(),
             leader: self.leader.clone(),
             converged: self.converged,
+            preparing_for_shutdown: self.view.is_stopping(),
         }
     }
 
     /// As [`Membership::state`], if `wanted` says so when told whether all agree.
     pub(crate) fn state_if(&self, wanted: impl FnOnce(bool) -> bool) -> Option<ClusterState> {
         wanted(self.converged).then(|| self.state())
+    }
+
+    /// By how many members the cluster is larger than its static quorum allows.
+    #[must_use]
+    pub fn too_many(&self) -> usize {
+        self.config.rule.too_many(&self.view)
     }
 
     /// With whom statements are exchanged: the other live members; once this node has ended, those
@@ -400,15 +450,32 @@ impl Membership {
             _ if self.end().is_some() || from == self.me => {}
             Message::Answer(to, answer) => {
                 if to == self.me.incarnation {
-                    self.answer(now, answer);
+                    self.answer(now, &from, answer);
                 }
             }
             Message::Request(request) => self.asked(from, &request),
-            Message::Beat(beat) => {
-                if self.is_member() && beat.cluster == self.cluster {
-                    self.beaten(now, &from, beat.kind);
+            Message::Beat(beat) if !self.is_member() => {
+                if beat.kind == BeatKind::Ping {
+                    self.called(now, &from);
                 }
             }
+            Message::Beat(beat) => {
+                if beat.cluster == self.cluster {
+                    self.beaten(now, &from, beat.kind);
+                } else if beat.kind == BeatKind::Ping {
+                    let kind = BeatKind::Elsewhere;
+                    self.send(from.addr, Message::Beat(Beat { kind, ..beat }));
+                    self.met(beat.cluster, from);
+                }
+            }
+        }
+    }
+
+    /// A member of another cluster was met. It is told once a cluster, and for a few only.
+    fn met(&mut self, cluster: u64, member: NodeId) {
+        if self.other_clusters.len() < OTHER_CLUSTERS_MAX && self.other_clusters.insert(cluster) {
+            let event = ClusterEvent::OtherClusterMet(member);
+            self.outputs.push_back(Output::Event(event));
         }
     }
 
@@ -427,6 +494,8 @@ impl Membership {
                 self.send(from.addr, Message::Beat(Beat { cluster, kind }));
             }
             BeatKind::Pong => self.unsettled |= self.monitor.answered(now, from),
+            // It was let in here and somewhere else, and went there.
+            BeatKind::Elsewhere => self.put_down(&BTreeSet::from([from.clone()])),
             BeatKind::Verdict {
                 incarnation,
                 status,
@@ -464,9 +533,10 @@ impl Membership {
             return;
         }
         let same = statement.view == self.view;
+        self.unsettled |= statement.view.is_stopping() && self.view.stop();
         for (node, entry) in statement.view.iter().filter(|_| !same) {
             if !self.graveyard.holds(node) {
-                self.unsettled |= self.view.add(node, *entry);
+                self.unsettled |= self.view.add(node, entry.clone());
             } else if entry.status < Status::Removed {
                 // Its author has slept through the removal, so the tombstone is put up again.
                 self.unsettled |= self.view.add(node, Entry::removed());

@@ -50,6 +50,12 @@ impl Reachability {
         observers.flat_map(|(observer, subjects)| subjects.iter().map(move |s| (observer, s)))
     }
 
+    /// Whom each observer cannot reach.
+    #[must_use]
+    pub fn by_observer(&self) -> &BTreeMap<NodeId, BTreeSet<NodeId>> {
+        &self.records
+    }
+
     /// Whom somebody cannot reach.
     #[must_use]
     pub fn unreachable(&self) -> BTreeSet<NodeId> {

@@ -8,7 +8,8 @@ use crate::logic::convergence;
 use crate::logic::digest::Digest;
 use crate::logic::door::JoinAnswer;
 use crate::logic::member::Status;
-use crate::logic::membership::{Beat, BeatKind, End, Membership, Message, Output, Told};
+use crate::logic::membership::{End, Membership, Output, Told};
+use crate::logic::message::{Beat, BeatKind, Message};
 use crate::logic::state::{ClusterEvent, steps};
 use crate::logic::statement::Statement;
 use otava_actor::Time;
@@ -31,7 +32,7 @@ impl Membership {
                 self.publish();
             }
             self.digests_changed = false;
-            self.look_around();
+            self.look_around(now);
             self.tell(now);
             self.lead();
         }
@@ -114,12 +115,13 @@ impl Membership {
     }
 
     /// Works out who leads, and whether all agree.
-    fn look_around(&mut self) {
+    fn look_around(&mut self, now: Time) {
         self.leader = convergence::leader(&self.view, &self.unreachable, &self.me);
         let published = |node: &NodeId| self.heard.get(node).map(|heard| heard.digest);
         let digest = self.published.digest;
         self.converged =
             convergence::is_converged(&self.view, &self.unreachable, &self.me, digest, published);
+        self.disputed = (!self.converged).then(|| self.disputed.unwrap_or(now));
     }
 
     /// Does the leader's part, if it is this node's. What was before has been told by then, so that
@@ -129,7 +131,8 @@ impl Membership {
             return;
         }
         let heard = |node: &NodeId| self.heard.contains_key(node);
-        let moves = convergence::moves(&self.view, &self.me, heard);
+        let minimum = &self.config.minimum;
+        let moves = convergence::moves(&self.view, &self.me, minimum, heard);
         for (node, status) in moves {
             if status == Status::Up {
                 self.view.raise(&node);
@@ -143,6 +146,7 @@ impl Membership {
     /// Tells the outside what has changed since it was told last.
     fn tell(&mut self, now: Time) {
         let told_all = self.told.leader == self.leader
+            && self.told.stopping == self.view.is_stopping()
             && self.told.unreachable == self.unreachable
             && self.told.statuses.len() == self.view.len()
             && self
@@ -179,6 +183,9 @@ impl Membership {
                 news.push(ClusterEvent::ReachableAgain(node.clone()));
             }
         }
+        if self.view.is_stopping() && !told.stopping {
+            news.push(ClusterEvent::PreparingForShutdown);
+        }
         if self.leader != told.leader {
             news.push(ClusterEvent::LeaderChanged(self.leader.clone()));
         }
@@ -194,6 +201,7 @@ impl Membership {
             statuses: statuses.collect(),
             unreachable: self.unreachable.clone(),
             leader: self.leader.clone(),
+            stopping: self.view.is_stopping(),
         };
     }
 

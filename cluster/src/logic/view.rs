@@ -12,11 +12,13 @@
 
 use crate::logic::digest::Digest;
 use crate::logic::member::{Member, Status};
+use crate::logic::profile::{self, Profile};
 use otava_remote::NodeId;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What is known of one member.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
     /// What it is.
     pub status: Status,
@@ -25,6 +27,8 @@ pub struct Entry {
     /// When it was started, in milliseconds of its own wall clock. Only ever compared between two
     /// runs at the same address, and only where nothing better tells which one is the later.
     pub started: u64,
+    /// What it says of itself; `None` if that is nothing, or not known.
+    pub profile: Option<Arc<Profile>>,
 }
 
 impl Entry {
@@ -35,7 +39,23 @@ impl Entry {
             status: Status::Joining,
             age: None,
             started,
+            profile: None,
         }
+    }
+
+    /// What the member says of itself.
+    #[must_use]
+    pub fn with_profile(mut self, profile: Option<Arc<Profile>>) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// Whether the member has `role`.
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.profile
+            .as_ref()
+            .is_some_and(|profile| profile.roles.contains(role))
     }
 
     /// The tombstone of a member.
@@ -45,6 +65,7 @@ impl Entry {
             status: Status::Removed,
             age: None,
             started: 0,
+            profile: None,
         }
     }
 
@@ -54,6 +75,7 @@ impl Entry {
             status: self.status.max(other.status),
             age: ages.into_iter().flatten().min(),
             started: self.started.max(other.started),
+            profile: profile::join(self.profile, other.profile),
         }
     }
 }
@@ -62,6 +84,8 @@ impl Entry {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct View {
     entries: BTreeMap<NodeId, Entry>,
+    /// The whole cluster prepares for its end.
+    stopping: bool,
 }
 
 impl View {
@@ -92,6 +116,17 @@ impl View {
     /// All entries, tombstones included, ordered by node.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Entry)> {
         self.entries.iter()
+    }
+
+    /// Whether the whole cluster prepares for its end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Adds the fact that the whole cluster prepares for its end. Returns whether it was new.
+    pub fn stop(&mut self) -> bool {
+        !std::mem::replace(&mut self.stopping, true)
     }
 
     /// The members that take part, ordered by node.
@@ -126,7 +161,7 @@ impl View {
             self.entries.insert(node.clone(), fact);
             return true;
         };
-        let joined = known.join(fact);
+        let joined = known.clone().join(fact);
         let news = joined != *known;
         *known = joined;
         news
@@ -134,9 +169,9 @@ impl View {
 
     /// Adds all facts of another view. Returns whether anything was new.
     pub fn join(&mut self, other: &Self) -> bool {
-        let mut news = false;
+        let mut news = other.stopping && self.stop();
         for (node, entry) in &other.entries {
-            news |= self.add(node, *entry);
+            news |= self.add(node, entry.clone());
         }
         news
     }
@@ -155,7 +190,7 @@ impl View {
     pub fn raise(&mut self, node: &NodeId) {
         let age = self.age_next();
         if let Some(entry) = self.entries.get_mut(node)
-            && entry.status == Status::Joining
+            && entry.status.is_entering()
         {
             entry.status = Status::Up;
             entry.age = Some(age);
@@ -178,6 +213,7 @@ impl View {
             id: id.clone(),
             status: entry.status,
             age: entry.age,
+            profile: entry.profile.clone(),
         };
         present.map(|item| (item.0.clone(), member(item))).collect()
     }
@@ -185,12 +221,21 @@ impl View {
     /// Adds all but the tombstones to a digest: whether a member was removed or never known makes
     /// no difference, so that nodes may forget tombstones at different times.
     pub fn feed(&self, digest: &mut Digest) {
+        if self.stopping {
+            digest.number(1);
+        }
         for (node, entry) in &self.entries {
             if entry.status < Status::Removed {
                 digest
                     .node(node)
                     .number(u64::from(entry.status.code()))
                     .number(entry.age.map_or(0, |age| age.saturating_add(1)));
+                if let Some(profile) = &entry.profile {
+                    let texts = profile.roles.iter().map(String::as_str);
+                    for text in texts.chain([profile.app_version.as_str()]) {
+                        digest.number(text.len() as u64).bytes(text.as_bytes());
+                    }
+                }
             }
         }
     }
@@ -221,17 +266,32 @@ mod tests {
     }
 
     fn entries() -> impl Strategy<Value = Entry> {
-        let status = (0u8..6).prop_map(|code| Status::from_code(code).unwrap());
-        (status, proptest::option::of(0u64..4), 0u64..4).prop_map(|(status, age, started)| Entry {
-            status,
-            age,
-            started,
-        })
+        let status = (0u8..7).prop_map(|code| Status::from_code(code).unwrap());
+        let profile = proptest::option::of("[ab]").prop_map(|role| {
+            let roles = role.into_iter().collect();
+            Profile {
+                roles,
+                ..Profile::default()
+            }
+            .shared()
+        });
+        (status, proptest::option::of(0u64..4), 0u64..4, profile).prop_map(
+            |(status, age, started, profile)| Entry {
+                status,
+                age,
+                started,
+                profile,
+            },
+        )
     }
 
     fn views() -> impl Strategy<Value = View> {
         let nodes = (0u16..4, 0u64..2).prop_map(|(port, run)| node(port, run));
-        proptest::collection::vec((nodes, entries()), 0..8).prop_map(View::from_iter)
+        let members = proptest::collection::vec((nodes, entries()), 0..8);
+        (members, proptest::bool::ANY).prop_map(|(members, stopping)| View {
+            stopping,
+            ..View::from_iter(members)
+        })
     }
 
     fn joined(a: &View, b: &View) -> View {

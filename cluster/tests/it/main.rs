@@ -3,11 +3,16 @@
 
 mod checkers;
 mod clusters;
+mod defaults;
+mod life;
 mod ontop;
 mod receptionist;
+mod replicated;
 mod routers;
 mod scenarios;
+mod script;
 mod simulation;
 mod singleton;
+mod splits;
 mod topic;
 mod world;

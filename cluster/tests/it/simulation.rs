@@ -4,8 +4,10 @@
 //! `SEEDS=5000` runs more of them.
 
 use crate::checkers;
-use crate::world::{World, addr};
+use crate::world::World;
 use otava_actor::Rng;
+use otava_cluster::Strategy;
+use otava_cluster::logic::downing::Rule;
 use otava_cluster::logic::membership::Input;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -37,9 +39,11 @@ fn for_each(seeds: &[u64], run: impl Fn(u64) + Sync) {
 }
 
 /// A random life of a cluster of `size`; returns the world after its end.
-fn live(seed: u64, size: u16) -> Result<World, Box<(World, String)>> {
+fn live(seed: u64, size: u16, rule: Rule) -> Result<World, Box<(World, String)>> {
     let mut rng = Rng::seeded(seed ^ 0x5EED);
     let mut world = World::new(seed);
+    let leases = rule.strategy == Strategy::LeaseMajority;
+    world.rule = rule;
     for number in 1..=size {
         world.start(number);
     }
@@ -58,7 +62,7 @@ fn live(seed: u64, size: u16) -> Result<World, Box<(World, String)>> {
         if bridge || rng.below(2) == 0 {
             world.heal();
         }
-        if bridge {
+        if bridge && !leases {
             // Another cut within the time of detection is more than the rule bears: see
             // `logic/downing.rs`.
             run(&mut world, 8_000);
@@ -100,11 +104,7 @@ fn fault(world: &mut World, rng: &mut Rng, size: u16) -> bool {
             .for_each(|n| world.crash(*n)),
         5 => {
             world.heal();
-            // The first seed forms a cluster of its own where no other seed lives to let it in.
-            let seeds = [addr(2), addr(3)];
-            if numbers[0] != 1 || world.members().any(|node| seeds.contains(&node.id.addr)) {
-                world.start(numbers[0]);
-            }
+            world.start(numbers[0]);
         }
         6 => {
             world.input(numbers[0], Input::Leave);
@@ -136,13 +136,31 @@ fn size_of(seed: u64) -> u16 {
 fn random_faults() {
     let seeds = seeds(200);
     for_each(&seeds, |seed| {
-        if let Err(failed) = live(seed, size_of(seed)) {
-            let (world, broken) = *failed;
-            if seeds.len() == 1 {
-                panic!("SEED={seed}: {broken}\n{}", world.log.join("\n"));
-            }
-            panic!("SEED={seed}: {broken}");
+        check(&seeds, seed, Strategy::KeepMajority.into());
+    });
+}
+
+fn check(seeds: &[u64], seed: u64, rule: Rule) {
+    if let Err(failed) = live(seed, size_of(seed), rule) {
+        let (world, broken) = *failed;
+        if seeds.len() == 1 {
+            panic!("SEED={seed}: {broken}\n{}", world.log.join("\n"));
         }
+        panic!("SEED={seed}: {broken}");
+    }
+}
+
+/// C12: the same with a lease, which bears a second cut at any moment, and with the other rules.
+#[test]
+fn random_faults_under_other_rules() {
+    let seeds = seeds(40);
+    for_each(&seeds, |seed| {
+        let strategy = match seed % 4 {
+            0 => Strategy::KeepOldest,
+            1 => Strategy::StaticQuorum(usize::from(size_of(seed)).div_ceil(2) + 1),
+            _ => Strategy::LeaseMajority,
+        };
+        check(&seeds, seed, strategy.into());
     });
 }
 
@@ -151,8 +169,9 @@ fn random_faults() {
 fn a_seed_replays() {
     for seed in [1, 4, 9] {
         let log = |failed: Box<(World, String)>| failed.0.log;
-        let once = live(seed, size_of(seed)).map_or_else(log, |world| world.log);
-        let again = live(seed, size_of(seed)).map_or_else(log, |world| world.log);
+        let rule = || Strategy::KeepMajority.into();
+        let once = live(seed, size_of(seed), rule()).map_or_else(log, |world| world.log);
+        let again = live(seed, size_of(seed), rule()).map_or_else(log, |world| world.log);
         assert!(once.len() > 10);
         assert_eq!(once, again, "seed {seed}");
     }

@@ -3,16 +3,24 @@
 //! Everything random comes from one seed, so the same seed gives the same run, event by event.
 
 use otava_actor::{Rng, Time};
+use otava_cluster::logic::convergence::Minimum;
+use otava_cluster::logic::downing::Rule;
 use otava_cluster::logic::gossip::{Gossip, GossipMessage, GossipOutput};
-use otava_cluster::logic::membership::{End, Input, Membership, MembershipConfig, Message, Output};
+use otava_cluster::logic::knocking::Founder;
+use otava_cluster::logic::leases::{Grant, Leases};
+use otava_cluster::logic::membership::{End, Input, Membership, MembershipConfig, Output};
+use otava_cluster::logic::message::Message;
 use otava_cluster::logic::phi::PhiConfig;
-use otava_cluster::{ClusterEvent, Strategy};
+use otava_cluster::logic::profile::Profile;
+use otava_cluster::{AppVersion, ClusterEvent, Strategy};
 use otava_remote::NodeId;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// The wall clocks of nodes that are right show this at the start.
+const YEAR_MILLIS: u64 = 365 * 24 * 3_600 * 1_000;
 /// How long a node that has ended goes on spreading its last words.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -24,6 +32,7 @@ pub(crate) enum Packet {
 }
 
 enum Event {
+    Leased(NodeId, u64, bool),
     Deliver {
         from: NodeId,
         to: SocketAddr,
@@ -83,8 +92,22 @@ pub(crate) struct World {
     cut: BTreeSet<(SocketAddr, SocketAddr)>,
     loss_percent: u64,
     delay_millis: (u64, u64),
-    seeds: Vec<SocketAddr>,
-    strategy: Strategy,
+    pub(crate) seeds: Vec<SocketAddr>,
+    /// Seeds of nodes that have others than the rest.
+    pub(crate) seeds_of: BTreeMap<u16, Vec<SocketAddr>>,
+    /// The role and the version of nodes that are started from now on, and by how much their wall
+    /// clocks are wrong.
+    pub(crate) role: Option<String>,
+    pub(crate) app_version: AppVersion,
+    pub(crate) clock_skew_millis: i64,
+    pub(crate) founder: Founder,
+    pub(crate) minimum: Minimum,
+    pub(crate) weakly_up_after: Option<Duration>,
+    pub(crate) rule: Rule,
+    pub(crate) down_all_when_unstable: bool,
+    /// The store of the lease, and whether it answers.
+    pub(crate) leases: Leases,
+    pub(crate) leases_answer: bool,
 }
 
 pub(crate) fn addr(number: u16) -> SocketAddr {
@@ -106,17 +129,44 @@ impl World {
             loss_percent: 0,
             delay_millis: (1, 10),
             seeds: vec![addr(1), addr(2), addr(3)],
-            strategy: Strategy::KeepMajority,
+            seeds_of: BTreeMap::new(),
+            role: None,
+            app_version: AppVersion::default(),
+            clock_skew_millis: 0,
+            founder: Founder::FirstSeed {
+                form_after: Duration::from_secs(2),
+            },
+            minimum: Minimum::default(),
+            weakly_up_after: Some(Duration::from_secs(7)),
+            rule: Strategy::KeepMajority.into(),
+            down_all_when_unstable: true,
+            leases: Leases::default(),
+            leases_answer: true,
         }
     }
 
-    fn config(&self) -> MembershipConfig {
+    fn contacts(&self, number: u16) -> Vec<SocketAddr> {
+        let own = self.seeds_of.get(&number);
+        own.unwrap_or(&self.seeds).clone()
+    }
+
+    fn config(&self, number: u16) -> MembershipConfig {
         MembershipConfig {
-            seeds: self.seeds.clone(),
-            started: self.now.as_nanos() / 1_000_000,
-            settings: BTreeMap::from([("downing".into(), self.strategy.to_string())]),
+            contacts: self.contacts(number),
+            founder: self.founder,
+            held: false,
+            started: (YEAR_MILLIS + self.now.as_nanos() / 1_000_000)
+                .saturating_add_signed(self.clock_skew_millis),
+            settings: BTreeMap::from([("downing".into(), self.rule.to_string())]),
+            shared: BTreeMap::new(),
+            profile: Profile {
+                roles: self.role.iter().cloned().collect(),
+                app_version: self.app_version.clone(),
+            }
+            .shared(),
+            minimum: self.minimum.clone(),
+            weakly_up_after: self.weakly_up_after,
             join_retry: Duration::from_millis(500),
-            form_after: Duration::from_secs(2),
             heartbeat_interval: Duration::from_millis(500),
             phi: PhiConfig {
                 threshold: 8.0,
@@ -126,7 +176,9 @@ impl World {
                 history_max: 200,
             },
             neighbours: 5,
-            strategy: self.strategy,
+            rule: self.rule.clone(),
+            lease_delay: Duration::from_secs(2),
+            down_all_when_unstable: self.down_all_when_unstable,
             stable_after: None,
             tombstone_after: Duration::from_secs(20),
             farewell: Duration::from_secs(3),
@@ -137,7 +189,7 @@ impl World {
     pub(crate) fn start(&mut self, number: u16) {
         let addr = addr(number);
         let id = NodeId::new(format!("n{number}"), addr, self.rng.next_u64());
-        let membership = Membership::new(id.clone(), self.config(), self.now);
+        let membership = Membership::new(id.clone(), self.config(number), self.now);
         let gossip = Gossip::new(self.rng.fork(), Duration::from_millis(200), self.now);
         let node = Node {
             id: id.clone(),
@@ -244,6 +296,13 @@ impl World {
                 }
             }
             Event::Deliver { from, to, packet } => self.deliver(from, to, packet),
+            Event::Leased(id, number, granted) => {
+                let runs = |node: &Node| node.id == id && !node.paused;
+                if self.nodes.get(&id.addr).is_some_and(runs) {
+                    let input = Input::Leased(number, granted);
+                    self.with(id.addr, |node, now| node.membership.handle(now, input));
+                }
+            }
         }
     }
 
@@ -283,9 +342,11 @@ impl World {
         act(node, now);
         let mut sends = Vec::new();
         let mut notes = Vec::new();
+        let mut leases_asked = Vec::new();
         loop {
             if let Some(output) = node.membership.poll_output() {
                 match output {
+                    Output::AcquireLease(number) => leases_asked.push(number),
                     Output::Send(to, message) => sends.push((to, Packet::Message(message))),
                     Output::Publish(statement) => node.gossip.publish(now, statement),
                     Output::Quarantine(other) => {
@@ -322,6 +383,9 @@ impl World {
         for note in notes {
             self.note(&id, &note);
         }
+        for number in leases_asked {
+            self.ask_for_lease(&id, number);
+        }
         for (to, packet) in sends {
             self.transmit(id.clone(), to, packet);
         }
@@ -330,6 +394,29 @@ impl World {
         } else {
             self.plan(addr);
         }
+    }
+
+    /// The store of the lease is reached by all, and answers a little later; or 5 s later, with no.
+    fn ask_for_lease(&mut self, id: &NodeId, number: u64) {
+        let (granted, after) = if self.leases_answer {
+            let length = Duration::from_secs(40);
+            let owner = id.to_string();
+            let grant = self.leases.acquire(self.now, "downing", &owner, length);
+            let granted = matches!(grant, Grant::Held { .. });
+            (granted, Duration::from_millis(1 + self.rng.below(100)))
+        } else {
+            (false, Duration::from_secs(5))
+        };
+        self.note(
+            id,
+            if granted {
+                "has the lease"
+            } else {
+                "gets no lease"
+            },
+        );
+        let id = id.clone();
+        self.push(self.now + after, Event::Leased(id, number, granted));
     }
 
     fn transmit(&mut self, from: NodeId, to: SocketAddr, packet: Packet) {

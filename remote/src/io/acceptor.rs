@@ -73,8 +73,11 @@ async fn introduce(core: Arc<Core>, connection: Arc<dyn Connection>) {
 /// Judges a caller by what it brings along, whatever is known of it.
 fn judge_stranger(core: &Core, incoming: &Incoming) -> Verdict {
     let caller = introduction_of(&incoming.hello);
+    let addr = caller.node.addr;
+    let identity = incoming.connection.identity_as(&caller.node.name);
     let known = Known {
-        name_proven: incoming.connection.proves_name(&caller.node.name),
+        name_proven: identity.is_some(),
+        address_proven: identity.is_some_and(|it| core.rights.allows_address(&it, addr)),
         ..Known::default()
     };
     judge(&introduction_of_us(core), &caller, known)
@@ -123,7 +126,9 @@ pub(crate) async fn refuse(
 pub(crate) fn reason_of(verdict: Verdict) -> (RefuseReason, &'static str) {
     let reason = match verdict {
         Verdict::Accept | Verdict::Duplicate => RefuseReason::Duplicate,
-        Verdict::AddressHeld | Verdict::NameNotProven => RefuseReason::NameNotProven,
+        Verdict::AddressHeld | Verdict::AddressNotProven | Verdict::NameNotProven => {
+            RefuseReason::NameNotProven
+        }
         Verdict::ClusterDiffers => RefuseReason::ClusterNameDiffers,
         Verdict::Quarantined => RefuseReason::Quarantined,
         Verdict::RunOver => RefuseReason::StaleIncarnation,
@@ -131,7 +136,8 @@ pub(crate) fn reason_of(verdict: Verdict) -> (RefuseReason, &'static str) {
     };
     let detail = match verdict {
         Verdict::Accept | Verdict::Duplicate => "this node's own call goes on",
-        Verdict::AddressHeld => "another node is connected under this address",
+        Verdict::AddressHeld => "this address belongs to another node",
+        Verdict::AddressNotProven => "the certificate is not for this address",
         Verdict::ClusterDiffers => "the two nodes belong to different clusters",
         Verdict::NameNotProven => "the certificate is for another name",
         Verdict::Quarantined => "this run of the node is quarantined: start it anew",

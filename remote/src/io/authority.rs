@@ -4,91 +4,25 @@
 //! under another name and then linked to its own name, which only one process can do; the others
 //! use what that one made.
 
-use crate::io::credentials::{CredentialsError, certificates};
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
-};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use crate::certificates::{Authority, CertificateError};
+use crate::io::credentials::CredentialsError;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "development-authority.pem";
 
-/// What a node gets from the authority.
-pub(crate) struct Issued {
-    pub(crate) authority: CertificateDer<'static>,
-    pub(crate) certificate: CertificateDer<'static>,
-    pub(crate) key: PrivateKeyDer<'static>,
-}
-
-/// Issues a certificate for a node. It lives in memory only.
-pub(crate) fn issue(
-    folder: &Path,
-    node_name: &str,
-    certificate_name: &str,
-) -> Result<Issued, CredentialsError> {
+/// The authority in `folder`, made if there is none.
+pub(crate) fn in_folder(folder: &Path) -> Result<Authority, CredentialsError> {
     let path = folder.join(FILE);
     let pem = read_or_create(folder, &path).map_err(|source| CredentialsError::Folder {
         path: path.clone(),
         source,
     })?;
-    let authority = certificates("the development authority", pem.as_bytes())?.swap_remove(0);
-    let key = read_key(&pem).map_err(|reason| CredentialsError::Pem {
-        what: "the key of the development authority",
-        reason,
-    })?;
-    let issuer = Issuer::new(authority_params(), key);
-    issue_with(&issuer, node_name, certificate_name, authority).map_err(|e| {
-        CredentialsError::Issue {
-            reason: e.to_string(),
-        }
+    Authority::from_pem(&pem, &pem).map_err(|error| match error {
+        CertificateError::Unreadable { what, reason } => CredentialsError::Pem { what, reason },
+        other => other.into(),
     })
-}
-
-fn read_key(pem: &str) -> Result<KeyPair, String> {
-    let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| e.to_string())?;
-    KeyPair::try_from(&key).map_err(|e| e.to_string())
-}
-
-fn issue_with(
-    issuer: &Issuer<'_, KeyPair>,
-    node_name: &str,
-    certificate_name: &str,
-    authority: CertificateDer<'static>,
-) -> Result<Issued, rcgen::Error> {
-    let mut params = CertificateParams::new([certificate_name.to_owned()])?;
-    params.distinguished_name = common_name(node_name);
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
-    params.use_authority_key_identifier_extension = true;
-    let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, issuer)?;
-    Ok(Issued {
-        authority,
-        certificate: certificate.der().clone(),
-        key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-    })
-}
-
-/// The same in every process: an issuer is known by its name and its key.
-fn authority_params() -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = common_name("Otava development authority");
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
-}
-
-fn common_name(name: &str) -> DistinguishedName {
-    let mut names = DistinguishedName::new();
-    names.push(DnType::CommonName, name);
-    names
 }
 
 fn read_or_create(folder: &Path, path: &Path) -> io::Result<String> {
@@ -97,11 +31,8 @@ fn read_or_create(folder: &Path, path: &Path) -> io::Result<String> {
         read => return read,
     }
     create_folder(folder)?;
-    let key = KeyPair::generate().map_err(io::Error::other)?;
-    let certificate = authority_params()
-        .self_signed(&key)
-        .map_err(io::Error::other)?;
-    let pem = certificate.pem() + &key.serialize_pem();
+    let authority = Authority::for_development().map_err(io::Error::other)?;
+    let pem = authority.certificate_pem().to_owned() + &authority.key_pem();
 
     let draft = Draft::write(folder, &pem)?;
     match fs::hard_link(&draft.path, path) {

@@ -1,36 +1,52 @@
-//! Credentials: whom a node trusts, and how it proves its name to others.
+//! Credentials: whom a node trusts, and how it proves its name to others, today and after a change.
 //!
 //! A node has one certificate. Its peers accept it when it comes from an authority that they trust,
-//! is valid today, and may be used by both clients and servers. It also says which node may use it:
-//! among its DNS names is [`Credentials::certificate_name`] of the node.
+//! is valid today, and may be used by both clients and servers. It also says which node may use it,
+//! and more ([`crate::certificates`]).
+//!
+//! What is in force is looked up at every handshake. So a change counts for the next connection, and
+//! those that are there go on.
 
+use crate::certificates::{Authority, CertificateError, CertificateInfo, Issued, Subject};
+use crate::identity::{PeerIdentity, PeerKind};
 use crate::io::authority;
-use rustls::RootCertStore;
+use crate::io::certificates::names::{CertificateNames, Zone, encode};
+use crate::io::files::{CredentialFiles, FilesError};
+use crate::io::quic::tls::PeerCheck;
+use rustls::SupportedCipherSuite;
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, ServerName};
-use std::fmt::{self, Write as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use webpki::EndEntityCert;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
 
-/// The longest piece of a DNS name, and the longest name.
-const LABEL_BYTES_MAX: usize = 63;
-const DNS_NAME_BYTES_MAX: usize = 253;
-
-/// Under this name the names of nodes stand in certificates. `.internal` is reserved for such use
-/// and can never be anybody's in the public DNS.
-const NODES: &str = "node.otava.internal";
-
-/// What a node needs to prove its name, and to check that of others. Cheap to clone.
+/// What a node needs to prove its name, and to check that of others. Cheap to clone; all clones
+/// change together ([`Credentials::reload`], [`Credentials::replace`]).
 ///
 /// Its `Debug` shows no keys.
 #[derive(Clone)]
 pub struct Credentials {
-    roots: Arc<RootCertStore>,
-    own: Arc<CertifiedKey>,
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    present: RwLock<Arc<Present>>,
+    files: Option<CredentialFiles>,
+    /// One change at a time.
+    changing: Mutex<()>,
+}
+
+/// What is in force.
+pub(crate) struct Present {
+    pub(crate) check: PeerCheck,
+    pub(crate) own: Arc<CertifiedKey>,
+    /// Of all that it was made of, to tell whether anything is new.
+    digest: [u8; 32],
 }
 
 impl Credentials {
@@ -38,14 +54,31 @@ impl Credentials {
     /// is created on first use. All processes that share the folder accept each other.
     ///
     /// **Whoever can read the folder is in**: it holds the key that makes any node. Keep it on one
-    /// machine, and use [`Credentials::from_pem`] between machines.
+    /// machine, and use [`Credentials::from_files`] between machines.
     ///
     /// # Errors
     /// [`CredentialsError`], if the folder cannot be used or what stands in it is damaged.
     pub fn development(folder: &Path, node_name: &str) -> Result<Self, CredentialsError> {
-        let name = certificate_name_or_error(node_name)?;
-        let issued = authority::issue(folder, node_name, &name)?;
-        Self::checked(vec![issued.authority], vec![issued.certificate], issued.key)
+        Self::development_for(folder, &Subject::node(node_name))
+    }
+
+    /// As [`Credentials::development`], for a node with roles or addresses, or for a client.
+    ///
+    /// # Errors
+    /// [`CredentialsError`], if the folder cannot be used or what stands in it is damaged.
+    pub fn development_for(folder: &Path, subject: &Subject) -> Result<Self, CredentialsError> {
+        Self::issued_by(&authority::in_folder(folder)?, subject)
+    }
+
+    /// Credentials that live in memory only, made by an authority that this process holds.
+    ///
+    /// # Errors
+    /// [`CredentialsError`]: a name that cannot stand in a certificate, or an authority whose parts
+    /// do not fit or that has expired.
+    pub fn issued_by(authority: &Authority, subject: &Subject) -> Result<Self, CredentialsError> {
+        let (certificate, key) = authority.issue_for_good(subject)?.into_der();
+        let authorities = vec![authority.der().clone()];
+        Self::fixed(Present::trusting(authorities, vec![certificate], key)?)
     }
 
     /// Credentials from your own authority, all in PEM: the certificates of the authorities to
@@ -59,13 +92,63 @@ impl Credentials {
         chain: &[u8],
         key: &[u8],
     ) -> Result<Self, CredentialsError> {
-        let authorities = certificates("the authorities", authorities)?;
-        let chain = certificates("the certificate of this node", chain)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| CredentialsError::Pem {
-            what: "the key of this node",
-            reason: e.to_string(),
-        })?;
-        Self::checked(authorities, chain, key)
+        Self::fixed(Present::from_pem(authorities, chain, key)?)
+    }
+
+    /// Credentials from files, as [`Credentials::from_pem`]. A network that uses them looks at the
+    /// files again and again ([`CredentialFiles::every`]), so that they change without a restart:
+    /// see [`Credentials::reload`].
+    ///
+    /// # Errors
+    /// [`CredentialsError`]: a file cannot be read, or what [`Credentials::from_pem`] finds.
+    pub fn from_files(files: CredentialFiles) -> Result<Self, CredentialsError> {
+        let present = files.read()?;
+        Ok(Self::new(present, Some(files)))
+    }
+
+    /// Credentials that prove nothing and check nothing: everybody who reaches the address is in,
+    /// under any name. What is sent is encrypted, but nobody knows for whom.
+    ///
+    /// Only for networks that nobody else reaches. A network that uses them says so in its log at
+    /// the start, and listens at loopback addresses only, unless it is told otherwise
+    /// ([`crate::QuicNetworkBuilder::insecure_beyond_loopback`]). It does not talk to nodes that have
+    /// certificates, nor they to it.
+    ///
+    /// # Errors
+    /// [`CredentialsError::Certificate`]: a name that cannot stand in a certificate.
+    pub fn insecure(node_name: &str) -> Result<Self, CredentialsError> {
+        let own = Issued::self_signed(&Subject::node(node_name))?;
+        let (certificate, key) = own.into_der();
+        Self::fixed(Present::unchecked(vec![certificate], key)?)
+    }
+
+    /// Reads the files anew, and puts what is in them in force for all connections that are made
+    /// from now on; `false` if nothing is new, or the credentials are not from files.
+    ///
+    /// To change an authority, first let all nodes trust both, then give out certificates of the new
+    /// one, then let all forget the old one.
+    ///
+    /// # Errors
+    /// [`CredentialsError`], and what was in force stays in force: a file cannot be read, the parts
+    /// do not fit each other (perhaps only some of them were written by now), peers with the same
+    /// authorities would not accept this node, or the certificate is for other names than before.
+    pub fn reload(&self) -> Result<bool, CredentialsError> {
+        self.inner.reload()
+    }
+
+    /// Puts other credentials in force, as [`Credentials::reload`] does, for programs that keep them
+    /// elsewhere. Files, if there are any, take their place again when they change.
+    ///
+    /// # Errors
+    /// [`CredentialsError`], as for [`Credentials::reload`].
+    pub fn replace(
+        &self,
+        authorities: &[u8],
+        chain: &[u8],
+        key: &[u8],
+    ) -> Result<(), CredentialsError> {
+        let next = Present::from_pem(authorities, chain, key)?;
+        self.inner.change_to(next).map(|_| ())
     }
 
     /// The DNS name that the certificate of the node `node_name` must have; `None` for what cannot
@@ -83,81 +166,193 @@ impl Credentials {
     /// ```
     #[must_use]
     pub fn certificate_name(node_name: &str) -> Option<String> {
-        let mut name = String::new();
-        let mut label_bytes = LABEL_BYTES_MAX;
-        for byte in node_name.bytes() {
-            let plain = byte.is_ascii_lowercase() || byte.is_ascii_digit();
-            let bytes = if plain { 1 } else { 3 };
-            if label_bytes + bytes > LABEL_BYTES_MAX {
-                name.push_str(if name.is_empty() { "n" } else { ".n" });
-                label_bytes = 1;
-            }
-            if plain {
-                name.push(char::from(byte));
-            } else {
-                write!(name, "-{byte:02x}").ok()?;
-            }
-            label_bytes += bytes;
-            if name.len() > DNS_NAME_BYTES_MAX {
-                return None;
-            }
-        }
-        if name.is_empty() {
-            return None;
-        }
-        name.push('.');
-        name.push_str(NODES);
-        (name.len() <= DNS_NAME_BYTES_MAX).then_some(name)
+        encode(Zone::Node, node_name)
     }
 
-    /// Whether peers will believe this node that it is `node_name`.
+    /// Whether peers will believe this node, or client, that it is `name`.
     #[must_use]
-    pub fn proves_name(&self, node_name: &str) -> bool {
-        self.own
-            .end_entity_cert()
-            .is_ok_and(|certificate| certificate_proves(certificate, node_name))
+    pub fn proves_name(&self, name: &str) -> bool {
+        self.identity_as(name).is_some()
     }
 
-    fn checked(
+    /// Who this process is to its peers if it calls itself `name`; `None` if they will not believe
+    /// that.
+    #[must_use]
+    pub fn identity_as(&self, name: &str) -> Option<PeerIdentity> {
+        let present = self.inner.present();
+        let own = present.own.end_entity_cert().ok()?;
+        CertificateNames::of(own).identity_as(name)
+    }
+
+    /// Whether they are those of a client called `name`, which cannot be a member.
+    #[must_use]
+    pub fn are_of_client(&self, name: &str) -> bool {
+        let identity = self.identity_as(name);
+        identity.is_some_and(|identity| identity.kind() == PeerKind::Client)
+    }
+
+    /// Whether they check nobody ([`Credentials::insecure`]).
+    #[must_use]
+    pub fn are_insecure(&self) -> bool {
+        self.inner.present().check.is_insecure()
+    }
+
+    /// What this node's certificate says; `None` for one that cannot be shown.
+    #[must_use]
+    pub fn certificate(&self) -> Option<CertificateInfo> {
+        self.inner.present().info()
+    }
+
+    fn fixed(present: Present) -> Result<Self, CredentialsError> {
+        Ok(Self::new(present, None))
+    }
+
+    fn new(present: Present, files: Option<CredentialFiles>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                present: RwLock::new(Arc::new(present)),
+                files,
+                changing: Mutex::new(()),
+            }),
+        }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+}
+
+impl Inner {
+    pub(crate) fn present(&self) -> Arc<Present> {
+        let present = self.present.read();
+        present.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn files(&self) -> Option<&CredentialFiles> {
+        self.files.as_ref()
+    }
+
+    pub(crate) fn reload(&self) -> Result<bool, CredentialsError> {
+        match &self.files {
+            Some(files) => self.change_to(files.read()?),
+            None => Ok(false),
+        }
+    }
+
+    /// Puts `next` in force if it is new.
+    fn change_to(&self, next: Present) -> Result<bool, CredentialsError> {
+        let changing = self.changing.lock();
+        let _one_at_a_time = changing.unwrap_or_else(PoisonError::into_inner);
+        let present = self.present();
+        if present.digest == next.digest {
+            return Ok(false);
+        }
+        if let Some(name) = present.name_lost_in(&next) {
+            return Err(CredentialsError::OtherName { name });
+        }
+        let (until, authorities) = (
+            next.info().map(|info| info.not_after),
+            next.check.authorities(),
+        );
+        let until = until.map(crate::certificates::show_time);
+        *self.present.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        tracing::info!(until, authorities, "new credentials are in force");
+        Ok(true)
+    }
+}
+
+impl Present {
+    pub(crate) fn from_pem(
+        authorities: &[u8],
+        chain: &[u8],
+        key: &[u8],
+    ) -> Result<Self, CredentialsError> {
+        let authorities = certificates("the authorities", authorities)?;
+        let chain = certificates("the certificate of this node", chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| CredentialsError::Pem {
+            what: "the key of this node",
+            reason: e.to_string(),
+        })?;
+        Self::trusting(authorities, chain, key)
+    }
+
+    fn trusting(
         authorities: Vec<CertificateDer<'static>>,
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, CredentialsError> {
-        let mut roots = RootCertStore::empty();
-        for authority in authorities {
-            let added = roots.add(authority);
-            added.map_err(|e| CredentialsError::Pem {
-                what: "the authorities",
-                reason: e.to_string(),
-            })?;
-        }
-        let own =
-            CertifiedKey::from_der(chain, key, &provider()).map_err(|e| CredentialsError::Key {
-                reason: e.to_string(),
-            })?;
-        let credentials = Self {
-            roots: Arc::new(roots),
-            own: Arc::new(own),
+        let parts: Vec<&[u8]> = authorities
+            .iter()
+            .chain(&chain)
+            .map(|der| &der[..])
+            .collect();
+        let digest = digest_of(&parts, &key);
+        let check = PeerCheck::new(authorities)?;
+        let own = certified(chain, key)?;
+        check.accepts(&own)?;
+        Ok(Self { check, own, digest })
+    }
+
+    fn unchecked(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, CredentialsError> {
+        let digest = digest_of(&[], &key);
+        Ok(Self {
+            check: PeerCheck::insecure(),
+            own: certified(chain, key)?,
+            digest,
+        })
+    }
+
+    pub(crate) fn info(&self) -> Option<CertificateInfo> {
+        CertificateInfo::of(self.own.end_entity_cert().ok()?)
+    }
+
+    /// A name that this certificate has and that of `next` has not.
+    fn name_lost_in(&self, next: &Self) -> Option<String> {
+        let names = |present: &Self| {
+            let own = present.own.end_entity_cert();
+            own.map(CertificateNames::of).unwrap_or_default()
         };
-        crate::io::quic::tls::accepts_itself(&credentials)?;
-        Ok(credentials)
+        let (before, after) = (names(self), names(next));
+        let lost = before.nodes.difference(&after.nodes);
+        lost.chain(before.clients.difference(&after.clients))
+            .next()
+            .cloned()
     }
 
-    pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
-        &self.roots
-    }
-
-    pub(crate) fn own(&self) -> &Arc<CertifiedKey> {
-        &self.own
+    /// When there is little left of the life of this node's certificate: until when it is valid.
+    pub(crate) fn expires_soon(&self, now: SystemTime) -> Option<SystemTime> {
+        let info = self.info()?;
+        let life = info.not_after.duration_since(info.not_before).ok()?;
+        let left = info.not_after.duration_since(now).unwrap_or_default();
+        (left < life / 10).then_some(info.not_after)
     }
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.inner, f)
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
-            .field("authorities", &self.roots.len())
+            .field("authorities", &self.present().check.authorities())
             .finish_non_exhaustive()
     }
+}
+
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<CertifiedKey>, CredentialsError> {
+    let own = CertifiedKey::from_der(chain, key, &provider());
+    own.map(Arc::new).map_err(|e| CredentialsError::Key {
+        reason: e.to_string(),
+    })
 }
 
 /// The cryptography of all nodes. Always passed on, so that what else a process does with TLS
@@ -166,26 +361,23 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Whether a certificate, that was checked before, belongs to the node `node_name`.
-pub(crate) fn certificate_proves(certificate: &CertificateDer<'_>, node_name: &str) -> bool {
-    let Some(name) = Credentials::certificate_name(node_name) else {
-        return false;
-    };
-    let (Ok(certificate), Ok(name)) = (
-        EndEntityCert::try_from(certificate),
-        DnsName::try_from(name),
-    ) else {
-        return false;
-    };
-    certificate
-        .verify_is_valid_for_subject_name(&ServerName::DnsName(name))
-        .is_ok()
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    // Without TLS 1.2 in the build there is no other kind.
+    #[allow(
+        irrefutable_let_patterns,
+        reason = "refutable if a program builds rustls with TLS 1.2"
+    )]
+    if let SupportedCipherSuite::Tls13(suite) = TLS13_AES_128_GCM_SHA256 {
+        digest.copy_from_slice(suite.common.hash_provider.hash(bytes).as_ref());
+    }
+    digest
 }
 
-fn certificate_name_or_error(node_name: &str) -> Result<String, CredentialsError> {
-    Credentials::certificate_name(node_name).ok_or_else(|| CredentialsError::Name {
-        name: node_name.to_owned(),
-    })
+fn digest_of(parts: &[&[u8]], key: &PrivateKeyDer<'_>) -> [u8; 32] {
+    let all = parts.iter().map(|part| sha256(part));
+    let all: Vec<_> = all.chain([sha256(key.secret_der())]).collect();
+    sha256(&all.concat())
 }
 
 pub(crate) fn certificates(
@@ -210,6 +402,12 @@ pub(crate) fn certificates(
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialsError {
+    /// A certificate could not be made.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// A file cannot be used.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The folder of the development authority cannot be used.
     #[error("cannot use {} for the development authority: {source}", path.display())]
     Folder {
@@ -218,29 +416,25 @@ pub enum CredentialsError {
         /// What the system said.
         source: io::Error,
     },
-    /// A certificate could not be made.
-    #[error("cannot issue a certificate: {reason}")]
-    Issue {
-        /// What was wrong.
-        reason: String,
-    },
     /// The key does not fit the certificate, or is of a kind that is not supported.
     #[error("the key of this node cannot be used: {reason}")]
     Key {
         /// What was wrong.
         reason: String,
     },
-    /// The name cannot stand in a certificate: it is empty or too long.
-    #[error("`{name}` is empty or too long for a certificate: about 70 characters always fit")]
-    Name {
-        /// The name.
-        name: String,
-    },
     /// Peers that trust the same authorities would not accept this node.
     #[error("the certificate of this node would be refused by its peers: {reason}")]
     NotAccepted {
         /// What was wrong.
         reason: String,
+    },
+    /// The certificate that was to take the place of another one is not for the same node.
+    #[error(
+        "the new certificate is not for `{name}`, as the present one is: start the node anew to change its name"
+    )]
+    OtherName {
+        /// The name that it lacks.
+        name: String,
     },
     /// A part is not the PEM that it should be.
     #[error("cannot read {what}: {reason}")]
@@ -250,36 +444,4 @@ pub enum CredentialsError {
         /// What was wrong.
         reason: String,
     },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn names_that_differ_stay_different() {
-        let long = "a".repeat(70);
-        let names = [
-            "a", "A", "a.b", "a-2eb", "ab", "a_b", "-", ".", "n", "-6e", "a-", "xn--a", &long,
-        ];
-        let encoded: BTreeSet<_> = names
-            .iter()
-            .map(|name| Credentials::certificate_name(name).unwrap())
-            .collect();
-        assert_eq!(encoded.len(), names.len(), "{encoded:?}");
-        assert_eq!(Credentials::certificate_name(""), None);
-        assert_eq!(Credentials::certificate_name(&"-".repeat(128)), None);
-    }
-
-    proptest! {
-        #[test]
-        fn every_name_is_good_dns(name in "[a-zA-Z0-9._-]{1,70}", other in "[a-zA-Z0-9._-]{1,70}") {
-            let encoded = Credentials::certificate_name(&name).unwrap();
-            prop_assert!(DnsName::try_from(encoded.as_str()).is_ok(), "{encoded}");
-            let same = Some(encoded) == Credentials::certificate_name(&other);
-            prop_assert_eq!(same, name == other);
-        }
-    }
 }

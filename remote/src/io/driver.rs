@@ -16,14 +16,16 @@ use crate::core::{Core, NewPeer};
 use crate::io::acceptor::{reason_of, refuse};
 use crate::io::inbound::{Inbound, LaneEnd, OpenedLanes};
 use crate::io::lanes::{
-    CONTROL_LANE, FrameReader, Incoming, LaneFault, Link, hello, introduction_of,
+    CONTROL_LANE, FrameReader, Incoming, LARGE_LANE, LaneFault, Link, hello, introduction_of,
     introduction_of_us, open, write_lane,
 };
+use crate::io::standby::sleep_until;
 use crate::logic::handshake::{Verdict, judge, judge_caller};
 use crate::network::{ConnectError, Connection, LaneError, LaneReader};
 use crate::node_id::NodeId;
 use crate::peer::Peer;
 use crate::remote::RemoteEvent;
+use crate::rights::Permit;
 use crate::wire_format::{Frame, Hello, RefuseReason};
 use futures_util::future::BoxFuture;
 use otava_actor::Time;
@@ -39,7 +41,8 @@ pub(crate) async fn run_drivers(core: Arc<Core>, mut new: mpsc::UnboundedReceive
         tokio::select! {
             biased;
             Some(NewPeer { peer, incoming }) = new.recv() => {
-                drivers.spawn(Driver::new(core.clone(), peer, incoming).run());
+                let driver = Driver::new(core.clone(), peer, incoming);
+                drivers.spawn(core.clone().isolated(driver.run()));
             }
             Some(_) = drivers.join_next() => {}
             () = core.ending() => break,
@@ -130,6 +133,7 @@ impl Driver {
     /// Waits for a connection, made by either side; `None` at the end of the layer.
     async fn connect(&mut self) -> Option<Link> {
         let mut call: Option<BoxFuture<'static, Result<Link, CallError>>> = None;
+        let mut forget_at = self.core.system.now() + self.core.config.forget_after;
         loop {
             let may_call = call.is_none()
                 && self.welcomes.is_empty()
@@ -162,8 +166,15 @@ impl Driver {
                     }
                 }
                 () = self.peer.wake.notified(), if may_call => {}
-                () = self.core.system.sleep_until(woken_at) => {}
-                () = self.core.system.sleep_until(tick_at) => {
+                () = sleep_until(&self.core.system, woken_at) => {}
+                () = sleep_until(&self.core.system, forget_at), if !calling => {
+                    let unsought = self.incoming.is_empty() && self.welcomes.is_empty();
+                    if unsought && self.core.forget(&self.peer) {
+                        return None;
+                    }
+                    forget_at = self.core.system.now() + self.core.config.forget_after;
+                }
+                () = sleep_until(&self.core.system, tick_at) => {
                     self.peer.tick(&self.core, self.core.system.now());
                 }
             }
@@ -185,6 +196,11 @@ impl Driver {
                 }
                 _ => {}
             }
+        }
+        if let CallError::Connect(ConnectError::Refused { .. }) = error
+            && self.core.counters.refused_calls.add_and_log()
+        {
+            tracing::warn!(peer = %self.peer.addr, %error, "no connection");
         }
         tracing::debug!(peer = %self.peer.addr, %error, "could not connect");
         for outbox in self.peer.outboxes() {
@@ -208,12 +224,14 @@ impl Driver {
             return;
         }
         let caller = introduction_of(&theirs);
-        let proven = connection.proves_name(&caller.node.name);
-        let known = self.peer.known(&caller, proven, calling);
+        let identity = connection.identity_as(&caller.node.name);
+        let known = self
+            .peer
+            .known(&self.core, &caller, identity.as_ref(), calling);
         let verdict = judge_caller(&introduction_of_us(&self.core), &caller, known);
         let node = caller.node;
         let within = self.core.config.handshake_within;
-        if verdict != Verdict::Accept {
+        let (Verdict::Accept, Some(identity)) = (verdict, identity) else {
             if verdict != Verdict::Duplicate && self.core.counters.refused_calls.add_and_log() {
                 tracing::warn!(%node, ?verdict, "refused");
             }
@@ -221,7 +239,7 @@ impl Driver {
             let refusal = async move { refuse(&connection, reason, detail, within).await };
             self.refusals.spawn(refusal);
             return;
-        }
+        };
         let welcome = Frame::Welcome(hello(&self.core));
         self.welcomes.spawn(async move {
             let opened = open(&connection, CONTROL_LANE, Some(&welcome));
@@ -234,6 +252,7 @@ impl Driver {
             Some(Link {
                 connection,
                 node,
+                identity,
                 reader,
                 writer: Some(writer),
             })
@@ -245,7 +264,7 @@ impl Driver {
     async fn serve(&mut self, mut link: Link) -> Option<Link> {
         let node = link.node.clone();
         self.pause = self.core.config.redial_min;
-        if !self.peer.connected(&self.core, &node) {
+        if !self.peer.connected(&self.core, &node, &link.identity) {
             link.connection.close("quarantined");
             return None;
         }
@@ -284,6 +303,7 @@ impl Driver {
         writers: &mut JoinSet<Result<(), LaneFault>>,
     ) -> ServeEnd {
         let node = readers.inbound.node.clone();
+        let mut idle_at = self.core.system.now() + self.core.config.idle_close;
         loop {
             let tick_at = self.peer.next_tick(&self.core.config);
             let result = tokio::select! {
@@ -312,7 +332,14 @@ impl Driver {
                     ended.unwrap_or_else(|error| Err(LaneFault::Peer(error.to_string())))
                 }
                 reason = connection.closed() => return ServeEnd::Ended(reason),
-                () = self.core.system.sleep_until(tick_at) => {
+                () = sleep_until(&self.core.system, idle_at) => {
+                    if self.peer.is_idle(&self.core) {
+                        return ServeEnd::Ended("nobody uses it".to_owned());
+                    }
+                    idle_at = self.core.system.now() + self.core.config.idle_close;
+                    Ok(())
+                }
+                () = sleep_until(&self.core.system, tick_at) => {
                     self.peer.tick(&self.core, self.core.system.now());
                     Ok(())
                 }
@@ -340,31 +367,41 @@ impl Driver {
         let mut writers = JoinSet::new();
         if let Some(writer) = link.writer.take() {
             let (core, peer, node) = (self.core.clone(), self.peer.clone(), link.node.clone());
-            writers.spawn(async move {
+            writers.spawn(self.core.clone().isolated(async move {
                 let last = Some(Frame::Goodbye);
                 write_lane(&core, &peer, &peer.control, &node, writer, last).await
-            });
+            }));
         }
         for lane in 1..=self.core.config.lanes {
             let (core, peer) = (self.core.clone(), self.peer.clone());
             let (connection, node) = (link.connection.clone(), link.node.clone());
-            writers.spawn(async move {
+            writers.spawn(self.core.clone().isolated(async move {
                 let writer = open(&connection, lane, None).await?;
                 let outbox = &peer.lanes[usize::from(lane) - 1];
                 write_lane(&core, &peer, outbox, &node, writer, None).await
-            });
+            }));
         }
+        let (core, peer) = (self.core.clone(), self.peer.clone());
+        let (connection, node) = (link.connection.clone(), link.node.clone());
+        writers.spawn(async move {
+            // Most peers never need it.
+            if !peer.large.filled().await {
+                return Ok(());
+            }
+            let writer = open(&connection, LARGE_LANE, None).await?;
+            write_lane(&core, &peer, &peer.large, &node, writer, None).await
+        });
         writers
     }
 
     /// Sends what is queued, then goodbye, but waits no longer than configured.
     async fn flush(&self, writers: &mut JoinSet<Result<(), LaneFault>>) {
-        for outbox in &self.peer.lanes {
+        for outbox in self.peer.user_lanes() {
             outbox.close();
         }
         let flushed = async {
             // The goodbye must not overtake anything, so the control lane ends last.
-            for _ in &self.peer.lanes {
+            for _ in self.peer.user_lanes() {
                 writers.join_next().await;
             }
             self.peer.control.close();
@@ -396,9 +433,11 @@ impl Readers {
             core: core.clone(),
             peer: peer.clone(),
             node: link.node,
+            permit: Permit::new(&core.rights, link.identity),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(inbound.clone().read_lane(link.reader));
+        let control = inbound.clone().read_lane(link.reader);
+        tasks.spawn(core.clone().isolated(control));
         Self {
             inbound,
             tasks,
@@ -474,17 +513,19 @@ async fn make_call(core: Arc<Core>, peer: Arc<Peer>) -> Result<Link, CallError> 
         _ => return Err(LaneFault::Peer("no welcome came first".to_owned()).into()),
     };
     let them = introduction_of(&theirs);
-    let proven = connection.proves_name(&them.node.name);
-    let known = peer.known(&them, proven, false);
+    let identity = connection.identity_as(&them.node.name);
+    let known = peer.known(&core, &them, identity.as_ref(), false);
     let verdict = judge(&introduction_of_us(&core), &them, known);
     let node = them.node;
-    if verdict != Verdict::Accept || node.addr != peer.addr {
+    let identity = identity.filter(|_| verdict == Verdict::Accept && node.addr == peer.addr);
+    let Some(identity) = identity else {
         connection.close("not the node that was called");
         return Err(CallError::Refusing { node, verdict });
-    }
+    };
     Ok(Link {
         connection,
         node,
+        identity,
         reader,
         writer: Some(writer),
     })

@@ -2,23 +2,24 @@
 
 use crate::config::RemoteConfig;
 use crate::core::Core;
-use crate::exports::Undelivered;
-use crate::io::lanes::{CONTROL_LANE, FrameReader, LaneFault, is_lane};
+use crate::exports::{Exported, Undelivered};
+use crate::io::lanes::{CONTROL_LANE, FrameReader, LARGE_LANE, LaneFault, is_lane};
 use crate::network::LaneReader;
 use crate::node_id::NodeId;
 use crate::peer::Peer;
 use crate::remote::Channel;
 use crate::remote_ref::Address;
+use crate::rights::Permit;
 use crate::wire::in_scope;
-use crate::wire_format::{ExportId, Frame, Target};
+use crate::wire_format::{DecodeError, ExportId, Frame, MessageView, Target, TargetView, View};
 use bytes::Bytes;
-use otava_actor::{ActorPath, DeadLetterReason};
+use otava_actor::{ActorPath, DeadLetterReason, Refusal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Weak};
 
 /// Frames that are handled before other tasks have their turn.
-const TURN_FRAMES: u32 = 64;
+const TURN_FRAMES: u64 = 64;
 
 /// The reading side of one connection.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub(crate) struct Inbound {
     pub(crate) core: Arc<Core>,
     pub(crate) peer: Arc<Peer>,
     pub(crate) node: NodeId,
+    /// What the peer may do here.
+    pub(crate) permit: Permit,
 }
 
 /// How a lane ended without a fault.
@@ -48,6 +51,33 @@ impl OpenedLanes {
     }
 }
 
+/// The actor that the last message of a lane was for: the next one is often for it too.
+#[derive(Default)]
+struct Found {
+    /// As it was written.
+    target: Vec<u8>,
+    /// Gone when the actor is, or is not exported any more.
+    exported: Option<Weak<dyn Exported>>,
+    /// Whether the peer may send to it.
+    allowed: bool,
+}
+
+impl Found {
+    fn again(&self, target: TargetView<'_>) -> Option<(Arc<dyn Exported>, bool)> {
+        if self.target != target.0 {
+            return None;
+        }
+        Some((self.exported.as_ref()?.upgrade()?, self.allowed))
+    }
+
+    fn remember(&mut self, target: TargetView<'_>, exported: &Arc<dyn Exported>, allowed: bool) {
+        self.target.clear();
+        self.target.extend_from_slice(target.0);
+        self.exported = Some(Arc::downgrade(exported));
+        self.allowed = allowed;
+    }
+}
+
 impl Inbound {
     /// Reads which lane it is, then its frames.
     pub(crate) async fn begin_lane(
@@ -65,18 +95,55 @@ impl Inbound {
 
     /// Handles the frames of a lane, in order, until it ends.
     pub(crate) async fn read_lane(self, mut reader: FrameReader) -> Result<LaneEnd, LaneFault> {
-        reader.allow(self.core.config.frame_bytes_max);
-        let control = reader.lane() == CONTROL_LANE;
+        reader.allow(if reader.lane() == LARGE_LANE {
+            self.core.config.large_bytes_max
+        } else {
+            self.core.config.frame_bytes_max
+        });
+        if reader.lane() == CONTROL_LANE {
+            return self.read_control(reader).await;
+        }
+        let mut found = Found::default();
+        let from = Address::Exactly(self.node.clone());
+        while let Some(first) = reader.next_bytes().await? {
+            // One scope for all: what it costs is paid once.
+            let (turn, _) = in_scope(&self.core, from.clone(), || {
+                self.turn(first, &mut reader, &mut found)
+            });
+            if turn? {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(LaneEnd::Finished)
+    }
+
+    /// Handles a frame and those that have arrived behind it; whether there may be more.
+    fn turn(
+        &self,
+        first: Bytes,
+        reader: &mut FrameReader,
+        found: &mut Found,
+    ) -> Result<bool, LaneFault> {
+        let (mut next, mut handled) = (Some(first), 0);
+        while let Some(frame) = next {
+            self.handle_ordinary(frame, found)?;
+            handled += 1;
+            if handled == TURN_FRAMES {
+                break;
+            }
+            next = reader.buffered()?;
+        }
+        self.peer.use_it();
+        self.core.counters.frames_received.add(handled);
+        Ok(handled == TURN_FRAMES)
+    }
+
+    async fn read_control(self, mut reader: FrameReader) -> Result<LaneEnd, LaneFault> {
         let mut turn = 0;
         while let Some(frame) = reader.next().await? {
+            self.peer.use_it();
             self.core.counters.frames_received.add(1);
-            let end = if control {
-                self.handle_control(frame)?
-            } else {
-                self.handle_ordinary(frame)?;
-                None
-            };
-            if let Some(end) = end {
+            if let Some(end) = self.handle_control(frame)? {
                 return Ok(end);
             }
             turn += 1;
@@ -87,9 +154,26 @@ impl Inbound {
         Ok(LaneEnd::Finished)
     }
 
+    /// Handles one frame of an ordinary lane.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn take_ordinary(&self, frame: Bytes) -> Result<(), LaneFault> {
+        let from = Address::Exactly(self.node.clone());
+        let handle = || self.handle_ordinary(frame, &mut Found::default());
+        in_scope(&self.core, from, handle).0
+    }
+
+    /// Handles one frame of the control lane.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn take_control(&self, frame: Bytes) -> Result<(), LaneFault> {
+        self.handle_control(Frame::decode(frame)?).map(drop)
+    }
+
     fn handle_control(&self, frame: Frame) -> Result<Option<LaneEnd>, LaneFault> {
         let run = self.node.incarnation;
         match frame {
+            Frame::Control { channel, .. } if !self.permit.allows_control() => {
+                self.count_not_permitted(format_args!("a control message on channel {channel}"));
+            }
             Frame::Control { channel, payload } => {
                 if payload.len() > RemoteConfig::CONTROL_BYTES_MAX {
                     return Err(LaneFault::Peer("a control message is too large".to_owned()));
@@ -104,7 +188,10 @@ impl Inbound {
                 }
             }
             Frame::System { seq, message } => {
-                if !self.peer.take_system(&self.core, run, seq, message) {
+                if !self
+                    .peer
+                    .take_system(&self.core, run, seq, message, &self.permit)
+                {
                     return Err(LaneFault::Peer("it watches too many actors".to_owned()));
                 }
             }
@@ -116,14 +203,26 @@ impl Inbound {
         Ok(None)
     }
 
-    fn handle_ordinary(&self, frame: Frame) -> Result<(), LaneFault> {
+    fn handle_ordinary(&self, frame: Bytes, found: &mut Found) -> Result<(), LaneFault> {
+        match View::of(&frame) {
+            Some(View::Message(message)) => self.deliver(message, found),
+            Some(View::Answer { port, payload }) => {
+                self.answer(port, payload);
+                Ok(())
+            }
+            None => self.handle_rare(Frame::decode(frame)?),
+        }
+    }
+
+    fn handle_rare(&self, frame: Frame) -> Result<(), LaneFault> {
         match frame {
-            Frame::Message {
-                target,
-                tag,
-                payload,
-            } => self.deliver(&target, tag, &payload),
-            Frame::Answer { port, payload } => self.answer(port, payload),
+            Frame::NoAnswer { port, why } => {
+                let (exports, addr) = (&self.core.exports, self.node.addr);
+                match why.refusal() {
+                    Some(why) => exports.refuse_port(addr, port, why),
+                    None => exports.close_port(addr, port),
+                }
+            }
             Frame::Flush { token } => {
                 let run = Some(self.node.incarnation);
                 let answer = Frame::Flushed { token };
@@ -136,38 +235,114 @@ impl Inbound {
         Ok(())
     }
 
-    fn deliver(&self, target: &Target, tag: u64, payload: &[u8]) {
-        let Some(exported) = self.core.exports.find(target) else {
-            let path = ActorPath::new(format!("{}/{target:?}", self.core.id));
-            let letters = self.core.system.dead_letters();
-            letters.report(&path, DeadLetterReason::RefusedStopped, "(not known)");
-            self.count_undelivered(format_args!("no actor is reached by {target:?}"));
-            return;
+    /// Hands a message to its actor. Where that fails, whoever waits at one of its ports learns why.
+    /// To be called inside a scope of the wire.
+    fn deliver(&self, message: MessageView<'_>, found: &mut Found) -> Result<(), LaneFault> {
+        let known = match found.again(message.target) {
+            Some(known) => Some(known),
+            None => self.find(message.target, found)?,
         };
         let from = Address::Exactly(self.node.clone());
-        let delivered = self.guarded(|| {
-            let (delivered, _) = in_scope(&self.core, from, || exported.deliver(tag, payload));
-            delivered
-        });
-        match delivered {
-            Some(Ok(())) | None => {}
-            Some(Err(Undelivered::Refused)) => self.core.counters.undelivered.add(1),
-            Some(Err(error)) => {
-                self.count_undelivered(format_args!("{}: {error}", exported.path()));
+        let Some((exported, allowed)) = known else {
+            for port in message.ports() {
+                self.core.send_no_answer(&from, port, Refusal::Stopped);
             }
+            return Ok(());
+        };
+        if !allowed {
+            // Before a byte of it is decoded.
+            self.refuse(&*exported, message);
+            return Ok(());
+        }
+        let kind = self.permit.kind();
+        match self.guarded(|| exported.deliver(message.tag, message.payload, kind)) {
+            Some(Ok(())) => {}
+            Some(Err(Undelivered::NotPermitted)) => self.refuse(&*exported, message),
+            Some(Err(undelivered)) => {
+                for port in message.ports() {
+                    self.core.send_no_answer(&from, port, undelivered.refusal());
+                }
+                self.note_undelivered(exported.path(), &undelivered);
+            }
+            None => {
+                for port in message.ports() {
+                    self.core.send_port_dropped(&from, port);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whom a message is for, and whether the peer may send to it; `None`, with that said, if nobody
+    /// is reached.
+    fn find(
+        &self,
+        target: TargetView<'_>,
+        found: &mut Found,
+    ) -> Result<Option<(Arc<dyn Exported>, bool)>, LaneFault> {
+        let decoded = target.decode();
+        let decoded = decoded.map_err(|e| LaneFault::Peer(e.to_string()))?;
+        let Some(exported) = self.core.exports.find(&decoded) else {
+            self.nobody(&decoded);
+            return Ok(None);
+        };
+        let allowed = self.permit.allows(exported.protocol());
+        found.remember(target, &exported, allowed);
+        Ok(Some((exported, allowed)))
+    }
+
+    /// Refuses a message that the peer has no right to send, and tells whoever waits at one of its ports.
+    fn refuse(&self, exported: &dyn Exported, message: MessageView<'_>) {
+        let from = Address::Exactly(self.node.clone());
+        for port in message.ports() {
+            let why = Refusal::NotPermitted;
+            self.core.send_no_answer(&from, port, why);
+        }
+        let (actor, protocol) = (exported.path(), exported.protocol());
+        self.count_not_permitted(format_args!("a message of {protocol} to {actor}"));
+    }
+
+    /// Counts what the peer had no right to; logs the first, and then ever fewer of them.
+    fn count_not_permitted(&self, what: std::fmt::Arguments<'_>) {
+        if self.core.counters.not_permitted.add_and_log() {
+            let kind = self.permit.kind();
+            tracing::warn!(from = %self.node, %kind, "not permitted: {what}");
         }
     }
 
-    fn answer(&self, port: ExportId, payload: Bytes) {
-        let from = Address::Exactly(self.node.clone());
+    fn note_undelivered(&self, actor: &ActorPath, undelivered: &Undelivered) {
+        let (message_type, what) = match undelivered {
+            Undelivered::NotPermitted | Undelivered::Refused { .. } => {
+                return self.core.counters.undelivered.add(1);
+            }
+            Undelivered::OtherType { message_type } => (message_type, None),
+            Undelivered::Undecodable {
+                message_type,
+                source: DecodeError::NotUnderstood { method },
+            } => (message_type, Some(method)),
+            Undelivered::Undecodable { .. } => {
+                return self.count_undelivered(format_args!("{actor}: {undelivered}"));
+            }
+        };
+        self.core.counters.undelivered.add(1);
+        self.core.counters.not_understood.add(1);
+        let what = what.map_or("another layout", String::as_str);
+        if self.core.is_news(message_type, what) {
+            tracing::warn!(from = %self.node, %actor, "not understood, said once: {undelivered}");
+        }
+    }
+
+    fn nobody(&self, target: &Target) {
+        let path = ActorPath::new(format!("{}/{target:?}", self.core.id));
+        let letters = self.core.system.dead_letters();
+        letters.report(&path, DeadLetterReason::RefusedStopped, "(not known)");
+        self.count_undelivered(format_args!("no actor is reached by {target:?}"));
+    }
+
+    /// To be called inside a scope of the wire.
+    fn answer(&self, port: ExportId, payload: &[u8]) {
         let exports = &self.core.exports;
-        let answered = self.guarded(|| {
-            let (answered, _) = in_scope(&self.core, from, || {
-                exports.answer(self.node.addr, port, &payload)
-            });
-            answered
-        });
-        match answered {
+        match self.guarded(|| exports.answer(self.node.addr, port, payload)) {
             Some(Ok(true)) | None => {}
             Some(Ok(false)) => {
                 let path = ActorPath::new(format!("{}/(reply port)", self.core.id));

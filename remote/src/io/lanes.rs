@@ -2,10 +2,11 @@
 
 use crate::config::RemoteConfig;
 use crate::core::Core;
+use crate::identity::PeerIdentity;
 use crate::logic::handshake::Introduction;
-use crate::network::{Connection, LaneError, LaneReader, LaneWriter};
+use crate::network::{Connection, LaneError, LaneRank, LaneReader, LaneWriter};
 use crate::node_id::NodeId;
-use crate::outbox::{Batch, Outbox};
+use crate::outbox::{Alike, Batch, Outbox};
 use crate::peer::Peer;
 use crate::wire_format::{
     Frame, FrameError, FrameSplitter, Hello, LanePreamble, PreambleError, WIRE_VERSION_MAX,
@@ -16,6 +17,8 @@ use std::sync::Arc;
 
 /// The number of the control lane; ordinary lanes follow.
 pub(crate) const CONTROL_LANE: u8 = 0;
+/// The number of the lane for large messages, whatever the number of ordinary ones.
+pub(crate) const LARGE_LANE: u8 = RemoteConfig::LANES_MAX - 1;
 /// The most bytes that are read at once.
 const READ_BYTES_MAX: usize = 64 << 10;
 /// A frame of the handshake is small.
@@ -32,6 +35,8 @@ pub(crate) struct Incoming {
 pub(crate) struct Link {
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) node: NodeId,
+    /// Who the node is by its credentials.
+    pub(crate) identity: PeerIdentity,
     pub(crate) reader: FrameReader,
     /// Of the control lane; taken when it is put to work.
     pub(crate) writer: Option<Box<dyn LaneWriter>>,
@@ -103,8 +108,16 @@ impl FrameReader {
     ///
     /// Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, LaneFault> {
+        match self.next_bytes().await? {
+            Some(bytes) => Ok(Some(Frame::decode(bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Self::next`], not decoded.
+    pub(crate) async fn next_bytes(&mut self) -> Result<Option<Bytes>, LaneFault> {
         loop {
-            if let Some(frame) = self.next_buffered()? {
+            if let Some(frame) = self.buffered()? {
                 return Ok(Some(frame));
             }
             match self.reader.read(READ_BYTES_MAX).await? {
@@ -115,12 +128,9 @@ impl FrameReader {
         }
     }
 
-    /// The next frame, if it has arrived whole.
-    pub(crate) fn next_buffered(&mut self) -> Result<Option<Frame>, LaneFault> {
-        match self.splitter.next()? {
-            Some(bytes) => Ok(Some(Frame::decode(bytes)?)),
-            None => Ok(None),
-        }
+    /// The next frame, not decoded, if it has arrived whole.
+    pub(crate) fn buffered(&mut self) -> Result<Option<Bytes>, LaneFault> {
+        Ok(self.splitter.next()?)
     }
 }
 
@@ -131,6 +141,11 @@ pub(crate) async fn open(
     frame: Option<&Frame>,
 ) -> Result<Box<dyn LaneWriter>, LaneError> {
     let mut writer = connection.open_lane().await?;
+    writer.set_rank(match lane {
+        CONTROL_LANE => LaneRank::First,
+        LARGE_LANE => LaneRank::Last,
+        _ => LaneRank::Middle,
+    });
     let preamble = LanePreamble {
         lane,
         version: WIRE_VERSION_MAX,
@@ -175,19 +190,22 @@ pub(crate) async fn write_lane(
 /// Takes out what is meant for another run of the node than the one that is connected. Returns what
 /// is left, and how many frames that are.
 fn keep_for(core: &Core, peer: &Peer, run: u64, batch: Batch) -> (Bytes, usize) {
-    let fits = |incarnation: Option<u64>| incarnation.is_none_or(|of| of == run);
-    if batch.frames.iter().all(|frame| fits(frame.incarnation)) {
-        return (batch.bytes, batch.frames.len());
+    let fits = |alike: &Alike| alike.about.incarnation.is_none_or(|of| of == run);
+    if batch.alike.iter().all(fits) {
+        let frames = batch.alike.iter().map(|alike| alike.frames).sum();
+        return (batch.bytes, frames);
     }
     let mut kept = BytesMut::with_capacity(batch.bytes.len());
-    let (mut rest, mut frames) = (batch.bytes, 0);
-    for frame in batch.frames {
-        let bytes = rest.split_to(frame.len);
-        if fits(frame.incarnation) {
+    let (mut rest, mut ports, mut frames) = (batch.bytes, batch.ports.into_iter(), 0);
+    for alike in batch.alike {
+        let bytes = rest.split_to(alike.bytes);
+        let ports: Vec<_> = ports.by_ref().take(alike.ports).collect();
+        if fits(&alike) {
             kept.extend_from_slice(&bytes);
-            frames += 1;
+            frames += alike.frames;
         } else {
-            core.give_up(peer, [frame]);
+            core.close_ports(peer.addr, &ports);
+            core.give_up_frames(peer, alike);
         }
     }
     (kept.freeze(), frames)

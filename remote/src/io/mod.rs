@@ -2,11 +2,15 @@
 
 pub(crate) mod acceptor;
 mod authority;
+pub mod certificates;
 mod credentials;
 pub(crate) mod driver;
+mod files;
 pub(crate) mod inbound;
 pub(crate) mod lanes;
 pub(crate) mod quic;
+pub(crate) mod standby;
 pub(crate) mod virtual_net;
 
 pub use credentials::{Credentials, CredentialsError};
+pub use files::{CredentialFiles, FilesError};

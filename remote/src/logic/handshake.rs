@@ -32,11 +32,13 @@ pub(crate) struct Introduction {
 pub(crate) struct Known {
     /// Its certificate is for the name that it says.
     pub(crate) name_proven: bool,
+    /// Its certificate lets it listen at the address that it says.
+    pub(crate) address_proven: bool,
     /// This node broke with this run of it.
     pub(crate) quarantined: bool,
     /// This run of it was followed by another one.
     pub(crate) over: bool,
-    /// Another node, by name, is connected under the same address.
+    /// Another node, by name, is connected under the same address, or has the better right to it.
     pub(crate) address_held: bool,
     /// This node is calling it right now.
     pub(crate) calling: bool,
@@ -47,8 +49,10 @@ pub(crate) struct Known {
 pub(crate) enum Verdict {
     /// They do.
     Accept,
-    /// Another node is connected under this address.
+    /// Another node is connected under this address, or has the better right to it.
     AddressHeld,
+    /// The certificate is for other addresses.
+    AddressNotProven,
     /// They belong to different clusters.
     ClusterDiffers,
     /// This node's own call goes on instead.
@@ -76,6 +80,8 @@ pub(crate) fn judge(us: &Introduction, them: &Introduction, known: Known) -> Ver
     let common = us.version_min.max(them.version_min)..=us.version_max.min(them.version_max);
     if !known.name_proven {
         Verdict::NameNotProven
+    } else if !known.address_proven {
+        Verdict::AddressNotProven
     } else if us.cluster != them.cluster {
         Verdict::ClusterDiffers
     } else if common.is_empty() {
@@ -107,6 +113,7 @@ mod tests {
 
     const PROVEN: Known = Known {
         name_proven: true,
+        address_proven: true,
         quarantined: false,
         over: false,
         address_held: false,
@@ -156,8 +163,13 @@ mod tests {
             address_held: true,
             ..PROVEN
         };
+        let elsewhere = Known {
+            address_proven: false,
+            ..PROVEN
+        };
         for (them, known, verdict) in [
             (&them, Known::default(), Verdict::NameNotProven),
+            (&them, elsewhere, Verdict::AddressNotProven),
             (&other_cluster, PROVEN, Verdict::ClusterDiffers),
             (&newer, PROVEN, Verdict::VersionDiffers),
             (&overlapping, PROVEN, Verdict::Accept),

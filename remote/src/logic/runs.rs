@@ -34,6 +34,11 @@ impl Runs {
         self.quarantined.contains(&run)
     }
 
+    /// Whether this node broke with any run.
+    pub(crate) fn any_quarantined(&self) -> bool {
+        !self.quarantined.is_empty()
+    }
+
     /// This run was met, so it is the present one. Returns the one before, which is over now.
     pub(crate) fn met(&mut self, run: u64) -> Option<u64> {
         let before = self.present.replace(run).filter(|&before| before != run);

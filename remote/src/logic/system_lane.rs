@@ -90,6 +90,11 @@ impl<T: Clone> SystemOut<T> {
         self.silent_since
     }
 
+    /// Whether nothing was ever sent.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.acked == 0 && self.unacked.is_empty()
+    }
+
     /// Whether nothing waits for its acknowledgement.
     pub(crate) fn is_settled(&self) -> bool {
         self.unacked.is_empty()

@@ -1,6 +1,6 @@
 //! Frame body: the fields that frames consist of, each read with its limit.
 
-use super::frame::{ExportId, Malformed, TARGET_NAME_BYTES_MAX, Target};
+use super::frame::{ExportId, Malformed, PORTS_MAX, TARGET_NAME_BYTES_MAX, Target};
 use crate::NodeId;
 use bytes::{Buf, Bytes, TryGetError};
 use std::net::{IpAddr, SocketAddr};
@@ -89,6 +89,17 @@ impl Body {
         Ok(NodeId::new(name, addr, self.u64()?))
     }
 
+    /// Takes the ports from the end, that of the frame, and leaves what stands before them.
+    pub(super) fn ports_at_the_end(&mut self) -> Result<Vec<ExportId>, Malformed> {
+        let (&number, before) = self.0.split_last().ok_or(Malformed::Truncated)?;
+        let bytes = usize::from(number) * size_of::<u128>();
+        let begin = before.len().checked_sub(bytes);
+        let begin = begin.ok_or(Malformed::Truncated)?;
+        let mut ports = Self(self.0.slice(begin..before.len()));
+        self.0.truncate(begin);
+        (0..number).map(|_| ports.export()).collect()
+    }
+
     /// All that is left.
     pub(super) fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.0)
@@ -133,6 +144,15 @@ pub(super) fn put_target(out: &mut Vec<u8>, target: &Target) {
             put_string(out, name);
         }
     }
+}
+
+/// The ports, and how many they are.
+pub(super) fn put_ports(out: &mut Vec<u8>, ports: &[ExportId]) {
+    let listed = &ports[..ports.len().min(PORTS_MAX)];
+    for port in listed {
+        out.extend_from_slice(&port.0.to_le_bytes());
+    }
+    out.push(u8::try_from(listed.len()).unwrap_or(u8::MAX));
 }
 
 pub(super) fn put_node(out: &mut Vec<u8>, node: &NodeId) {

@@ -1,6 +1,6 @@
 //! Wire codes: kinds and reasons as numbers of the wire, added to and never changed.
 
-use otava_actor::Ended;
+use otava_actor::{Ended, Refusal};
 
 /// The kinds of frames, with their numbers on the wire.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -18,6 +18,8 @@ pub(crate) enum FrameKind {
     PortDropped = 18,
     Flush = 19,
     Flushed = 20,
+    Question = 21,
+    NoAnswer = 22,
 }
 
 impl FrameKind {
@@ -35,6 +37,8 @@ impl FrameKind {
             18 => Self::PortDropped,
             19 => Self::Flush,
             20 => Self::Flushed,
+            21 => Self::Question,
+            22 => Self::NoAnswer,
             _ => return None,
         })
     }
@@ -139,6 +143,63 @@ impl From<EndedCode> for Ended {
     }
 }
 
+/// Why a question is not answered, as a number of the wire.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum RefusalCode {
+    Full,
+    NotPermitted,
+    NotUnderstood,
+    /// A reason of a later version.
+    Other(u8),
+    Stopped,
+}
+
+impl RefusalCode {
+    pub(crate) const fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::Stopped,
+            2 => Self::Full,
+            3 => Self::NotUnderstood,
+            4 => Self::NotPermitted,
+            other => Self::Other(other),
+        }
+    }
+
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Stopped => 1,
+            Self::Full => 2,
+            Self::NotUnderstood => 3,
+            Self::NotPermitted => 4,
+            Self::Other(code) => code,
+        }
+    }
+
+    /// What this program knows of it.
+    pub(crate) const fn refusal(self) -> Option<Refusal> {
+        match self {
+            Self::Full => Some(Refusal::Full),
+            Self::NotPermitted => Some(Refusal::NotPermitted),
+            Self::NotUnderstood => Some(Refusal::NotUnderstood),
+            Self::Stopped => Some(Refusal::Stopped),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+impl From<Refusal> for RefusalCode {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Full => Self::Full,
+            Refusal::NotPermitted => Self::NotPermitted,
+            Refusal::NotUnderstood => Self::NotUnderstood,
+            Refusal::Stopped => Self::Stopped,
+            // Not known to this version: the port counts as dropped over there.
+            _ => Self::Other(0),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +208,7 @@ mod tests {
     fn codes_are_read_as_they_are_written() {
         for code in 0..=u8::MAX {
             assert_eq!(RefuseReason::from_code(code).code(), code);
+            assert_eq!(RefusalCode::from_code(code).code(), code);
         }
         for reason in [
             Ended::Failed,
@@ -158,5 +220,14 @@ mod tests {
             assert_eq!(Ended::from(EndedCode::from_code(code)), reason);
         }
         assert_eq!(EndedCode::from_code(200), EndedCode::Unknown);
+        for refusal in [
+            Refusal::Full,
+            Refusal::NotPermitted,
+            Refusal::NotUnderstood,
+            Refusal::Stopped,
+        ] {
+            let code = RefusalCode::from(refusal).code();
+            assert_eq!(RefusalCode::from_code(code).refusal(), Some(refusal));
+        }
     }
 }

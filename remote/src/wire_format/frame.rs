@@ -13,6 +13,8 @@
 //! 18 port dropped  u128 port
 //! 19 flush       u64 token
 //! 20 flushed     u64 token
+//! 21 question    target | u64 type tag | payload | u128 port .. | u8 number of ports
+//! 22 no answer   u128 port | u8 reason
 //!
 //! node     string name | address | u64 incarnation
 //! address  4 | 4 bytes | u16 port   or   6 | 16 bytes | u16 port
@@ -21,10 +23,15 @@
 //! ```
 //!
 //! Numbers are little endian, addresses in network order. A payload takes the rest of its frame.
+//!
+//! A question is a message with the reply ports in it once more, behind its payload, where a node
+//! finds them that cannot read the payload: because the actor is gone, or the message not known. So
+//! whoever asked learns that at once. More ports than [`PORTS_MAX`] are not listed.
+//!
 //! Kinds, reasons and all that is written here are a contract: numbers are added, never changed.
 
-use super::body::{Body, put_node, put_string, put_target};
-use super::codes::{EndedCode, FrameKind, RefuseReason};
+use super::body::{Body, put_node, put_ports, put_string, put_target};
+use super::codes::{EndedCode, FrameKind, RefusalCode, RefuseReason};
 use super::payload::EncodeError;
 use crate::NodeId;
 use bytes::Bytes;
@@ -39,6 +46,9 @@ pub(crate) const DETAIL_BYTES_MAX: usize = 512;
 
 /// The longest name of a published actor in bytes.
 pub(crate) const TARGET_NAME_BYTES_MAX: usize = 255;
+
+/// The most reply ports that a question lists.
+pub(crate) const PORTS_MAX: usize = u8::MAX as usize;
 
 /// Names something that a node has made reachable: an actor, or a port for one answer.
 ///
@@ -134,6 +144,18 @@ pub(crate) enum Frame {
     Flushed {
         token: u64,
     },
+    /// A message with reply ports in it, at most [`PORTS_MAX`] of which are listed.
+    Question {
+        target: Target,
+        tag: u64,
+        payload: Bytes,
+        ports: Vec<ExportId>,
+    },
+    /// The question behind a port was not even handed to an actor.
+    NoAnswer {
+        port: ExportId,
+        why: RefusalCode,
+    },
 }
 
 /// Bytes that are no frame.
@@ -186,6 +208,8 @@ impl Frame {
             Self::PortDropped { .. } => FrameKind::PortDropped,
             Self::Flush { .. } => FrameKind::Flush,
             Self::Flushed { .. } => FrameKind::Flushed,
+            Self::Question { .. } => FrameKind::Question,
+            Self::NoAnswer { .. } => FrameKind::NoAnswer,
         }
     }
 
@@ -234,6 +258,21 @@ impl Frame {
                 out.extend_from_slice(payload);
             }
             Self::PortDropped { port } => out.extend_from_slice(&port.0.to_le_bytes()),
+            Self::Question {
+                target,
+                tag,
+                payload,
+                ports,
+            } => {
+                put_target(out, target);
+                out.extend_from_slice(&tag.to_le_bytes());
+                out.extend_from_slice(payload);
+                put_ports(out, ports);
+            }
+            Self::NoAnswer { port, why } => {
+                out.extend_from_slice(&port.0.to_le_bytes());
+                out.push(why.code());
+            }
         }
         end_frame(out, begin);
     }
@@ -281,24 +320,47 @@ impl Frame {
             },
             FrameKind::Flush => Self::Flush { token: body.u64()? },
             FrameKind::Flushed => Self::Flushed { token: body.u64()? },
+            FrameKind::Question => {
+                let ports = body.ports_at_the_end()?;
+                Self::Question {
+                    target: body.target()?,
+                    tag: body.u64()?,
+                    payload: body.rest(),
+                    ports,
+                }
+            }
+            FrameKind::NoAnswer => Self::NoAnswer {
+                port: body.export()?,
+                why: RefusalCode::from_code(body.u8()?),
+            },
         })
     }
 }
 
-/// Appends a message frame whose payload `payload` appends in place. The frame, without its length,
-/// may have at most `limit` bytes; after an error `out` is as it was.
+/// Appends a message frame whose payload `payload` appends in place, a question if that opened ports.
+/// The frame, without its length, may have at most `limit` bytes; after an error `out` is as it was.
+/// Returns also the ports, after an error too.
 pub(crate) fn encode_message(
     out: &mut Vec<u8>,
     target: &Target,
     tag: u64,
     limit: usize,
-    payload: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
-) -> Result<(), EncodeError> {
-    encode_around(out, FrameKind::Message, limit, |out| {
+    payload: impl FnOnce(&mut Vec<u8>) -> (Result<(), EncodeError>, Vec<ExportId>),
+) -> (Result<(), EncodeError>, Vec<ExportId>) {
+    let mut ports = Vec::new();
+    let kind_at = out.len() + LENGTH_BYTES;
+    let encoded = encode_around(out, FrameKind::Message, limit, |out| {
         put_target(out, target);
         out.extend_from_slice(&tag.to_le_bytes());
-        payload(out)
-    })
+        let (encoded, opened) = payload(out);
+        ports = opened;
+        if encoded.is_ok() && !ports.is_empty() {
+            out[kind_at] = FrameKind::Question as u8;
+            put_ports(out, &ports);
+        }
+        encoded
+    });
+    (encoded, ports)
 }
 
 /// Appends an answer frame, as [`encode_message`] does it.
@@ -333,9 +395,11 @@ fn encode_around(
     result
 }
 
+const LENGTH_BYTES: usize = 4;
+
 /// Leaves room for the length; what follows it begins at the returned place.
 fn begin_frame(out: &mut Vec<u8>, kind: FrameKind) -> usize {
-    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&[0; LENGTH_BYTES]);
     out.push(kind as u8);
     out.len() - 1
 }
@@ -343,7 +407,7 @@ fn begin_frame(out: &mut Vec<u8>, kind: FrameKind) -> usize {
 /// A frame too long for its length field claims the longest length, and is refused.
 fn end_frame(out: &mut [u8], begin: usize) {
     let length = u32::try_from(out.len() - begin).unwrap_or(u32::MAX);
-    out[begin - 4..begin].copy_from_slice(&length.to_le_bytes());
+    out[begin - LENGTH_BYTES..begin].copy_from_slice(&length.to_le_bytes());
 }
 
 /// The beginning of `text`, of at most `bytes_max` bytes.

@@ -18,6 +18,14 @@ pub(crate) const DEPTH_MAX: usize = 64;
 /// the others, nothing bounds these.
 pub(crate) const EMPTY_ELEMENTS_MAX: usize = 1024;
 
+/// How many times its own length a payload may take in memory, beside [`MEMORY_FREE`]: as elements of
+/// collections and behind boxes. Not counted: texts and bytes, which take what they are long, and the
+/// room that collections keep in reserve.
+pub(crate) const MEMORY_FACTOR: usize = 64;
+
+/// The memory that every payload may take.
+pub(crate) const MEMORY_FREE: usize = 1 << 20;
+
 /// Why no payload was made of a value.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -55,6 +63,13 @@ pub enum DecodeError {
     /// The bytes do not hold a value of the type.
     #[error("not a value of the type: {0}")]
     Malformed(String),
+    /// The message calls a method of its protocol that this program does not know, or knows with
+    /// other types.
+    #[error("no method {method} in this program's version of the protocol")]
+    NotUnderstood {
+        /// The tag of the method, in hexadecimal digits.
+        method: String,
+    },
     /// Values lie in each other deeper than allowed.
     #[error("nested more than {limit} levels deep")]
     TooDeep {
@@ -75,6 +90,12 @@ pub enum DecodeError {
         /// How many are allowed in a payload.
         limit: usize,
     },
+    /// The elements of its collections would take far more memory than the payload has bytes.
+    #[error("it would take more than {limit} bytes of memory, far more than it is long")]
+    TooMuchMemory {
+        /// How many bytes were allowed: 64 times the length of the payload, and 1 MiB.
+        limit: usize,
+    },
     /// The bytes end before the value does.
     #[error("the bytes end in the middle of the value")]
     Truncated,
@@ -89,7 +110,8 @@ pub enum DecodeError {
 /// Encodes a value as a payload.
 ///
 /// # Errors
-/// See [`EncodeError`]; what is encoded can be decoded.
+/// See [`EncodeError`]. What is encoded can be decoded, unless its elements take a byte each and more
+/// than 64 in memory, and are a mebibyte and more in all: [`DecodeError::TooMuchMemory`].
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
     let mut out = Vec::new();
     encode_into(value, &mut out, usize::MAX)?;
@@ -121,8 +143,8 @@ pub(crate) fn encode_into<T: Serialize + ?Sized>(
 /// Decodes what [`encode`] made.
 ///
 /// Whatever the bytes claim, they cannot make this recurse deeper than 64 levels or keep it busy
-/// for longer than their own length explains, and room is made only for elements that the rest of
-/// the bytes could hold.
+/// for longer than their own length explains. Room is made only for elements that the rest of the
+/// bytes could hold, and elements take at most 64 times the length of the bytes, and 1 MiB.
 ///
 /// # Errors
 /// See [`DecodeError`].

@@ -1,6 +1,7 @@
 //! Authority: the development authority is made once, kept to its owner, and never replaced.
 
 use crate::network::{ANY_PORT, quic};
+use otava_remote::certificates::CertificateError;
 use otava_remote::{BindError, Credentials, CredentialsError, Network, QuicNetwork};
 use std::fs;
 use std::path::Path;
@@ -100,9 +101,13 @@ fn a_folder_that_cannot_be_is_named() {
 #[test]
 fn names_that_fit_no_certificate_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["", &"_".repeat(128)] {
+    for name in ["", &"_".repeat(128), "a b", "a/b"] {
         let error = Credentials::development(folder.path(), name).unwrap_err();
-        assert!(matches!(error, CredentialsError::Name { .. }), "{error:?}");
+        let named = matches!(
+            error,
+            CredentialsError::Certificate(CertificateError::Name { .. })
+        );
+        assert!(named, "{error:?}");
     }
     for name in ["a", "Shop_1.eu-west", &"x".repeat(128)] {
         let credentials = Credentials::development(folder.path(), name).unwrap();

@@ -295,7 +295,7 @@ async fn what_breaks_the_protocol_ends_the_connection() {
         scene.check(what).await;
     }
     let twice = vec![(1, vec![]), (1, vec![])];
-    let many = (1..=9).map(|lane| (lane, vec![])).collect();
+    let many = (1..=10).map(|lane| (lane, vec![])).collect();
     for (what, lanes) in [
         ("a second control lane", vec![(0, vec![])]),
         ("lane 200", vec![(200, vec![])]),

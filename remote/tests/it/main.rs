@@ -1,14 +1,22 @@
 //! Proves: what one node sends another arrives as promised, and nobody else reaches it.
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
+mod associations;
+mod attacks;
 mod authority;
 mod cuts;
 mod ends;
+mod evolution;
 mod hostile;
+mod isolation;
+mod lossy;
 mod network;
 mod nodes;
+mod passing;
 mod random;
 mod references;
+mod rights;
+mod rotation;
 mod tls;
 mod virtual_net;
 mod watches;

@@ -29,13 +29,17 @@ pub(crate) enum Command {
 }
 
 #[derive(Deserialize, Serialize)]
-pub(crate) struct Reference(#[serde(with = "otava_remote::wire")] ActorRef<Command>);
+pub(crate) struct Reference(#[serde(with = "otava_remote::wire")] pub(crate) ActorRef<Command>);
 
 #[derive(Deserialize, Serialize)]
 pub(crate) struct Number(pub(crate) u64);
 
 impl RemoteMessage for Command {
     const NAME: &'static str = "test.Command";
+}
+
+impl RemoteMessage for Reference {
+    const NAME: &'static str = "test.Reference";
 }
 
 impl RemoteMessage for Number {

@@ -4,13 +4,14 @@
 
 use crate::network::ANY_PORT;
 use bytes::Bytes;
+use otava_actor::testkit::{LogSpy, LoggedEvent};
 use otava_remote::{
     ConnectError, Connection, Credentials, CredentialsError, Network as _, QuicNetwork,
 };
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, date_time_ymd,
+    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -20,10 +21,11 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Level;
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -38,11 +40,11 @@ fn authority_params() -> CertificateParams {
 }
 
 /// All authorities have the same name: only the key tells them apart.
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     CertifiedIssuer::self_signed(authority_params(), KeyPair::generate().unwrap()).unwrap()
 }
 
-fn node_params(name: &str) -> CertificateParams {
+pub(crate) fn node_params(name: &str) -> CertificateParams {
     let mut params =
         CertificateParams::new([Credentials::certificate_name(name).unwrap()]).unwrap();
     params.extended_key_usages = vec![
@@ -53,13 +55,13 @@ fn node_params(name: &str) -> CertificateParams {
 }
 
 /// A certificate, those between it and its authority, and a key.
-struct Identity {
+pub(crate) struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: KeyPair,
 }
 
 impl Identity {
-    fn issued(authority: &Authority, params: &CertificateParams) -> Self {
+    pub(crate) fn issued(authority: &Authority, params: &CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
         let chain = vec![params.signed_by(&key, authority).unwrap().der().clone()];
         Self { chain, key }
@@ -73,7 +75,7 @@ impl Identity {
     }
 
     /// What TLS shows. It is not checked that the key fits.
-    fn shown(&self) -> Arc<SingleCertAndKey> {
+    pub(crate) fn shown(&self) -> Arc<SingleCertAndKey> {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         let key = provider().key_provider.load_private_key(key).unwrap();
         Arc::new(SingleCertAndKey::from(CertifiedKey::new(
@@ -105,14 +107,14 @@ fn pem(label: &str, der: &[u8]) -> String {
     )
 }
 
-fn good(authority: &Authority, name: &str) -> QuicNetwork {
+pub(crate) fn good(authority: &Authority, name: &str) -> QuicNetwork {
     let credentials = Identity::issued(authority, &node_params(name)).credentials(authority);
     let builder = QuicNetwork::builder(name, ANY_PORT, credentials.unwrap());
     builder.bind().unwrap()
 }
 
 /// Everything that must not get in, by name. `None` shows no certificate at all.
-fn rogues(authority: &Authority) -> Vec<(&'static str, Option<Identity>)> {
+pub(crate) fn rogues(authority: &Authority) -> Vec<(&'static str, Option<Identity>)> {
     let with = |change: &dyn Fn(&mut CertificateParams)| {
         let mut params = node_params("rogue");
         change(&mut params);
@@ -169,7 +171,7 @@ fn rogues(authority: &Authority) -> Vec<(&'static str, Option<Identity>)> {
 }
 
 #[derive(Debug)]
-struct AcceptAll;
+pub(crate) struct AcceptAll;
 
 impl AcceptAll {
     fn schemes() -> Vec<SignatureScheme> {
@@ -251,7 +253,7 @@ impl ClientCertVerifier for AcceptAll {
     }
 }
 
-fn rogue_client(identity: Option<&Identity>, alpn: &[u8]) -> quinn::Endpoint {
+pub(crate) fn rogue_client(identity: Option<&Identity>, alpn: &[u8]) -> quinn::Endpoint {
     let config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -268,7 +270,7 @@ fn rogue_client(identity: Option<&Identity>, alpn: &[u8]) -> quinn::Endpoint {
     endpoint
 }
 
-fn rogue_server(identity: &Identity, alpn: &[u8]) -> quinn::Endpoint {
+pub(crate) fn rogue_server(identity: &Identity, alpn: &[u8]) -> quinn::Endpoint {
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -281,7 +283,7 @@ fn rogue_server(identity: &Identity, alpn: &[u8]) -> quinn::Endpoint {
 }
 
 /// Calls, sends something at once, and says how it ended. TLS lets it believe that it is in.
-async fn knock(client: &quinn::Endpoint, at: &QuicNetwork) -> quinn::ConnectionError {
+pub(crate) async fn knock(client: &quinn::Endpoint, at: &QuicNetwork) -> quinn::ConnectionError {
     let connecting = client.connect(at.local_addr(), "any.internal").unwrap();
     let connection = match connecting.await {
         Ok(connection) => connection,
@@ -294,6 +296,21 @@ async fn knock(client: &quinn::Endpoint, at: &QuicNetwork) -> quinn::ConnectionE
     connection.closed().await
 }
 
+/// Waits for a warning.
+pub(crate) async fn logged(log: &LogSpy, text: &str) -> LoggedEvent {
+    let is_it = |event: &LoggedEvent| event.message.contains(text);
+    let appears = async {
+        while !log.events().iter().any(is_it) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let appears = tokio::time::timeout(Duration::from_secs(10), appears);
+    appears
+        .await
+        .unwrap_or_else(|_| panic!("no {text:?} in {log:?}"));
+    log.expect_event(Level::WARN, text)
+}
+
 fn is_tls_alert(error: &quinn::ConnectionError) -> bool {
     let code = match error {
         quinn::ConnectionError::TransportError(error) => error.code,
@@ -303,9 +320,11 @@ fn is_tls_alert(error: &quinn::ConnectionError) -> bool {
     (0x100..0x200).contains(&u64::from(code))
 }
 
-/// X1, CVE-2025-61778: a server that does not look at its clients.
+/// X1, CVE-2025-61778: a server that does not look at its clients. The log has a line for each, with the
+/// reason.
 #[tokio::test]
 async fn rogues_that_call_are_refused_and_not_heard() {
+    let log = LogSpy::up_to(Level::WARN);
     let authority = authority();
     let network = good(&authority, "a");
     for (what, identity) in rogues(&authority) {
@@ -314,6 +333,9 @@ async fn rogues_that_call_are_refused_and_not_heard() {
         let error = tokio::time::timeout(limit, knock(&client, &network)).await;
         let error = error.unwrap_or_else(|_| panic!("{what}: let in"));
         assert!(is_tls_alert(&error), "{what}: {error:?}");
+        let line = logged(&log, "refused a caller").await;
+        assert!(line.fields["reason"].len() > 10, "{what}: {line:?}");
+        log.expect_nothing(Level::WARN);
     }
     // None of them was handed on: the first that is, is the good one.
     let other = good(&authority, "b");
@@ -378,6 +400,13 @@ async fn a_certificate_proves_its_name_and_no_other() {
     for name in ["node-1", "node", "NODE-2", "*", "node-2.x"] {
         assert!(!proves(&to_b, name), "{name}");
     }
+    // What would do for a web server proves nothing here.
+    let mut params = node_params("c");
+    let wildcard = SanType::DnsName("*.node.otava.internal".try_into().unwrap());
+    params.subject_alt_names = vec![wildcard];
+    let credentials = Identity::issued(&authority, &params).credentials(&authority);
+    let credentials = credentials.unwrap();
+    assert!(!credentials.proves_name("c") && !credentials.proves_name("*"));
 }
 
 #[tokio::test]

@@ -246,6 +246,36 @@ async fn delays_are_kept_and_loss_costs_time_only() {
     assert!((120..180).contains(&slow), "{slow}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn late_packets_come_behind_those_of_other_lanes_and_in_order_on_their_own() {
+    let world = VirtualWorld::new(4);
+    let (_a, _b, to_b, from_a) = two(&world).await;
+    let (mut first, mut at_first) = lane(&to_b, &from_a).await;
+    let (mut second, mut at_second) = lane(&to_b, &from_a).await;
+    world.set_late(0.5, 100 * MS);
+    let mut overtaken = 0;
+    for n in 0..100 {
+        write(&mut first, &format!("{n}a")).await;
+        write(&mut first, &format!("{n}b.")).await;
+        write(&mut second, "?").await;
+        let by_first = async {
+            let mut all = read(&mut at_first).await;
+            while !all.ends_with('.') {
+                all += &read(&mut at_first).await;
+            }
+            (all, Instant::now())
+        };
+        let by_second = async {
+            read(&mut at_second).await;
+            Instant::now()
+        };
+        let ((all, first_came), second_came) = tokio::join!(by_first, by_second);
+        assert_eq!(all, format!("{n}a{n}b."));
+        overtaken += u32::from(second_came < first_came);
+    }
+    assert!((40..95).contains(&overtaken), "{overtaken}");
+}
+
 /// What a world does with lanes, cuts and crashes, as a text with times.
 async fn history(seed: u64) -> String {
     let world = VirtualWorld::new(seed);

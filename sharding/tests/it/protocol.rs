@@ -200,7 +200,10 @@ async fn an_older_version_is_understood_and_another_layout_is_refused() {
     let balance = other::AccountClient::balance(&mistaken)
         .within(SECOND)
         .await;
-    assert!(balance.is_err(), "{balance:?}");
+    assert!(
+        matches!(balance, Err(AskError::NotUnderstood { .. })),
+        "{balance:?}"
+    );
     assert_eq!(account.balance().await, Ok(11));
     assert_eq!(one.stats().undelivered, 2);
 }
@@ -231,9 +234,42 @@ async fn a_program_that_does_not_know_a_method_refuses_it_and_counts() {
     let newer = two.resolve::<AccountMsg>(one.id(), "account");
     newer.deposit(5).unwrap();
     let noted = newer.note("x".to_owned()).within(SECOND).await;
-    assert!(noted.is_err(), "{noted:?}");
+    assert!(
+        matches!(noted, Err(AskError::NotUnderstood { .. })),
+        "{noted:?}"
+    );
     assert_eq!(one.stats().undelivered, 1);
     assert_eq!(newer.balance().await, Ok(5));
+}
+
+/// R10: the same through sharding, over a relay: an entity of an older program is asked by a newer one.
+#[tokio::test(start_paused = true)]
+async fn an_entity_of_an_older_program_says_what_it_does_not_know() {
+    let cluster = Cluster::new(25);
+    let remote = cluster.outsider(1);
+    let mut view = View::empty(remote.id().clone());
+    view.oldest = Some(remote.id().clone());
+    view.hosts = BTreeMap::from([(remote.id().clone(), Host::Up)]);
+    let (_, views) = watch::channel(view);
+    let store = Arc::new(MemoryAllocationStore::new());
+    let config = ShardingConfig::default().shards(SHARDS);
+    let factory = |_| Props::new(|| FirstAccount(0));
+    let old =
+        Sharding::start_with::<FirstAccount>(&remote, views, KIND, store, config, factory).unwrap();
+    old.all_hosted().await;
+
+    let outside = cluster.outsider(9);
+    let newer = client::<AccountMsg>(&outside, KIND, &[addr(1)], SHARDS).unwrap();
+    let account = newer.entity("a");
+    assert_eq!(save(&account, 5).await, Ok(5));
+    let hour = std::time::Duration::from_secs(3_600);
+    let noted = account.note("x".to_owned()).within(hour).await;
+    assert!(
+        matches!(noted, Err(AskError::NotUnderstood { .. })),
+        "{noted:?}"
+    );
+    assert_eq!(save(&account, 2).await, Ok(7));
+    assert_eq!(remote.stats().not_understood, 1);
 }
 
 #[test]

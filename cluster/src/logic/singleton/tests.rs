@@ -14,7 +14,14 @@ fn at(ms: u64) -> Time {
 fn member(n: u16, status: Status) -> (NodeId, Member) {
     let id = node(n);
     let age = Some(u64::from(n));
-    (id.clone(), Member { id, status, age })
+    let profile = None;
+    let member = Member {
+        id: id.clone(),
+        status,
+        age,
+        profile,
+    };
+    (id, member)
 }
 
 fn outputs(singleton: &mut Singleton) -> Vec<Output> {

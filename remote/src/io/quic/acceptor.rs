@@ -5,12 +5,17 @@
 
 use super::lanes::{QuicConnection, reason};
 use crate::io::quic::config::QuicConfig;
+use crate::logic::callers::{Admission, Callers};
+use crate::logic::lines::Lines;
 use crate::network::Connection;
+use otava_actor::Time;
 use quinn::{Endpoint, Incoming};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Runs until the endpoint is closed.
 pub(crate) async fn run(
@@ -18,14 +23,25 @@ pub(crate) async fn run(
     config: QuicConfig,
     ready: mpsc::Sender<Arc<dyn Connection>>,
 ) {
-    let mut under_way = JoinSet::new();
+    let (mut under_way, mut callers) = (JoinSet::new(), Callers::default());
+    let (begun, mut lines) = (Instant::now(), Lines::default());
     loop {
         tokio::select! {
             biased;
-            Some(_) = under_way.join_next() => {}
+            // It does not panic, and nobody aborts it but the end of this task.
+            Some(Ok(Greeted { peer, problem })) = under_way.join_next() => {
+                callers.leaves(peer.ip());
+                let now = Time::ZERO + begun.elapsed();
+                if let Some(reason) = problem
+                    && let Some(left_out) = lines.next(now)
+                {
+                    let left_out = (left_out > 0).then_some(left_out);
+                    tracing::warn!(%peer, reason, left_out, "refused a caller");
+                }
+            }
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { return };
-                if let Some(incoming) = admit(incoming, under_way.len(), &config) {
+                if let Some(incoming) = admit(incoming, &mut callers, &config) {
                     under_way.spawn(greet(incoming, config.connect_timeout, ready.clone()));
                 }
             }
@@ -34,32 +50,45 @@ pub(crate) async fn run(
 }
 
 /// Lets a caller in, sends it back to prove its address, or refuses it.
-fn admit(incoming: Incoming, under_way: usize, config: &QuicConfig) -> Option<Incoming> {
-    if under_way >= config.handshakes_max {
-        tracing::debug!(peer = %incoming.remote_address(), "too many callers at once");
-        incoming.refuse();
-        return None;
-    }
-    let unproved = !incoming.remote_address_validated() && incoming.may_retry();
-    if unproved && under_way >= config.handshakes_unproved_max {
+fn admit(incoming: Incoming, callers: &mut Callers, config: &QuicConfig) -> Option<Incoming> {
+    let peer = incoming.remote_address();
+    let may_prove = !incoming.remote_address_validated() && incoming.may_retry();
+    match callers.comes(peer.ip(), may_prove, config.places()) {
+        Admission::Admitted => return Some(incoming),
         // Cannot fail: whether it may was asked above.
-        let _ = incoming.retry();
-        return None;
+        Admission::MustProve => _ = incoming.retry(),
+        Admission::Refused => {
+            tracing::debug!(%peer, "too many callers at once");
+            incoming.refuse();
+        }
     }
-    Some(incoming)
+    None
 }
 
-async fn greet(incoming: Incoming, limit: Duration, ready: mpsc::Sender<Arc<dyn Connection>>) {
+/// What became of a caller.
+struct Greeted {
+    peer: SocketAddr,
+    /// Why it has no connection.
+    problem: Option<String>,
+}
+
+async fn greet(
+    incoming: Incoming,
+    limit: Duration,
+    ready: mpsc::Sender<Arc<dyn Connection>>,
+) -> Greeted {
     let peer = incoming.remote_address();
     let accepted = async { incoming.accept()?.await };
-    match tokio::time::timeout(limit, accepted).await {
+    let problem = match tokio::time::timeout(limit, accepted).await {
         Ok(Ok(connection)) => {
             if let Some(connection) = QuicConnection::new(connection) {
                 // Dropped, and so closed, if nobody accepts any more.
                 let _ = ready.send(Arc::new(connection)).await;
             }
+            None
         }
-        Ok(Err(error)) => tracing::warn!(%peer, reason = reason(&error), "refused a caller"),
-        Err(_) => tracing::warn!(%peer, ?limit, "a caller took too long"),
-    }
+        Ok(Err(error)) => Some(reason(&error)),
+        Err(_) => Some(format!("it took longer than {limit:?}")),
+    };
+    Greeted { peer, problem }
 }

@@ -1,5 +1,6 @@
 //! Configuration of QUIC: limits and times, with their reasons.
 
+use crate::logic::callers::Places;
 use std::time::Duration;
 
 /// Settings of [`crate::QuicNetwork`]. The defaults fit nodes of one data centre.
@@ -34,6 +35,9 @@ pub struct QuicConfig {
     /// Of these, how many before callers must first prove that they are where they say they are.
     /// Default 32: it costs them a round trip, and keeps out packets with a forged sender.
     pub handshakes_unproved_max: usize,
+    /// Of these, how many from one address (of IPv6, one network of 64 bits). Default 32: no address
+    /// keeps all others out. Half as many before its callers must prove that they are there.
+    pub handshakes_of_address_max: usize,
 }
 
 impl Default for QuicConfig {
@@ -46,6 +50,7 @@ impl Default for QuicConfig {
             lane_window_bytes: 1 << 20,
             handshakes_max: 64,
             handshakes_unproved_max: 32,
+            handshakes_of_address_max: 32,
         }
     }
 }
@@ -98,6 +103,22 @@ impl QuicConfig {
     pub fn handshakes_unproved_max(mut self, handshakes: usize) -> Self {
         self.handshakes_unproved_max = handshakes;
         self
+    }
+
+    /// Sets [`Self::handshakes_of_address_max`].
+    #[must_use]
+    pub fn handshakes_of_address_max(mut self, handshakes: usize) -> Self {
+        self.handshakes_of_address_max = handshakes;
+        self
+    }
+
+    /// Places for callers.
+    pub(crate) fn places(&self) -> Places {
+        Places {
+            all: self.handshakes_max,
+            unproved: self.handshakes_unproved_max,
+            of_address: self.handshakes_of_address_max,
+        }
     }
 
     /// The part that quinn keeps for each connection.

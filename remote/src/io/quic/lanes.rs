@@ -1,7 +1,8 @@
 //! Lanes: a QUIC connection and its streams, as the layers above see them.
 
-use crate::io::credentials::certificate_proves;
-use crate::network::{Connection, LaneError, LaneReader, LaneWriter};
+use crate::identity::PeerIdentity;
+use crate::io::certificates::names::CertificateNames;
+use crate::network::{Connection, LaneError, LaneRank, LaneReader, LaneWriter};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -64,7 +65,11 @@ impl Connection for QuicConnection {
     }
 
     fn proves_name(&self, name: &str) -> bool {
-        certificate_proves(&self.certificate, name)
+        self.identity_as(name).is_some()
+    }
+
+    fn identity_as(&self, name: &str) -> Option<PeerIdentity> {
+        CertificateNames::of(&self.certificate).identity_as(name)
     }
 
     fn open_lane(&self) -> BoxFuture<'_, Result<Box<dyn LaneWriter>, LaneError>> {
@@ -84,7 +89,7 @@ impl Connection for QuicConnection {
         async move {
             let stream = self.connection.accept_uni().await;
             let stream = stream.map_err(|e| self.error(&e))?;
-            Ok(Box::new(QuicLaneReader { stream }) as Box<dyn LaneReader>)
+            Ok(Box::new(QuicLaneReader::new(stream)) as Box<dyn LaneReader>)
         }
         .boxed()
     }
@@ -134,6 +139,16 @@ impl LaneWriter for QuicLaneWriter {
         .boxed()
     }
 
+    fn set_rank(&mut self, rank: LaneRank) {
+        let priority = match rank {
+            LaneRank::First => 1,
+            LaneRank::Middle => 0,
+            LaneRank::Last => -1,
+        };
+        // Fails if the lane is closed, which shows when it is used.
+        let _ = self.stream.set_priority(priority);
+    }
+
     fn finish(&mut self) -> BoxFuture<'_, ()> {
         async move {
             let all = async {
@@ -162,14 +177,47 @@ impl Drop for QuicLaneWriter {
 
 struct QuicLaneReader {
     stream: RecvStream,
+    /// Room for what is read at once; all empty between two reads.
+    chunks: Box<[Bytes]>,
+    /// What was read and not yet asked for.
+    rest: Bytes,
+}
+
+/// A packet brings one chunk. So many are taken at once, some 64 KiB of them.
+const CHUNKS_MAX: usize = 48;
+
+impl QuicLaneReader {
+    fn new(stream: RecvStream) -> Self {
+        Self {
+            stream,
+            chunks: vec![Bytes::new(); CHUNKS_MAX].into(),
+            rest: Bytes::new(),
+        }
+    }
+
+    /// Reads what has arrived, in one piece; `false` when nothing follows.
+    async fn fill(&mut self) -> Result<bool, ReadError> {
+        let Some(read) = self.stream.read_chunks(&mut self.chunks).await? else {
+            return Ok(false);
+        };
+        let chunks = &mut self.chunks[..read];
+        self.rest = match &mut *chunks {
+            [one] => std::mem::take(one),
+            many => many.concat().into(),
+        };
+        chunks.fill(Bytes::new());
+        Ok(true)
+    }
 }
 
 impl LaneReader for QuicLaneReader {
     fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, LaneError>> {
         async move {
-            let chunk = self.stream.read_chunk(max.max(1), true).await;
-            let chunk = chunk.map_err(|e| read_error(&e))?;
-            Ok(chunk.map(|chunk| chunk.bytes))
+            if self.rest.is_empty() && !self.fill().await.map_err(|e| read_error(&e))? {
+                return Ok(None);
+            }
+            let taken = self.rest.len().min(max.max(1));
+            Ok(Some(self.rest.split_to(taken)))
         }
         .boxed()
     }

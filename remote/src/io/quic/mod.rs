@@ -19,18 +19,22 @@
 mod acceptor;
 mod config;
 mod lanes;
+mod runtime;
 mod socket;
 pub(crate) mod tls;
 
 pub use config::QuicConfig;
 
 use crate::io::credentials::Credentials;
+use crate::io::files;
+use crate::io::standby::Standby;
 use crate::network::{ConnectError, Connection, Network};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use lanes::{CODE, QuicConnection, reason};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ConnectionError, EndpointConfig, TokioRuntime};
+use quinn::{ConnectionError, EndpointConfig};
+use runtime::KeptRuntime;
 use socket::Socket;
 use std::fmt;
 use std::io;
@@ -57,6 +61,7 @@ pub struct QuicNetwork {
     connect_timeout: Duration,
     accepted: Mutex<mpsc::Receiver<Arc<dyn Connection>>>,
     acceptor: AbortHandle,
+    standby: Standby,
 }
 
 impl QuicNetwork {
@@ -70,6 +75,7 @@ impl QuicNetwork {
             node_name: node_name.to_owned(),
             listen,
             advertise: None,
+            insecure_beyond_loopback: false,
             credentials,
             config: QuicConfig::default(),
         }
@@ -115,6 +121,10 @@ impl Network for QuicNetwork {
 
     fn accept(&self) -> BoxFuture<'_, Option<Arc<dyn Connection>>> {
         async move { self.accepted.lock().await.recv().await }.boxed()
+    }
+
+    fn isolated(&self, task: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+        self.standby.keep(task)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -165,6 +175,7 @@ pub struct QuicNetworkBuilder {
     node_name: String,
     listen: SocketAddr,
     advertise: Option<SocketAddr>,
+    insecure_beyond_loopback: bool,
     credentials: Credentials,
     config: QuicConfig,
 }
@@ -183,17 +194,33 @@ impl QuicNetworkBuilder {
         self
     }
 
+    /// Lets a node with [`Credentials::insecure`] listen where others than this machine reach it.
+    /// **Whoever does is in.** For other credentials it changes nothing.
+    pub fn insecure_beyond_loopback(mut self) -> Self {
+        self.insecure_beyond_loopback = true;
+        self
+    }
+
     /// Listens. It must be called inside a tokio runtime, on which everything runs.
     ///
     /// # Errors
     /// [`BindError`]; nothing listens then.
     pub fn bind(self) -> Result<QuicNetwork, BindError> {
-        if !self.credentials.proves_name(&self.node_name) {
+        let Some(identity) = self.credentials.identity_as(&self.node_name) else {
             return Err(BindError::Name {
                 name: self.node_name,
             });
-        }
+        };
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
+        if self.credentials.are_insecure() {
+            if !self.insecure_beyond_loopback && !self.listen.ip().is_loopback() {
+                return Err(BindError::Insecure { addr: self.listen });
+            }
+            tracing::warn!(
+                addr = %self.listen,
+                "INSECURE: this node checks nobody and proves nothing; whoever reaches it is in"
+            );
+        }
         let transport = self.config.transport();
         let transport = Arc::new(transport.map_err(|e| setting(&e))?);
         let client = client_config(&self.credentials, &transport)?;
@@ -203,11 +230,12 @@ impl QuicNetworkBuilder {
             source,
         };
         let socket = Socket::bind(self.listen).map_err(address)?;
+        let standby = Standby::start(&runtime);
         let mut endpoint = quinn::Endpoint::new_with_abstract_socket(
             EndpointConfig::default(),
             Some(server),
             socket.clone(),
-            Arc::new(TokioRuntime),
+            Arc::new(KeptRuntime(standby.clone())),
         )
         .map_err(address)?;
         endpoint.set_default_client_config(client);
@@ -215,6 +243,10 @@ impl QuicNetworkBuilder {
             Some(addr) => addr,
             None => endpoint.local_addr().map_err(address)?,
         };
+        if !identity.may_listen_at(addr) {
+            return Err(BindError::OtherAddress { addr });
+        }
+        runtime.spawn(files::watch(Arc::downgrade(self.credentials.inner())));
         let (ready, accepted) = mpsc::channel(self.config.handshakes_max.max(1));
         let run = acceptor::run(endpoint.clone(), self.config.clone(), ready);
         Ok(QuicNetwork {
@@ -224,6 +256,7 @@ impl QuicNetworkBuilder {
             connect_timeout: self.config.connect_timeout,
             accepted: Mutex::new(accepted),
             acceptor: runtime.spawn(run).abort_handle(),
+            standby,
         })
     }
 }
@@ -288,6 +321,21 @@ pub enum BindError {
     /// Not inside a tokio runtime.
     #[error("a network needs a tokio runtime to run on")]
     NoRuntime,
+    /// Nodes that check nobody listen at loopback addresses only.
+    #[error(
+        "{addr} can be reached from elsewhere, and these credentials check nobody: use certificates \
+         (`otava cert`), or call `insecure_beyond_loopback`"
+    )]
+    Insecure {
+        /// Where it should listen.
+        addr: SocketAddr,
+    },
+    /// The certificate says where this node may listen, and this is not it.
+    #[error("the certificate is for other addresses than {addr}")]
+    OtherAddress {
+        /// The address that others would use.
+        addr: SocketAddr,
+    },
     /// A setting, or a kind of key, that QUIC cannot work with.
     #[error("QUIC cannot be set up: {reason}")]
     Setting {

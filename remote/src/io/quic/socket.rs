@@ -4,6 +4,7 @@
 //! A node that stops must free its port at once, so that its next run can have it: every use goes
 //! through this one place, which can be emptied.
 
+use crate::io::standby::here;
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use std::io::{self, IoSliceMut};
@@ -18,10 +19,19 @@ const BUFFER_BYTES: usize = 4 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Socket {
-    inner: RwLock<Option<Arc<dyn AsyncUdpSocket>>>,
+    inner: RwLock<Option<Inner>>,
     addr: SocketAddr,
     segments: (usize, usize),
     may_fragment: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Inner {
+    /// As the runtime has it.
+    watched: Arc<dyn AsyncUdpSocket>,
+    /// For the thread that stands in for the runtime ([`crate::io::standby`]): it does not wait for
+    /// the runtime to say that there is something to read.
+    bare: Arc<(UdpSocket, UdpSocketState)>,
 }
 
 impl Socket {
@@ -29,13 +39,18 @@ impl Socket {
     pub(crate) fn bind(addr: SocketAddr) -> io::Result<Arc<Self>> {
         let socket = UdpSocket::bind(addr)?;
         let addr = socket.local_addr()?;
-        enlarge(&socket);
+        let bare = socket.try_clone()?;
+        let state = UdpSocketState::new((&bare).into())?;
+        enlarge(&bare, &state);
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
         Ok(Arc::new(Self {
             addr,
             segments: (inner.max_transmit_segments(), inner.max_receive_segments()),
             may_fragment: inner.may_fragment(),
-            inner: RwLock::new(Some(inner)),
+            inner: RwLock::new(Some(Inner {
+                watched: inner,
+                bare: Arc::new((bare, state)),
+            })),
         }))
     }
 
@@ -45,17 +60,16 @@ impl Socket {
         *inner = None;
     }
 
-    fn inner(&self) -> Option<Arc<dyn AsyncUdpSocket>> {
+    fn inner(&self) -> Option<Inner> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         inner.clone()
     }
 }
 
-fn enlarge(socket: &UdpSocket) {
-    let result = UdpSocketState::new(socket.into()).and_then(|state| {
-        state.set_recv_buffer_size(socket.into(), BUFFER_BYTES)?;
-        state.set_send_buffer_size(socket.into(), BUFFER_BYTES)
-    });
+fn enlarge(socket: &UdpSocket, state: &UdpSocketState) {
+    let result = state
+        .set_recv_buffer_size(socket.into(), BUFFER_BYTES)
+        .and_then(|()| state.set_send_buffer_size(socket.into(), BUFFER_BYTES));
     if let Err(error) = result {
         tracing::debug!(%error, "the buffers of the socket stay as they are");
     }
@@ -70,8 +84,18 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner()
-            .map_or(Ok(()), |inner| inner.try_send(transmit))
+        let Some(inner) = self.inner() else {
+            return Ok(());
+        };
+        if here() {
+            let (socket, state) = &*inner.bare;
+            return match state.send(socket.into(), transmit) {
+                // Nobody would say when there is room again. It is lost, as packets may be.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+                sent => sent,
+            };
+        }
+        inner.watched.try_send(transmit)
     }
 
     fn poll_recv(
@@ -81,8 +105,18 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         // A released socket wakes nobody: what waits here is the driver, which has other reasons.
-        self.inner()
-            .map_or(Poll::Pending, |inner| inner.poll_recv(cx, bufs, meta))
+        let Some(inner) = self.inner() else {
+            return Poll::Pending;
+        };
+        if here() {
+            let (socket, state) = &*inner.bare;
+            match state.recv(socket.into(), bufs, meta) {
+                // The runtime must be asked too, so that it says when there is something again.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
+        inner.watched.poll_recv(cx, bufs, meta)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -115,7 +149,12 @@ impl UdpPoller for Poller {
             self.waiting = None;
             return Poll::Ready(Ok(()));
         };
-        let poller = self.waiting.get_or_insert_with(|| inner.create_io_poller());
+        if here() {
+            return Poll::Ready(Ok(()));
+        }
+        let poller = self
+            .waiting
+            .get_or_insert_with(|| inner.watched.create_io_poller());
         let result = poller.as_mut().poll_writable(cx);
         if result.is_ready() {
             self.waiting = None;

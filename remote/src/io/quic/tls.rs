@@ -6,15 +6,18 @@
 //! connection begins with the whole check.
 //!
 //! The name is not checked here. A node dials an address, and learns who is there from the peer's
-//! first message; whoever reads that message calls [`crate::Connection::proves_name`].
+//! first message; whoever reads that message calls [`crate::Connection::identity_as`].
 
-use crate::io::credentials::{Credentials, CredentialsError, provider};
+use crate::io::credentials::{Credentials, CredentialsError, Inner, provider};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::client::{ResolvesClientCert, Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
-use rustls::sign::SingleCertAndKey;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+    WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, RootCertStore,
     SignatureScheme,
@@ -22,18 +25,25 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
 
-/// The protocol spoken inside; a peer that speaks another one is refused by TLS.
-const ALPN: &[u8] = b"otava/1";
+/// The protocol spoken inside; a peer that speaks another one is refused by TLS. Nodes that check
+/// nobody speak one of their own, so that they and the others never meet.
+fn protocol(credentials: &Credentials) -> Vec<Vec<u8>> {
+    let name: &[u8] = match credentials.are_insecure() {
+        true => b"otava-insecure/1",
+        false => b"otava/1",
+    };
+    vec![name.to_vec()]
+}
 
 /// What this node shows and demands when it is called.
 pub(crate) fn server(credentials: &Credentials) -> Result<rustls::ServerConfig, Error> {
-    let verifier = Arc::new(PeerVerifier::new(credentials.roots())?);
-    let own = Arc::new(SingleCertAndKey::from(credentials.own().clone()));
+    let verifier = Arc::new(PeerVerifier::new(credentials));
+    let own = Arc::new(Own(credentials.inner().clone()));
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(own);
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = protocol(credentials);
     config.max_early_data_size = 0;
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -42,53 +52,72 @@ pub(crate) fn server(credentials: &Credentials) -> Result<rustls::ServerConfig, 
 
 /// What this node shows and demands when it calls.
 pub(crate) fn client(credentials: &Credentials) -> Result<rustls::ClientConfig, Error> {
-    let verifier = Arc::new(PeerVerifier::new(credentials.roots())?);
-    let own = Arc::new(SingleCertAndKey::from(credentials.own().clone()));
+    let verifier = Arc::new(PeerVerifier::new(credentials));
+    let own = Arc::new(Own(credentials.inner().clone()));
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_client_cert_resolver(own);
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = protocol(credentials);
     config.enable_early_data = false;
     config.enable_sni = false;
     config.resumption = Resumption::disabled();
     Ok(config)
 }
 
-/// Checks this node's own certificate as its peers will, so that a mistake is found at its start.
-pub(crate) fn accepts_itself(credentials: &Credentials) -> Result<(), CredentialsError> {
-    let check = || {
-        let verifier = PeerVerifier::new(credentials.roots())?;
-        let (own, between) = match credentials.own().cert.split_first() {
-            Some(chain) => chain,
-            None => return Err(Error::NoCertificatesPresented),
+/// What this node holds peers to.
+pub(crate) enum PeerCheck {
+    /// A certificate of one of these authorities.
+    Authorities {
+        roots: Arc<RootCertStore>,
+        as_client: Arc<dyn ClientCertVerifier>,
+    },
+    /// Nothing: [`Credentials::insecure`].
+    Insecure,
+}
+
+impl PeerCheck {
+    pub(crate) fn new(authorities: Vec<CertificateDer<'static>>) -> Result<Self, CredentialsError> {
+        let unusable = |reason: String| CredentialsError::Pem {
+            what: "the authorities",
+            reason,
         };
-        verifier.check(own, between, UnixTime::now())
-    };
-    check().map_err(|e| CredentialsError::NotAccepted {
-        reason: e.to_string(),
-    })
-}
+        let mut roots = RootCertStore::empty();
+        for authority in authorities {
+            roots.add(authority).map_err(|e| unusable(e.to_string()))?;
+        }
+        let roots = Arc::new(roots);
+        let as_client = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider());
+        let as_client = as_client.build().map_err(|e| unusable(e.to_string()))?;
+        Ok(Self::Authorities { roots, as_client })
+    }
 
-#[derive(Debug)]
-struct PeerVerifier {
-    roots: Arc<RootCertStore>,
-    as_client: Arc<dyn ClientCertVerifier>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
+    pub(crate) fn insecure() -> Self {
+        Self::Insecure
+    }
 
-impl PeerVerifier {
-    fn new(roots: &Arc<RootCertStore>) -> Result<Self, Error> {
-        let provider = provider();
-        let algorithms = provider.signature_verification_algorithms;
-        let as_client = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider)
-            .build()
-            .map_err(|e| Error::General(e.to_string()))?;
-        Ok(Self {
-            roots: roots.clone(),
-            as_client,
-            algorithms,
+    pub(crate) fn is_insecure(&self) -> bool {
+        matches!(self, Self::Insecure)
+    }
+
+    /// How many authorities are trusted.
+    pub(crate) fn authorities(&self) -> usize {
+        match self {
+            Self::Authorities { roots, .. } => roots.len(),
+            Self::Insecure => 0,
+        }
+    }
+
+    /// Checks this node's own certificate as its peers will, so that a mistake is found before
+    /// anything depends on it.
+    pub(crate) fn accepts(&self, own: &CertifiedKey) -> Result<(), CredentialsError> {
+        let checked = match own.cert.split_first() {
+            Some((own, between)) => self.check(own, between, UnixTime::now()),
+            None => Err(Error::NoCertificatesPresented),
+        };
+        checked.map_err(|e| CredentialsError::NotAccepted {
+            reason: e.to_string(),
         })
     }
 
@@ -98,17 +127,63 @@ impl PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        self.as_client
-            .verify_client_cert(end_entity, intermediates, now)?;
+        let Self::Authorities { roots, as_client } = self else {
+            return Ok(());
+        };
+        as_client.verify_client_cert(end_entity, intermediates, now)?;
         let certificate = ParsedCertificate::try_from(end_entity)?;
-        let all = self.algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(
-            &certificate,
-            &self.roots,
-            intermediates,
-            now,
-            all,
-        )
+        let all = provider().signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, all)
+    }
+}
+
+/// Shows the certificate that is in force at the moment of the handshake.
+#[derive(Debug)]
+struct Own(Arc<Inner>);
+
+impl ResolvesServerCert for Own {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.present().own.clone())
+    }
+}
+
+impl ResolvesClientCert for Own {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.present().own.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Holds peers to the check that is in force at the moment of the handshake.
+#[derive(Debug)]
+struct PeerVerifier {
+    credentials: Arc<Inner>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl PeerVerifier {
+    fn new(credentials: &Credentials) -> Self {
+        Self {
+            credentials: credentials.inner().clone(),
+            algorithms: provider().signature_verification_algorithms,
+        }
+    }
+
+    fn check(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let present = self.credentials.present();
+        present.check.check(end_entity, intermediates, now)
     }
 
     fn signature(

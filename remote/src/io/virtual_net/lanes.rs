@@ -3,6 +3,7 @@
 use super::Shared;
 use super::link::{Answer, End, Now, Parcel, PipeId};
 use super::world::{EndId, World};
+use crate::identity::PeerIdentity;
 use crate::network::{Connection, LaneError, LaneReader, LaneWriter};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -93,9 +94,18 @@ impl Connection for VirtualConnection {
     }
 
     fn proves_name(&self, name: &str) -> bool {
+        self.identity_as(name).is_some()
+    }
+
+    fn identity_as(&self, name: &str) -> Option<PeerIdentity> {
         let peer = self.id.other();
-        self.shared
-            .with(|world| world.end(peer).is_some_and(|end| &*end.name == name))
+        let identity = self
+            .shared
+            .with(|world| Some(world.end(peer)?.identity.clone()));
+        identity
+            .filter(|identity| identity.name() == name)
+            .as_deref()
+            .cloned()
     }
 
     fn open_lane(&self) -> BoxFuture<'_, Result<Box<dyn LaneWriter>, LaneError>> {

@@ -10,6 +10,7 @@
 //! A pipe keeps its order, as a QUIC stream does: what is lost or held up on the way holds up what
 //! follows in the same pipe, and nothing else. A link decides nothing about time; `world.rs` does.
 
+use crate::identity::PeerIdentity;
 use bytes::Bytes;
 use otava_actor::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -72,7 +73,7 @@ pub(crate) enum Life {
 #[derive(Debug)]
 pub(crate) struct End {
     pub(crate) addr: SocketAddr,
-    pub(crate) name: Arc<str>,
+    pub(crate) identity: Arc<PeerIdentity>,
     /// Which run of the end point at `addr` has this end.
     pub(crate) run: u64,
     pub(crate) life: Life,
@@ -126,10 +127,10 @@ pub(crate) enum Now<T> {
 }
 
 impl End {
-    pub(crate) fn new(addr: SocketAddr, name: Arc<str>, run: u64, life: Life) -> Self {
+    pub(crate) fn new(addr: SocketAddr, identity: Arc<PeerIdentity>, run: u64, life: Life) -> Self {
         Self {
             addr,
-            name,
+            identity,
             run,
             held: life == Life::Open,
             life,

@@ -15,6 +15,7 @@ mod lanes;
 mod link;
 mod world;
 
+use crate::identity::PeerIdentity;
 use crate::network::{ConnectError, Connection, Network};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -77,9 +78,19 @@ impl VirtualWorld {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn network(&self, addr: SocketAddr, node_name: &str) -> VirtualNetwork {
+        self.network_as(addr, PeerIdentity::member(node_name))
+    }
+
+    /// As [`VirtualWorld::network`], for one whose credentials say this of it: a client, or a node
+    /// with roles or addresses.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn network_as(&self, addr: SocketAddr, identity: PeerIdentity) -> VirtualNetwork {
         self.shared.start();
-        let name = Arc::from(node_name);
-        let (run, changed) = self.shared.with(|world| world.listen(addr, name));
+        let identity = Arc::new(identity);
+        let (run, changed) = self.shared.with(|world| world.listen(addr, identity));
         VirtualNetwork {
             shared: self.shared.clone(),
             addr,
@@ -133,6 +144,13 @@ impl VirtualWorld {
     /// time, and the order within a lane is kept.
     pub fn set_loss(&self, probability: f64) {
         self.shared.with(|world| world.loss = probability);
+    }
+
+    /// From now on a packet is late with this probability, by up to this long: it comes behind others
+    /// that were sent after it. As in QUIC that shows between lanes only: what follows on its own
+    /// lane waits for it. Packets that come twice do not show at all, so there is no such setting.
+    pub fn set_late(&self, probability: f64, by: Duration) {
+        self.shared.with(|world| world.late = (probability, by));
     }
 
     /// Sets after how much silence connections end. It counts for what happens from now on.

@@ -10,6 +10,7 @@
 
 use super::cuts::Cuts;
 use super::link::{Answer, End, Life, Link, Parcel, PipeId, Sent};
+use crate::identity::PeerIdentity;
 use otava_actor::{Rng, Time};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -29,6 +30,8 @@ pub(crate) struct World {
     pub(crate) now: Time,
     pub(crate) delay: Range<Duration>,
     pub(crate) loss: f64,
+    /// How likely a packet is late, and by how long at the most.
+    pub(crate) late: (f64, Duration),
     pub(crate) idle_timeout: Duration,
     pub(crate) links: BTreeMap<u64, Link>,
     rng: Rng,
@@ -41,7 +44,7 @@ pub(crate) struct World {
 
 #[derive(Debug)]
 struct Endpoint {
-    name: Arc<str>,
+    identity: Arc<PeerIdentity>,
     run: u64,
     backlog: VecDeque<u64>,
     changed: Arc<Notify>,
@@ -75,6 +78,7 @@ impl World {
             now: Time::ZERO,
             delay: Duration::from_millis(1)..Duration::from_millis(2),
             loss: 0.0,
+            late: (0.0, Duration::ZERO),
             idle_timeout: Duration::from_secs(2),
             links: BTreeMap::new(),
             rng: Rng::seeded(seed),
@@ -121,6 +125,10 @@ impl World {
         let mut delay = start;
         if width > 0 {
             delay += Duration::from_nanos(self.rng.below(width));
+        }
+        let (probability, by) = self.late;
+        if probability > 0.0 && self.rng.f64() < probability {
+            delay += Duration::from_nanos(self.rng.below(by.as_nanos() as u64 + 1));
         }
         let again = 2 * end.max(start) + Duration::from_millis(10);
         for _ in 0..LOST_MAX {
@@ -218,11 +226,11 @@ impl World {
 
     /// Begins a call; its answer appears in the link.
     pub(crate) fn call(&mut self, from: SocketAddr, run: u64, to: SocketAddr) -> Option<EndId> {
-        let caller = self.endpoint(from, run)?.name.clone();
+        let caller = self.endpoint(from, run)?.identity.clone();
         let link = self.number();
         let ends = [
             End::new(from, caller, run, Life::Open),
-            End::new(to, Arc::from(""), 0, Life::Absent),
+            End::new(to, Arc::new(PeerIdentity::member("")), 0, Life::Absent),
         ];
         self.links.insert(
             link,
@@ -250,9 +258,9 @@ impl World {
         };
         endpoint.backlog.push_back(to.link);
         endpoint.changed.notify_waiters();
-        let (name, run) = (endpoint.name.clone(), endpoint.run);
+        let (identity, run) = (endpoint.identity.clone(), endpoint.run);
         if let Some(end) = self.end(to) {
-            *end = End::new(addr, name, run, Life::Open);
+            *end = End::new(addr, identity, run, Life::Open);
         }
         self.send(to, (PipeId::Control, Parcel::Welcome));
         self.doom_again(to.link);
@@ -276,12 +284,16 @@ impl World {
     // --- end points ---
 
     /// Listens at `addr`. What listened there before crashes.
-    pub(crate) fn listen(&mut self, addr: SocketAddr, name: Arc<str>) -> (u64, Arc<Notify>) {
+    pub(crate) fn listen(
+        &mut self,
+        addr: SocketAddr,
+        identity: Arc<PeerIdentity>,
+    ) -> (u64, Arc<Notify>) {
         self.crash(addr);
         let run = self.number();
         let changed = Arc::default();
         let endpoint = Endpoint {
-            name,
+            identity,
             run,
             backlog: VecDeque::new(),
             changed: Arc::clone(&changed),

@@ -468,3 +468,51 @@ fn decoding_costs() {
         .collect();
     measure("map", &map);
 }
+
+/// An enum whose small variants take as much memory as its large one.
+#[expect(clippy::large_enum_variant, reason = "that is what is tested")]
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+enum Wide {
+    Small,
+    Large([u64; 32]),
+    Boxed(Box<Wide>),
+    Both(Box<(Wide, Wide)>),
+}
+
+/// R5, X7: what elements take in memory is bounded by the bytes that came.
+#[test]
+fn elements_that_take_more_memory_than_bytes_are_bounded() {
+    let small = |number: usize| payload(&[&length(number as u64), &vec![0; number]]);
+    let in_memory = |number: usize| number * size_of::<Wide>();
+    let fits = MEMORY_FREE / size_of::<Wide>();
+    assert_eq!(decode::<Vec<Wide>>(&small(fits)).unwrap().len(), fits);
+    let many = 100_000;
+    let limit = many + length(0).len();
+    let limit = limit * MEMORY_FACTOR + MEMORY_FREE;
+    assert!(in_memory(many) > limit);
+    let refused = Err(DecodeError::TooMuchMemory { limit });
+    assert_eq!(decode::<Vec<Wide>>(&small(many)), refused);
+    // as the values of a map: each key takes a byte too, so half as many are refused
+    let entries: Vec<u8> = (0..many).flat_map(|n| [(n % 251) as u8, 0]).collect();
+    let map = payload(&[&length(many as u64), &entries]);
+    let refused = decode::<BTreeMap<u8, Wide>>(&map);
+    assert!(
+        matches!(refused, Err(DecodeError::TooMuchMemory { .. })),
+        "{refused:?}"
+    );
+    // behind boxes: each pair is a byte and two values
+    let mut pairs = vec![3; many / 2];
+    let number = pairs.len();
+    pairs = pairs.iter().flat_map(|&pair| [pair, 0, 0]).collect();
+    let boxed = payload(&[&length(number as u64), &pairs]);
+    let refused = decode::<Vec<Wide>>(&boxed);
+    assert!(
+        matches!(refused, Err(DecodeError::TooMuchMemory { .. })),
+        "{refused:?}"
+    );
+    // and what is as long as it is large is not
+    let large: Vec<Wide> = (0..2_000)
+        .map(|_| Wide::Boxed(Box::new(Wide::Large([u64::MAX; 32]))))
+        .collect();
+    assert_eq!(decode(&encode(&large).unwrap()), Ok(large));
+}
