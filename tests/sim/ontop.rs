@@ -79,104 +79,120 @@ async fn answer(proxy: &ActorRef<Call>) -> (String, u64) {
     proxy.ask(Call).within(SECOND * 20).await.unwrap()
 }
 
+/// Four nodes with all of it.
+struct Stage {
+    world: World,
+    nodes: Vec<Node>,
+    proxies: Vec<SingletonProxy<Call>>,
+    heard: Arc<Mutex<Vec<(ActorPath, u64)>>>,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let mut world = World::new(seed(), 3);
+        let (mut nodes, mut proxies) = (Vec::new(), Vec::new());
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        for number in 1..=4 {
+            let node = world.start(number).await;
+            proxies.push(host(&node));
+            let name = node.id().name.to_string();
+            let desk = Answerer {
+                node: name,
+                term: 0,
+            };
+            let desk = node.system().spawn("desk", desk).unwrap();
+            node.receptionist().register(&DESKS, &desk).unwrap();
+            let reader = Reader(heard.clone());
+            let reader = node.system().spawn("reader", reader).unwrap();
+            let news = node.topic::<News>("news").unwrap();
+            news.subscribe(&reader).unwrap();
+            node.join().await.unwrap();
+            nodes.push(node);
+        }
+        for node in &nodes {
+            settled(node, 4).await;
+        }
+        Self {
+            world,
+            nodes,
+            proxies,
+            heard,
+        }
+    }
+
+    /// The first node leaves while the fourth asks and asks: no ask fails.
+    async fn the_oldest_leaves(&self) {
+        let leaving = self.nodes[0].clone();
+        let leave = tokio::spawn(async move { leaving.leave().await });
+        let begin = Instant::now();
+        let mut answers = Vec::new();
+        while !leave.is_finished() {
+            answers.push(answer(&self.proxies[3]).await);
+            sleep(Duration::from_millis(7)).await;
+        }
+        assert_eq!(leave.await.unwrap(), Ended::Left);
+        assert!(begin.elapsed() < SECOND * 3, "{:?}", begin.elapsed());
+        assert_eq!(answer(&self.proxies[3]).await, ("node-2".to_owned(), 2));
+        answers.dedup();
+        assert!(answers.len() <= 2, "{answers:?}");
+    }
+
+    /// The second node crashes, and the third has the singleton in 15 seconds.
+    async fn the_next_one_crashes(&self) {
+        self.world.net.crash(addr(2));
+        let begin = Instant::now();
+        let ask = || self.proxies[3].ask(Call).within(SECOND);
+        while ask().await.ok() != Some(("node-3".to_owned(), 3)) {
+            assert!(begin.elapsed() < SECOND * 15, "it is not taken over");
+        }
+        settled(&self.nodes[3], 2).await;
+    }
+
+    /// What is published on the third node comes to both that are left, in order.
+    async fn news_come_to_the_living(&self) {
+        self.heard.lock().unwrap().clear();
+        let news = self.nodes[2].topic::<News>("news").unwrap();
+        for n in 0..10 {
+            assert_eq!(news.publish(News(n)).nodes, 2);
+        }
+        sleep(SECOND).await;
+        let heard = self.heard.lock().unwrap();
+        for reader in ["node-3/reader", "node-4/reader"] {
+            let of_it = heard.iter().filter(|(path, _)| path.as_str() == reader);
+            let got: Vec<u64> = of_it.map(|(_, n)| *n).collect();
+            assert_eq!(got, (0..10).collect::<Vec<_>>(), "{reader}");
+        }
+    }
+}
+
 /// C2, C3: the oldest of four leaves and its singleton answers from the next one, without an ask that
 /// fails; the next one crashes, and the third has it in 15 seconds. Each start has a greater term, and
 /// the journal refuses the older ones. Listings, groups and topics name the living.
 #[tokio::test(start_paused = true)]
 async fn what_stands_on_the_cluster_follows_its_members() {
-    let mut world = World::new(seed(), 3);
-    let (mut nodes, mut proxies) = (Vec::new(), Vec::new());
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    for number in 1..=4 {
-        let node = world.start(number).await;
-        proxies.push(host(&node));
-        let name = node.id().name.to_string();
-        let desk = node
-            .system()
-            .spawn(
-                "desk",
-                Answerer {
-                    node: name,
-                    term: 0,
-                },
-            )
-            .unwrap();
-        node.receptionist().register(&DESKS, &desk).unwrap();
-        let reader = node
-            .system()
-            .spawn("reader", Reader(heard.clone()))
-            .unwrap();
-        node.topic::<News>("news")
-            .unwrap()
-            .subscribe(&reader)
-            .unwrap();
-        node.join().await.unwrap();
-        nodes.push(node);
-    }
-    for node in &nodes {
-        settled(node, 4).await;
-    }
+    let stage = Stage::set().await;
     let group = ClusterGroup::of(&DESKS);
-    let desks = nodes[3]
-        .receptionist()
-        .spawn_routee_group("desks", group)
-        .await
-        .unwrap();
-    for proxy in &proxies {
+    let receptionist = stage.nodes[3].receptionist();
+    let desks = receptionist.spawn_routee_group("desks", group).await;
+    let desks = desks.unwrap();
+    for proxy in &stage.proxies {
         assert_eq!(answer(proxy).await, ("node-1".to_owned(), 1));
     }
 
-    let leaving = nodes[0].clone();
-    let leave = tokio::spawn(async move { leaving.leave().await });
-    let begin = Instant::now();
-    let mut answers = Vec::new();
-    while !leave.is_finished() {
-        answers.push(answer(&proxies[3]).await);
-        sleep(Duration::from_millis(7)).await;
-    }
-    assert_eq!(leave.await.unwrap(), Ended::Left);
-    assert!(begin.elapsed() < SECOND * 3, "{:?}", begin.elapsed());
-    assert_eq!(answer(&proxies[3]).await, ("node-2".to_owned(), 2));
-    answers.dedup();
-    assert!(answers.len() <= 2, "{answers:?}");
-    let scope = "singleton/answerer";
-    assert!(
-        world.journal.claim(scope, 1).await.is_err(),
-        "an old term is refused"
-    );
-    assert!(world.journal.claim(scope, 2).await.is_ok());
+    stage.the_oldest_leaves().await;
+    let (journal, scope) = (&stage.world.journal, "singleton/answerer");
+    let old = journal.claim(scope, 1).await;
+    assert!(old.is_err(), "an old term is refused");
+    assert!(journal.claim(scope, 2).await.is_ok());
 
-    world.net.crash(addr(2));
-    let begin = Instant::now();
-    let ask = || proxies[3].ask(Call).within(SECOND);
-    while ask().await.ok() != Some(("node-3".to_owned(), 3)) {
-        assert!(begin.elapsed() < SECOND * 15, "it is not taken over");
-    }
-    settled(&nodes[3], 2).await;
-    let listing = nodes[3].receptionist().find(&DESKS).unwrap();
-    let listed: Vec<_> = listing
-        .all()
-        .iter()
-        .map(|s| s.node.name.to_string())
-        .collect();
+    stage.the_next_one_crashes().await;
+    let listing = receptionist.find(&DESKS).unwrap();
+    let names = listing.all().iter().map(|s| s.node.name.to_string());
+    let listed: Vec<_> = names.collect();
     assert_eq!(listed, ["node-3", "node-4"]);
     for _ in 0..10 {
         let (node, _) = answer(desks.actor_ref()).await;
         assert!(listed.contains(&node), "{node} answers");
     }
-    heard.lock().unwrap().clear();
-    let news = nodes[2].topic::<News>("news").unwrap();
-    for n in 0..10 {
-        assert_eq!(news.publish(News(n)).nodes, 2);
-    }
-    sleep(SECOND).await;
-    let heard = heard.lock().unwrap();
-    for reader in ["node-3/reader", "node-4/reader"] {
-        let got: Vec<u64> = heard
-            .iter()
-            .filter(|h| h.0.as_str() == reader)
-            .map(|h| h.1)
-            .collect();
-        assert_eq!(got, (0..10).collect::<Vec<_>>(), "{reader}");
-    }
+    stage.news_come_to_the_living().await;
 }

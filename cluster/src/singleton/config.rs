@@ -19,6 +19,8 @@ pub struct SingletonConfig {
     /// Messages that its proxy keeps on each node while the actor runs nowhere; one more is refused
     /// to its sender. Default 10,000.
     pub buffer_max: usize,
+    /// Only members of this role may host it: it runs on the oldest of them. Default: all members.
+    pub role: Option<String>,
     /// Where terms come from. Default: from the membership, which needs no store: they grow within
     /// one life of the cluster, and begin anew when all nodes were stopped at once.
     pub terms: Option<Arc<dyn TermStore>>,
@@ -31,6 +33,7 @@ impl Default for SingletonConfig {
             margin: settings.margin,
             restart_after: settings.restart_after,
             buffer_max: 10_000,
+            role: None,
             terms: None,
         }
     }
@@ -48,6 +51,13 @@ impl SingletonConfig {
     #[must_use]
     pub fn buffer_max(mut self, messages: usize) -> Self {
         self.buffer_max = messages;
+        self
+    }
+
+    /// Only members of this role may host it.
+    #[must_use]
+    pub fn role(mut self, role: impl Into<String>) -> Self {
+        self.role = Some(role.into());
         self
     }
 
@@ -73,6 +83,7 @@ impl fmt::Debug for SingletonConfig {
             .field("margin", &self.margin)
             .field("restart_after", &self.restart_after)
             .field("buffer_max", &self.buffer_max)
+            .field("role", &self.role)
             .field("has_terms", &self.terms.is_some())
             .finish()
     }

@@ -157,12 +157,18 @@ impl<A: Actor<Msg: RemoteMessage>> Host<A> {
 
     fn look(&mut self) {
         let state = self.states.borrow_and_update().clone();
-        let members = state.members.iter().filter(|(_, m)| may_host(m));
+        let members = state.members.iter().filter(|(_, m)| self.may_host(m));
         let members: BTreeMap<NodeId, Member> = members
             .map(|(id, member)| (id.clone(), member.clone()))
             .collect();
         let now = self.remote.system().now();
         self.singleton.set_members(now, members);
+    }
+
+    /// Whether the oldest of these is to host it.
+    fn may_host(&self, member: &Member) -> bool {
+        let role = self.recipe.config.role.as_deref();
+        role.is_none_or(|role| member.has_role(role))
     }
 
     fn hear(&mut self, now: Time, news: Option<News>) {
@@ -273,9 +279,4 @@ impl<A: Actor<Msg: RemoteMessage>> Host<A> {
             actor.stop_after_queued();
         });
     }
-}
-
-/// Whether the oldest of these is to host it. All members may.
-fn may_host(_: &Member) -> bool {
-    true
 }

@@ -47,7 +47,8 @@
 //!   paused or cut off for longer than the margin, are told apart by that: whoever they write to can
 //!   refuse the lower one ([`SingletonContext::term`]).
 //!
-//! Start a singleton on all nodes: the oldest member is to host it, whether it knows it or not.
+//! Start a singleton on all nodes, or on all of its role: the oldest member is to host it, whether it
+//! knows it or not.
 
 mod config;
 mod error;

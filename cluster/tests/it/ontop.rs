@@ -111,7 +111,13 @@ impl World {
         let network = Arc::new(self.net.network(addr(number), &name));
         let remote = Remote::builder(&system, "test", &name, network);
         let remote = remote.seeded(seed).start().unwrap();
+        let role = if number.is_multiple_of(2) {
+            "even"
+        } else {
+            "odd"
+        };
         let config = ClusterConfig::default()
+            .with_role(role)
             .with_seeds((1..=3).map(addr))
             .with_dissemination(Dissemination::Seeded(seed));
         let cluster = Cluster::start(&remote, config).unwrap();

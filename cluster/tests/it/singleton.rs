@@ -76,7 +76,7 @@ struct Stage {
 
 impl Stage {
     async fn set(seed: u64, nodes: u16) -> Self {
-        let terms = (seed % 2 == 0).then(|| Arc::new(MemoryTerms::new()));
+        let terms = (seed.is_multiple_of(2)).then(|| Arc::new(MemoryTerms::new()));
         let stage = Self {
             world: World::formed(seed, nodes).await,
             ledger: Arc::default(),
@@ -89,6 +89,10 @@ impl Stage {
     }
 
     fn host(&self, node: &Node) -> SingletonProxy<Note> {
+        self.host_with(node, SingletonConfig::default())
+    }
+
+    fn host_with(&self, node: &Node, config: SingletonConfig) -> SingletonProxy<Note> {
         let (id, ledger) = (node.id().clone(), self.ledger.clone());
         let make = move |context: SingletonContext| {
             Props::once(Only {
@@ -97,7 +101,7 @@ impl Stage {
                 ledger: ledger.clone(),
             })
         };
-        let mut config = SingletonConfig::default().buffer_max(1_000);
+        let mut config = config.buffer_max(1_000);
         if let Some(terms) = &self.terms {
             config = config.terms(terms.clone());
         }
@@ -192,7 +196,7 @@ async fn a_crash_of_the_oldest_is_taken_over() {
     for seed in seeds(6) {
         let mut stage = Stage::set(seed, 6).await;
         stage.runs_on(1).await;
-        let crashed: Vec<u16> = if seed % 2 == 0 {
+        let crashed: Vec<u16> = if seed.is_multiple_of(2) {
             vec![1]
         } else {
             vec![1, 2, 3]
@@ -251,6 +255,29 @@ async fn a_partition_has_one_singleton() {
         stage.check(seed);
         assert_eq!(stage.ledger.lock().unwrap().starts.len(), 2, "seed {seed}");
     }
+}
+
+/// One of a role runs on the oldest member of that role, and is found from all others.
+#[tokio::test(start_paused = true)]
+async fn a_role_has_its_own_singleton() {
+    let mut stage = Stage {
+        world: World::formed(14, 5).await,
+        ledger: Arc::default(),
+        terms: None,
+    };
+    for node in stage.world.nodes.values() {
+        stage.host_with(node, SingletonConfig::default().role("even"));
+    }
+    stage.runs_on(2).await;
+    let leaver = stage.world.leave(2).await;
+    stage.runs_on(4).await;
+    let proxy = stage.proxy(5);
+    proxy.tell(Note { from: 5, number: 1 }).unwrap();
+    sleep(SECOND).await;
+    stage.check(14);
+    let ledger = stage.ledger.lock().unwrap();
+    assert_eq!(ledger.starts[0].0, leaver);
+    assert_eq!(ledger.notes[0].0, *stage.world.nodes[&4].id());
 }
 
 /// While there is none, a proxy keeps so many messages, in order, and refuses the next.
