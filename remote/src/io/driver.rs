@@ -242,7 +242,7 @@ impl Driver {
             Some(Link {
                 connection,
                 node,
-                identity,
+                identity: Arc::new(identity),
                 reader,
                 writer: Some(writer),
             })
@@ -496,7 +496,7 @@ async fn make_call(core: Arc<Core>, peer: Arc<Peer>) -> Result<Link, CallError> 
     Ok(Link {
         connection,
         node,
-        identity,
+        identity: Arc::new(identity),
         reader,
         writer: Some(writer),
     })
