@@ -505,10 +505,10 @@ impl NodeBuilder {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn start(self) -> Result<Node, NodeError> {
+    pub async fn start(mut self) -> Result<Node, NodeError> {
         let config = self.membership();
         let owns_journal = self.journal.is_none();
-        let journal = match self.journal {
+        let journal = match self.journal.take() {
             Some(journal) => journal,
             None => {
                 let folder = self.data.as_ref().ok_or(NodeError::NoDataFolder)?;
@@ -517,30 +517,7 @@ impl NodeBuilder {
                 Arc::new(SqliteJournal::open(path, SqliteConfig::default()).await?)
             }
         };
-        let network = match self.network {
-            Some(network) => network,
-            None => {
-                let credentials = match (self.insecure, self.credentials) {
-                    (Some(_), None) => Credentials::insecure(&self.name)?,
-                    (Some(_), Some(_)) => return Err(NodeError::InsecureWithCredentials),
-                    (None, Some(credentials)) => credentials,
-                    (None, None) => {
-                        let folder = self.data.as_ref().ok_or(NodeError::NoDataFolder)?;
-                        let folder = folder.join("authority");
-                        create_folder(&folder)?;
-                        Credentials::development(&folder, &self.name)?
-                    }
-                };
-                if credentials.are_of_client(&self.name) {
-                    return Err(NodeError::ClientCertificate { name: self.name });
-                }
-                let mut network = QuicNetwork::builder(&self.name, self.listen, credentials);
-                if self.insecure == Some(InsecureReach::Anywhere) {
-                    network = network.insecure_beyond_loopback();
-                }
-                Arc::new(network.bind()?)
-            }
-        };
+        let network = self.take_network()?;
         let mut system = ActorSystem::builder(&self.name);
         if let Some(seed) = self.seed {
             system = system.seed(seed);
@@ -596,6 +573,33 @@ impl NodeBuilder {
             config = config.with_app_version(version.clone());
         }
         config
+    }
+
+    /// The network that was given, or one over QUIC with the certificates that were.
+    fn take_network(&mut self) -> Result<Arc<dyn Network>, NodeError> {
+        if let Some(network) = self.network.take() {
+            return Ok(network);
+        }
+        let credentials = match (self.insecure, self.credentials.take()) {
+            (Some(_), None) => Credentials::insecure(&self.name)?,
+            (Some(_), Some(_)) => return Err(NodeError::InsecureWithCredentials),
+            (None, Some(credentials)) => credentials,
+            (None, None) => {
+                let folder = self.data.as_ref().ok_or(NodeError::NoDataFolder)?;
+                let folder = folder.join("authority");
+                create_folder(&folder)?;
+                Credentials::development(&folder, &self.name)?
+            }
+        };
+        if credentials.are_of_client(&self.name) {
+            let name = self.name.clone();
+            return Err(NodeError::ClientCertificate { name });
+        }
+        let mut network = QuicNetwork::builder(&self.name, self.listen, credentials);
+        if self.insecure == Some(InsecureReach::Anywhere) {
+            network = network.insecure_beyond_loopback();
+        }
+        Ok(Arc::new(network.bind()?))
     }
 }
 

@@ -217,7 +217,7 @@ impl Receiver {
             let core: Arc<Core> = remote.core().clone();
             let peer: Arc<Peer> = core.peer(at(2)).expect("a peer");
             let node = NodeId::new("b", at(2), 2);
-            let identity = PeerIdentity::member("b");
+            let identity = Arc::new(PeerIdentity::member("b"));
             let connected = peer.connected(&core, &node, &identity);
             assert!(connected, "it was never met before");
             let inbound = Inbound {

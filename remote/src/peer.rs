@@ -90,7 +90,7 @@ struct Relation {
     /// The node that is connected, or was last.
     node: Option<NodeId>,
     /// Who that node is by its credentials.
-    identity: Option<PeerIdentity>,
+    identity: Option<Arc<PeerIdentity>>,
     connected: bool,
     /// Since when there is no connection.
     apart_since: Time,
@@ -229,7 +229,7 @@ impl Peer {
     pub(crate) fn identity_of(&self, node: &NodeId) -> Option<PeerIdentity> {
         let relation = self.lock();
         let same = relation.node.as_ref() == Some(node);
-        relation.identity.clone().filter(|_| same)
+        relation.identity.as_deref().filter(|_| same).cloned()
     }
 
     /// Whether this very run of the node is connected.
@@ -311,7 +311,12 @@ impl Peer {
 
     /// A connection with `node` was agreed on. What was not acknowledged is queued again. `false` if
     /// this node broke with that run meanwhile.
-    pub(crate) fn connected(&self, core: &Core, node: &NodeId, identity: &PeerIdentity) -> bool {
+    pub(crate) fn connected(
+        &self,
+        core: &Core,
+        node: &NodeId,
+        identity: &Arc<PeerIdentity>,
+    ) -> bool {
         let now = core.system.now();
         let mut news = News::default();
         {

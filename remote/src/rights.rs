@@ -151,11 +151,11 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    pub(crate) fn new(rights: &Arc<Rights>, peer: PeerIdentity) -> Self {
+    pub(crate) fn new(rights: &Arc<Rights>, peer: Arc<PeerIdentity>) -> Self {
         Self {
             all: rights.rules.is_empty() && peer.kind() == PeerKind::Member,
             rights: rights.clone(),
-            peer: Arc::new(peer),
+            peer,
         }
     }
 
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     fn allowed(rights: &Rights, peer: PeerIdentity, protocol: &str) -> bool {
-        Permit::new(&Arc::new(rights.clone()), peer).allows(protocol)
+        Permit::new(&Arc::new(rights.clone()), Arc::new(peer)).allows(protocol)
     }
 
     /// X9: the default, and every way to be in a set.

@@ -252,7 +252,7 @@ impl Driver {
             Some(Link {
                 connection,
                 node,
-                identity,
+                identity: Arc::new(identity),
                 reader,
                 writer: Some(writer),
             })
@@ -525,7 +525,7 @@ async fn make_call(core: Arc<Core>, peer: Arc<Peer>) -> Result<Link, CallError> 
     Ok(Link {
         connection,
         node,
-        identity,
+        identity: Arc::new(identity),
         reader,
         writer: Some(writer),
     })

@@ -36,7 +36,7 @@ pub(crate) struct Link {
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) node: NodeId,
     /// Who the node is by its credentials.
-    pub(crate) identity: PeerIdentity,
+    pub(crate) identity: Arc<PeerIdentity>,
     pub(crate) reader: FrameReader,
     /// Of the control lane; taken when it is put to work.
     pub(crate) writer: Option<Box<dyn LaneWriter>>,

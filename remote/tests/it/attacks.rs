@@ -8,7 +8,7 @@ use crate::tls::{
 };
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
-use otava_actor::testkit::LogSpy;
+use otava_actor::testkit::{LogSpy, LoggedEvent};
 use otava_actor::{ActorRef, ActorSystem, AskError, Props, ReplyTo};
 use otava_remote::certificates::{Authority, Subject};
 use otava_remote::{
@@ -20,6 +20,7 @@ use rustls::server::{ServerSessionMemoryCache, StoresServerSessions};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -352,6 +353,7 @@ async fn streams_are_few_and_those_who_say_nothing_are_shown_out() {
     assert!(b.stats().peer_faults >= 1);
 }
 
+const DAY: Duration = Duration::from_secs(86_400);
 const MARKER: &str = "planted-marker-5f1d";
 
 #[derive(Deserialize, Serialize)]
@@ -393,107 +395,96 @@ impl otava_actor::Actor for Keeper {
     }
 }
 
-/// X11: a whole life of two nodes at the finest level of the log, with all that goes wrong in it: no
-/// payload, no key, and no number by which something could be reached.
-#[tokio::test]
-async fn nothing_secret_is_in_the_log() {
-    let log = LogSpy::up_to(Level::TRACE);
-    let day = Duration::from_secs(86_400);
-    let authority = Authority::generate("Authority", 9 * day).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let issued = authority.issue(&Subject::node("a"), day).unwrap();
-    let path = |file: &str| folder.path().join(file);
-    fs::write(
-        path(CredentialFiles::AUTHORITIES),
-        authority.certificate_pem(),
-    )
-    .unwrap();
-    fs::write(path(CredentialFiles::CERTIFICATE), issued.chain_pem()).unwrap();
-    fs::write(path(CredentialFiles::KEY), issued.key_pem()).unwrap();
-    let files = CredentialFiles::in_folder(folder.path()).every(Duration::from_millis(20));
-    let of_a = Credentials::from_files(files).unwrap();
-    let of_b = Credentials::issued_by(&authority, &Subject::node("b")).unwrap();
-    let bind = |name: &str, credentials: &Credentials| {
-        QuicNetwork::builder(name, ANY_PORT, credentials.clone())
-            .bind()
-            .unwrap()
-    };
-    let (a, b) = (remote("a", bind("a", &of_a)), remote("b", bind("b", &of_b)));
-    let keeper = b.system().spawn_anonymous(Props::once(Keeper)).unwrap();
-    b.publish("keeper", &keeper).unwrap();
-    let seen = a.resolve::<Secret>(b.id(), "keeper");
-    let text = || MARKER.to_owned();
-    seen.tell(Secret::Tell(text())).unwrap();
-    let answer = seen
-        .ask(|reply_to| Secret::Ask(text(), reply_to))
-        .within(SOON)
-        .await;
-    assert_eq!(answer, Ok(text()));
+/// The credentials of the node `a` in a folder, and their key.
+fn in_files(folder: &Path, authority: &Authority) -> (Credentials, String) {
+    let issued = authority.issue(&Subject::node("a"), DAY).unwrap();
+    let write = |file: &str, text: &str| fs::write(folder.join(file), text).unwrap();
+    write(CredentialFiles::AUTHORITIES, authority.certificate_pem());
+    write(CredentialFiles::CERTIFICATE, &issued.chain_pem());
+    write(CredentialFiles::KEY, &issued.key_pem());
+    let files = CredentialFiles::in_folder(folder).every(Duration::from_millis(20));
+    (Credentials::from_files(files).unwrap(), issued.key_pem())
+}
 
-    // What is not understood, and what comes to nobody.
+fn ask(to: &ActorRef<Secret>) -> impl Future<Output = Result<String, AskError>> + use<> {
+    let asked = to.ask(|reply_to| Secret::Ask(MARKER.to_owned(), reply_to));
+    async move { asked.within(SOON).await }
+}
+
+/// Sends what is not understood, what comes to nobody, and lets a stranger call.
+async fn misuse(a: &Remote, b: &Remote) {
     let other = a.resolve::<OtherSecret>(b.id(), "keeper");
     for n in [0, 1, 99] {
-        other.tell(OtherSecret(n, text())).unwrap();
+        other.tell(OtherSecret(n, MARKER.to_owned())).unwrap();
     }
     let nobody = a.resolve::<Secret>(b.id(), "nobody");
-    nobody.tell(Secret::Tell(text())).unwrap();
-    let refused = nobody
-        .ask(|reply_to| Secret::Ask(text(), reply_to))
-        .within(SOON)
-        .await;
+    nobody.tell(Secret::Tell(MARKER.to_owned())).unwrap();
+    let refused = ask(&nobody).await;
     assert!(
         matches!(refused, Err(AskError::Stopped { .. })),
         "{refused:?}"
     );
-    // Who is refused, on both sides, and files that are no good.
-    let stranger = good(&tls::authority(), "s");
+    let stranger = good(&authority(), "s");
     assert!(stranger.connect(b.id().addr).await.is_err());
-    let damaged = issued
-        .key_pem()
-        .replace("-----END", &format!("{MARKER}\n-----END"));
-    fs::write(path(CredentialFiles::KEY), &damaged).unwrap();
-    assert!(of_a.reload().is_err());
-    let warned = async {
-        let is_problem = |event: &otava_actor::testkit::LoggedEvent| {
-            event.message.contains("in the files are not taken")
-        };
-        while !log.events().iter().any(is_problem) {
-            // A question takes its time, and the files are looked at meanwhile.
-            let asked = seen.ask(|reply_to| Secret::Ask(text(), reply_to));
-            asked.within(SOON).await.unwrap();
-        }
-    };
-    timeout(SOON, warned)
-        .await
-        .expect("it is in the log that the files are no good");
-    a.shutdown().await;
-    b.shutdown().await;
+}
 
+/// None of the keys in these texts is in the log, nor the marker: as text, as bytes in brackets, as
+/// hexadecimal digits.
+fn assert_kept(log: &LogSpy, pems: &[String]) {
     let events = log.events();
     assert!(events.len() > 100, "{} lines are not all", events.len());
     assert!(events.iter().any(|event| event.target.starts_with("quinn")));
-    let whole = format!("{events:?}{:?}", log.spans());
-    let key: Vec<String> = [authority.key_pem(), issued.key_pem(), damaged]
-        .iter()
-        .flat_map(|pem| pem.lines().map(str::to_owned).collect::<Vec<_>>())
-        .filter(|line| line.len() > 20 && !line.starts_with("-----"))
-        .collect();
-    assert!(key.len() > 4);
-    // Text, bytes in brackets, bytes in hexadecimal digits.
+    let lines = pems.iter().flat_map(|pem| pem.lines());
+    let keys = lines.filter(|line| line.len() > 20 && !line.starts_with("-----"));
+    let keys: Vec<&str> = keys.collect();
+    assert!(keys.len() > 4);
     let bytes = format!("{:?}", MARKER.as_bytes());
     let hex: String = MARKER.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let escaped = bytes.trim_matches(['[', ']']).to_owned();
-    for secret in key
-        .iter()
-        .map(String::as_str)
-        .chain([MARKER, &escaped, &hex])
-    {
-        let found = events
-            .iter()
-            .find(|event| format!("{event:?}").contains(secret));
+    let whole = format!("{events:?}{:?}", log.spans());
+    let forms = [MARKER, bytes.trim_matches(['[', ']']), &hex];
+    for secret in keys.into_iter().chain(forms) {
+        let has = |event: &&LoggedEvent| format!("{event:?}").contains(secret);
+        let found = events.iter().find(has);
         assert!(
             !whole.contains(secret),
             "{secret} is in the log: {found:#?}"
         );
     }
+}
+
+/// X11: a whole life of two nodes at the finest level of the log, with all that goes wrong in it: no
+/// payload and no key.
+#[tokio::test]
+async fn nothing_secret_is_in_the_log() {
+    let log = LogSpy::up_to(Level::TRACE);
+    let authority = Authority::generate("Authority", 9 * DAY).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (of_a, key) = in_files(folder.path(), &authority);
+    let of_b = Credentials::issued_by(&authority, &Subject::node("b")).unwrap();
+    let start = |name: &str, credentials: &Credentials| {
+        let builder = QuicNetwork::builder(name, ANY_PORT, credentials.clone());
+        remote(name, builder.bind().unwrap())
+    };
+    let (a, b) = (start("a", &of_a), start("b", &of_b));
+    let keeper = b.system().spawn_anonymous(Props::once(Keeper)).unwrap();
+    b.publish("keeper", &keeper).unwrap();
+    let seen = a.resolve::<Secret>(b.id(), "keeper");
+    seen.tell(Secret::Tell(MARKER.to_owned())).unwrap();
+    assert_eq!(ask(&seen).await.as_deref(), Ok(MARKER));
+    misuse(&a, &b).await;
+
+    let damaged = key.replace("-----END", &format!("{MARKER}\n-----END"));
+    fs::write(folder.path().join(CredentialFiles::KEY), &damaged).unwrap();
+    assert!(of_a.reload().is_err());
+    // A question takes its time, and the files are looked at meanwhile.
+    let warned = async {
+        let is_problem = |event: &LoggedEvent| event.message.contains("files are not taken");
+        while !log.events().iter().any(is_problem) {
+            ask(&seen).await.unwrap();
+        }
+    };
+    timeout(SOON, warned).await.expect("a warning");
+    a.shutdown().await;
+    b.shutdown().await;
+    assert_kept(&log, &[authority.key_pem(), key, damaged]);
 }
