@@ -71,9 +71,6 @@ fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
     (result, PEAK.get() - before)
 }
 
-/// What a value may take beside its bytes, and again while it is written and read once more.
-const MIB: usize = 1 << 20;
-
 /// A decoder, its seeds, and how it is tried.
 struct Target {
     name: &'static str,
@@ -83,14 +80,15 @@ struct Target {
     memory: fn(usize) -> usize,
 }
 
-/// Frames and lanes are views of what came.
+/// Frames are views of what came; lists of them, and what is written again, take a few times that.
 fn few_times(bytes: usize) -> usize {
-    16 * bytes + MIB / 4
+    16 * bytes + (256 << 10)
 }
 
-/// A payload may take 64 times its bytes and a mebibyte, and its collections as much in reserve.
+/// The elements of a payload may take 64 times its bytes and a mebibyte, and collections as much in
+/// reserve.
 fn a_payload(bytes: usize) -> usize {
-    2 * (64 * bytes + MIB)
+    2 * (64 * bytes + (1 << 20))
 }
 
 impl Target {

@@ -218,10 +218,10 @@ impl Inbound {
         match frame {
             Frame::NoAnswer { port, why } => {
                 let (exports, addr) = (&self.core.exports, self.node.addr);
-                match why.refusal() {
+                self.guarded(|| match why.refusal() {
                     Some(why) => exports.refuse_port(addr, port, why),
                     None => exports.close_port(addr, port),
-                }
+                });
             }
             Frame::Flush { token } => {
                 let run = Some(self.node.incarnation);
@@ -263,6 +263,8 @@ impl Inbound {
                     self.core.send_no_answer(&from, port, undelivered.refusal());
                 }
                 self.note_undelivered(exported.path(), &undelivered);
+                // The message in it is the program's own.
+                self.guarded(|| drop(undelivered));
             }
             None => {
                 for port in message.ports() {
