@@ -18,8 +18,8 @@ use std::task::{Context, Poll};
 pub(crate) trait Dormant: Send {
     /// The next activation. `newborn`: it is the first.
     fn wake(self: Box<Self>, newborn: bool) -> Active;
-    /// The same, where more than messages is to be looked at.
-    fn wake_for_other(self: Box<Self>) -> Active;
+    /// The same, where more than messages is to be looked at. `None`: that was the end of the actor.
+    fn wake_for_other(self: Box<Self>) -> Option<Active>;
 }
 
 /// How an activation ended.

@@ -43,6 +43,7 @@ use crate::body::{Body, Dormant, Form, Outcome, Place};
 use crate::dead_letters::DeadLetterReason;
 use crate::failure::{describe_panic, drop_guarded};
 use crate::family::{Children, Refused};
+use crate::late::Late;
 use crate::mailbox::{AtRest, BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Signals, Wake};
 use crate::path::ActorPath;
 use crate::scheduler::Runnable;
@@ -57,14 +58,16 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub(crate) struct Cell<M> {
     pub(crate) mailbox: Mailbox<M, Identity, Kin>,
     body: Place,
     form: Form,
-    /// Changed under the lock of `kin`.
+    /// Whoever adds to `kin` changes this first, under the lock, if only to the same; whoever closes
+    /// or ends the actor changes it, and then looks for `kin`. So one of the two sees the other, also
+    /// where there is nothing to lock yet.
     fate: AtomicU8,
     /// Where it stands in its family.
     place: AtomicU32,
@@ -74,12 +77,17 @@ pub(crate) struct Cell<M> {
 
 /// What does not change, and why it lies where it lies: see [`Mailbox`].
 pub(crate) struct Identity {
-    pub(crate) core: Arc<Core>,
+    above: Arc<Above>,
     pub(crate) uid: u64,
-    /// `None`: the parent is the system.
-    parent: Option<Arc<dyn Node>>,
     /// Of anonymous actors only when somebody asks.
-    path: OnceLock<Box<Named>>,
+    path: Late<Named>,
+}
+
+/// What all children of one parent share.
+pub(crate) struct Above {
+    pub(crate) core: Arc<Core>,
+    /// `None`: the parent is the system.
+    pub(crate) parent: Option<Arc<dyn Node>>,
 }
 
 struct Named {
@@ -91,6 +99,8 @@ struct Named {
 #[derive(Default)]
 pub(crate) struct Kin {
     children: Children,
+    /// Since the first child was born.
+    above_children: Option<Arc<Above>>,
     /// Failures that children left to this actor. While there are some, `CHILD_FAILED` is signalled.
     escalated: VecDeque<(ActorPath, String)>,
     watchers: Vec<Watcher>,
@@ -117,6 +127,8 @@ pub(crate) trait Node: Send + Sync {
     fn message_type(&self) -> &'static str;
     fn activity(&self) -> ActorState;
     fn queued(&self) -> usize;
+    /// What its children share.
+    fn above_children(self: Arc<Self>) -> Arc<Above>;
     /// Adds a child, unless the actor is stopping or the name is taken.
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused>;
     /// This child has ended.
@@ -131,13 +143,23 @@ pub(crate) trait Node: Send + Sync {
     fn abandon(self: Arc<Self>);
 }
 
+impl Above {
+    fn path(&self) -> &ActorPath {
+        let parent = self.parent.as_ref();
+        parent.map_or(self.core.path(), |parent| parent.path())
+    }
+
+    /// The path of the child of this name; without one, of the one with this number.
+    pub(crate) fn child(&self, name: Option<&str>, uid: u64) -> ActorPath {
+        match name {
+            Some(name) => self.path().child(name),
+            None => self.path().child(&format!("${uid}")),
+        }
+    }
+}
+
 impl Identity {
-    pub(crate) fn new(
-        core: Arc<Core>,
-        uid: u64,
-        parent: Option<Arc<dyn Node>>,
-        path: Option<ActorPath>,
-    ) -> Self {
+    pub(crate) fn new(above: Arc<Above>, uid: u64, path: Option<ActorPath>) -> Self {
         let named = path.map(|path| {
             Box::new(Named {
                 path,
@@ -145,23 +167,16 @@ impl Identity {
             })
         });
         Self {
-            core,
+            above,
             uid,
-            parent,
-            path: named.map_or_else(OnceLock::new, OnceLock::from),
+            path: Late::new(named),
         }
     }
 
     fn path(&self) -> &ActorPath {
-        let named = self.path.get_or_init(|| {
-            let above = self
-                .parent
-                .as_ref()
-                .map_or(self.core.path(), |parent| parent.path());
-            Box::new(Named {
-                path: above.child(&format!("${}", self.uid)),
-                anonymous: true,
-            })
+        let named = self.path.get_or_make(|| Named {
+            path: self.above.child(None, self.uid),
+            anonymous: true,
         });
         &named.path
     }
@@ -186,7 +201,7 @@ impl<M> Cell<M> {
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.mailbox.owner().core
+        &self.mailbox.owner().above.core
     }
 
     pub(crate) fn uid(&self) -> u64 {
@@ -205,18 +220,16 @@ impl<M> Cell<M> {
 
     /// Accepts no child any more; whether there is none.
     pub(crate) fn close_family_if_empty(&self) -> bool {
-        self.mailbox.kin(|kin| {
-            self.fate.fetch_or(CLOSED, AcqRel);
-            kin.is_none_or(|kin| kin.children.is_empty())
-        })
+        self.close_family(true);
+        self.is_childless()
     }
 
     /// Accepts no child any more, or again.
     pub(crate) fn close_family(&self, closed: bool) {
-        self.mailbox.kin(|_| match closed {
+        match closed {
             true => self.fate.fetch_or(CLOSED, AcqRel),
             false => self.fate.fetch_and(!CLOSED, AcqRel),
-        });
+        };
     }
 
     /// Whether the actor's group wants something.
@@ -243,8 +256,10 @@ impl<M> Cell<M> {
     /// A restart is the answer to all failures that children left to this actor so far.
     pub(crate) fn forget_child_failures(&self) {
         let failures = self.mailbox.kin(|kin| {
-            self.mailbox.clear(Signals::CHILD_FAILED);
-            kin.map(|kin| std::mem::take(&mut kin.escalated))
+            kin.map(|kin| {
+                self.mailbox.clear(Signals::CHILD_FAILED);
+                std::mem::take(&mut kin.escalated)
+            })
         });
         drop(failures);
     }
@@ -267,11 +282,29 @@ impl<M> Cell<M> {
     }
 
     fn ended(&self) -> Option<Ended> {
-        match self.fate.load(Acquire) & (ENDED | FAILED) {
-            0 => None,
-            ENDED => Some(Ended::Stopped),
-            _ => Some(Ended::Failed),
-        }
+        ended(self.fate.load(Acquire))
+    }
+
+    /// Its fate, for those who are about to add to `kin`.
+    fn settled_fate(&self) -> u8 {
+        self.fate.fetch_or(0, AcqRel)
+    }
+
+    /// It ends so. `false`: it has ended before.
+    fn seal(&self, reason: Ended) -> bool {
+        let failed = if reason == Ended::Failed { FAILED } else { 0 };
+        let sealed = self.fate.fetch_update(AcqRel, Acquire, |fate| {
+            (fate & ENDED == 0).then_some(fate | CLOSED | ENDED | failed)
+        });
+        sealed.is_ok()
+    }
+}
+
+fn ended(fate: u8) -> Option<Ended> {
+    match fate & (ENDED | FAILED) {
+        0 => None,
+        ENDED => Some(Ended::Stopped),
+        _ => Some(Ended::Failed),
     }
 }
 
@@ -297,6 +330,20 @@ impl<M: Send + 'static> Target<M> {
         // SAFETY: the token is with the one who made the cell until it is scheduled here.
         unsafe { cell.body.put(&cell.form, Body::Newborn(life)) };
         self.schedule();
+    }
+
+    /// The same for an actor that has nothing to do until a message comes.
+    pub(crate) fn start_idle(self: &Arc<Self>, life: Box<dyn Dormant>) {
+        let cell = self.cell();
+        // SAFETY: the token is with the one who made the cell until it is put down here.
+        let parked = unsafe {
+            cell.body.put(&cell.form, Body::Dormant(life));
+            cell.mailbox.park_idle()
+        };
+        // Its parent may want it to stop already.
+        if !parked {
+            self.schedule();
+        }
     }
 
     /// There is news for whatever the actor waits for.
@@ -328,19 +375,14 @@ impl<M: Send + 'static> Target<M> {
     /// `escalated` if there is one. Once.
     pub(crate) fn end_with(&self, reason: Ended, escalated: Option<String>) {
         let cell = self.cell();
-        let kin = cell.mailbox.kin(|kin| {
-            if cell.ended().is_some() {
-                return None;
-            }
-            let failed = if reason == Ended::Failed { FAILED } else { 0 };
-            cell.fate.fetch_or(CLOSED | ENDED | failed, AcqRel);
-            Some(kin.map(std::mem::take).unwrap_or_default())
-        });
-        let Some(kin) = kin else { return };
-        for watcher in kin.watchers {
+        if !cell.seal(reason) {
+            return;
+        }
+        let kin = cell.mailbox.kin(|kin| kin.map(std::mem::take));
+        for watcher in kin.into_iter().flat_map(|kin| kin.watchers) {
             watcher.notify(Terminated::new(cell.path().clone(), cell.uid(), reason));
         }
-        let parent = &cell.mailbox.owner().parent;
+        let parent = &cell.mailbox.owner().above.parent;
         match (parent, escalated) {
             (_, None) => {}
             // Before it is forgotten: whoever waits for the last child sees this too.
@@ -423,8 +465,13 @@ impl<M: Send + 'static> Target<M> {
             polled = catch_unwind(AssertUnwindSafe(|| active.poll(&mut cx)));
         }
         if let Ok(Poll::Ready(Outcome::Other(life))) = polled {
-            active = life.wake_for_other();
-            polled = catch_unwind(AssertUnwindSafe(|| active.poll(&mut cx)));
+            polled = match life.wake_for_other() {
+                Some(other) => {
+                    active = other;
+                    catch_unwind(AssertUnwindSafe(|| active.poll(&mut cx)))
+                }
+                None => Ok(Poll::Ready(Outcome::Ended)),
+            };
         }
         wait_graph::leave(before);
         match polled {
@@ -525,10 +572,27 @@ impl<M: Send + 'static> Node for Target<M> {
         self.cell().mailbox.len()
     }
 
+    fn above_children(self: Arc<Self>) -> Arc<Above> {
+        let cell = self.cell();
+        let new = || {
+            Arc::new(Above {
+                core: cell.core().clone(),
+                parent: Some(self.clone()),
+            })
+        };
+        cell.mailbox.kin_or_new(|kin| {
+            // Nobody would ever break the circle.
+            if ended(cell.settled_fate()).is_some() {
+                return new();
+            }
+            kin.above_children.get_or_insert_with(new).clone()
+        })
+    }
+
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused> {
         let cell = self.cell();
         cell.mailbox.kin_or_new(|kin| {
-            if cell.fate.load(Acquire) & CLOSED != 0 {
+            if cell.settled_fate() & CLOSED != 0 {
                 return Err(Refused::Stopping);
             }
             kin.children.adopt(child)
@@ -538,7 +602,7 @@ impl<M: Send + 'static> Node for Target<M> {
     fn bury(self: Arc<Self>, child: &dyn Node) {
         let cell = self.cell();
         let (child, wait_is_over) = cell.mailbox.kin_or_new(|kin| {
-            let child = kin.children.bury(child);
+            let child = kin.children.bury(child.place(), child.uid());
             let childless = kin.children.is_empty();
             if childless {
                 kin.children = Children::default();
@@ -554,7 +618,7 @@ impl<M: Send + 'static> Node for Target<M> {
     fn child_failed(self: Arc<Self>, path: &ActorPath, failure: String) {
         let cell = self.cell();
         let flagged = cell.mailbox.kin_or_new(|kin| {
-            if cell.ended().is_some() {
+            if ended(cell.settled_fate()).is_some() {
                 return false;
             }
             kin.escalated.push_back((path.clone(), failure));
@@ -606,7 +670,7 @@ impl<M: Send + 'static> Watchable for Target<M> {
             Self::Adapted(adapted) => return adapted.actor().watchable().add_watcher(watcher),
         };
         let refused = cell.mailbox.kin_or_new(|kin| {
-            if let Some(reason) = cell.ended() {
+            if let Some(reason) = ended(cell.settled_fate()) {
                 return Some((watcher, reason));
             }
             let id = watcher.id();

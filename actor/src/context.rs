@@ -14,7 +14,7 @@ use crate::dead_letters::DeadLetterReason;
 use crate::effects::Effect;
 use crate::error::SpawnError;
 use crate::failure::{Failure, describe_panic, drop_guarded};
-use crate::mailbox::{BATCH, Consumer, Free, Left, Look, Phase, Signals, Taken, Wake};
+use crate::mailbox::{BATCH, Consumer, Free, Left, Look, Phase, Signals, Taken};
 use crate::observe::mark::{Extra, Mark};
 use crate::observe::{LifeEvent, Observer};
 use crate::path::ActorPath;
@@ -477,11 +477,18 @@ impl<A: Actor> Context<A> {
 
     /// Accepts nothing any more, gives up what is queued, and waits until all children have ended.
     pub(crate) async fn wind_up(&mut self) {
-        let Wake(_) = self.cell().mailbox.request(Phase::Stopping);
+        if !self.winds_up_at_once() {
+            self.stop_children().await;
+        }
+    }
+
+    /// The same, as far as it needs no wait. `false`: there are children.
+    pub(crate) fn winds_up_at_once(&mut self) -> bool {
+        self.cell().mailbox.shut();
         self.discard_left();
         self.forget_plans();
         self.forget_extras();
-        self.stop_children().await;
+        self.cell().close_family_if_empty()
     }
 
     /// For probes.
@@ -501,11 +508,14 @@ impl<A: Actor> Context<A> {
 
     fn discard_left(&mut self) {
         let returning = self.rare().and_then(|extras| extras.returning.as_mut());
-        let back = returning.map(|returning| returning.drain());
-        self.cell().discard(back.into_iter().flatten().map(Left));
+        if let Some(back) = returning.map(|returning| returning.drain()) {
+            self.cell().discard(back.map(Left));
+        }
         let Self { me, consumer, .. } = self;
         let cell = me.target().cell();
-        cell.discard(std::iter::from_fn(|| cell.mailbox.take_left(consumer)));
+        while let Some(left) = cell.mailbox.take_left(consumer) {
+            cell.discard([left]);
+        }
     }
 
     async fn stop_children(&self) {
@@ -564,7 +574,7 @@ impl<A: Actor> Drop for Context<A> {
     /// Only an actor that is ended from outside still has something here.
     fn drop(&mut self) {
         self.ended(Ended::Stopped);
-        let Wake(_) = self.cell().mailbox.request(Phase::Stopping);
+        self.cell().mailbox.shut();
         self.discard_left();
         self.forget_plans();
     }

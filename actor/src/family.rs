@@ -49,23 +49,28 @@ impl Children {
         Ok(())
     }
 
-    /// Takes `child` out. Returns what to drop later.
-    pub(crate) fn bury(&mut self, child: &dyn Node) -> Option<Arc<dyn Node>> {
-        let place = child.place();
-        if self.at(place)?.uid() != child.uid() {
-            return None;
-        }
-        if let Some(name) = child.own_name()
+    /// Takes the child `uid` out, which has this place. Returns what to drop later.
+    pub(crate) fn bury(&mut self, place: u32, uid: u64) -> Option<Arc<dyn Node>> {
+        let child = self
+            .places
+            .get_mut(place as usize)?
+            .take_if(|child| child.uid() == uid)?;
+        self.free.push(place);
+        if !self.by_name.is_empty()
+            && let Some(name) = child.own_name()
             && self.by_name.get(name) == Some(&place)
         {
             self.by_name.remove(name);
         }
-        self.free.push(place);
-        self.places.get_mut(place as usize)?.take()
+        Some(child)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.places.len() == self.free.len()
+        self.len() == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
     }
 
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<dyn Node>> {
@@ -82,7 +87,7 @@ impl Children {
         let some = self.places.iter().flatten().take(most).cloned();
         let mut some: Vec<_> = some.collect();
         some.sort_by(|a, b| a.path().cmp(b.path()));
-        (some, self.places.len() - self.free.len())
+        (some, self.len())
     }
 
     fn at(&self, place: u32) -> Option<&Arc<dyn Node>> {

@@ -87,6 +87,7 @@ pub mod event_stream;
 mod extensions;
 mod failure;
 mod family;
+mod late;
 mod life;
 mod mailbox;
 #[cfg(all(test, otava_loom))]
@@ -107,6 +108,7 @@ pub mod stash;
 pub mod stream;
 pub mod supervision;
 mod sync;
+mod top;
 pub mod system;
 #[cfg(feature = "testkit")]
 pub mod testkit;

@@ -34,6 +34,11 @@ impl<T> UnsafeCell<T> {
     }
 }
 
+/// On cache lines of its own: threads that change it do not disturb those who read its neighbours.
+#[derive(Default)]
+#[repr(align(64))]
+pub(crate) struct Apart<T>(pub(crate) T);
+
 /// Locks `mutex`. No code of users runs under a lock of this crate, so a poisoned one was left in
 /// good order and is used on.
 #[cfg(not(otava_loom))]

@@ -1,7 +1,7 @@
 //! Proves: who watches an actor is told of its end once, and an actor that is ended from outside is
 //! dropped once, whoever has its token.
 
-use super::{Identity, Node, Runnable, Target};
+use super::{Above, Identity, Node, Runnable, Target};
 use crate::body::{Active, Body, Dormant, Outcome};
 use crate::cell::Cell;
 use crate::mailbox::Consumer;
@@ -25,7 +25,11 @@ fn with_core(test: impl FnOnce(Arc<Core>)) {
 }
 
 fn cell(core: &Arc<Core>, uid: u64) -> (Arc<Target<u32>>, Consumer) {
-    let identity = Identity::new(core.clone(), uid, None, None);
+    let above = Above {
+        core: core.clone(),
+        parent: None,
+    };
+    let identity = Identity::new(Arc::new(above), uid, None);
     let (cell, consumer) = Cell::new(identity, 8, None);
     (Arc::new(Target::Local(cell)), consumer)
 }
@@ -94,8 +98,8 @@ impl Dormant for Stuck {
         Active::new(*self)
     }
 
-    fn wake_for_other(self: Box<Self>) -> Active {
-        Active::new(*self)
+    fn wake_for_other(self: Box<Self>) -> Option<Active> {
+        Some(Active::new(*self))
     }
 }
 

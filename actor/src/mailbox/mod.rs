@@ -34,6 +34,7 @@ mod random;
 
 use crate::error::TellError;
 use crate::failure::guarded_call;
+use crate::late::Late;
 use crate::observe::mark::Extra;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::sync::{Mutex, lock};
@@ -108,7 +109,7 @@ pub(crate) struct Mailbox<M, T, K> {
 
 struct Middle<M, T, K> {
     owner: T,
-    rest: Mutex<Option<Box<Rest<M, K>>>>,
+    rest: Late<Mutex<Rest<M, K>>>,
 }
 
 /// What only some mailboxes have, or only at times.
@@ -135,10 +136,10 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     /// A mailbox for at most `capacity` messages whose token is with the caller.
     pub(crate) fn new(capacity: u32, order: Option<Box<Order<M>>>, owner: T) -> (Self, Consumer) {
         let diverted = order.is_some();
-        let rest = diverted.then(|| Box::new(Rest::new(order)));
+        let rest = diverted.then(|| Box::new(Mutex::new(Rest::new(order))));
         let middle = Middle {
             owner,
-            rest: Mutex::new(rest),
+            rest: Late::new(rest),
         };
         let (queue, consumer) = Queue::new(capacity, diverted, middle);
         (Self { queue }, consumer)
@@ -148,15 +149,33 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         &self.queue.middle.owner
     }
 
-    /// What the owner keeps under the same lock, if there is some. `body` is short and calls nobody.
+    /// What the owner keeps under the same lock. `body` is short and calls nobody. Without a lock,
+    /// if there is nothing: somebody may be about to make it, and what orders the two is the caller's
+    /// to say.
     pub(crate) fn kin<R>(&self, body: impl FnOnce(Option<&mut K>) -> R) -> R {
-        let mut rest = lock(&self.queue.middle.rest);
-        body(rest.as_mut().map(|rest| &mut rest.kin))
+        match self.more() {
+            Some(rest) => body(Some(&mut lock(rest).kin)),
+            None => body(None),
+        }
     }
 
     pub(crate) fn kin_or_new<R>(&self, body: impl FnOnce(&mut K) -> R) -> R {
-        let mut rest = lock(&self.queue.middle.rest);
-        body(&mut rest.get_or_insert_with(|| Box::new(Rest::new(None))).kin)
+        body(&mut lock(self.more_or_new()).kin)
+    }
+
+    fn more(&self) -> Option<&Mutex<Rest<M, K>>> {
+        self.queue.middle.rest.get()
+    }
+
+    fn more_or_new(&self) -> &Mutex<Rest<M, K>> {
+        let rest = &self.queue.middle.rest;
+        rest.get_or_make(|| Mutex::new(Rest::new(None)))
+    }
+
+    /// Looks at the order of a diverted mailbox.
+    fn with_order<R>(&self, body: impl FnOnce(&mut Order<M>) -> R) -> Option<R> {
+        let mut rest = lock(self.more()?);
+        rest.order.as_mut().map(|order| body(order))
     }
 
     /// Queues `message`. What a mailbox gives up for it goes to `given_up`.
@@ -184,20 +203,15 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         extra: Extra,
         given_up: impl FnOnce(M),
     ) -> Result<Wake, TellError<M>> {
-        let ranks = {
-            let rest = lock(&self.queue.middle.rest);
-            let order = rest.as_ref().and_then(|rest| rest.order.as_ref());
-            order.and_then(|order| order.rank())
-        };
+        let ranks = self.with_order(|order| order.rank()).flatten();
         let rank = ranks.map_or(Ok(0), |ranks| guarded_call(|| ranks(&message)));
         let rank = rank.unwrap_or_else(|failure| {
             tracing::warn!(%failure, "the rank of a message could not be told: it comes last");
             i64::MIN
         });
         let pushed = {
-            let mut rest = lock(&self.queue.middle.rest);
-            let order = rest.as_mut().and_then(|rest| rest.order.as_mut());
-            match order {
+            let mut rest = lock(self.more_or_new());
+            match rest.order.as_mut() {
                 Some(order) if !self.queue.is_closed() => order.push(message, extra, rank),
                 _ => return Err(TellError::Stopped(message)),
             }
@@ -218,11 +232,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         }
         let room = match self.queue.is_diverted() {
             false => self.queue.room(),
-            true => {
-                let rest = lock(&self.queue.middle.rest);
-                let order = rest.as_ref().and_then(|rest| rest.order.as_ref());
-                order.map_or(0, |order| order.room())
-            }
+            true => self.with_order(|order| order.room()).unwrap_or(0),
         };
         if room == 0 {
             Err(TellError::Full(()))
@@ -233,8 +243,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
 
     /// News that was taken and is to be looked at once more, before everything else.
     pub(crate) fn return_news(&self, news: Box<(u64, Terminated)>) {
-        let mut rest = lock(&self.queue.middle.rest);
-        let rest = rest.get_or_insert_with(|| Box::new(Rest::new(None)));
+        let mut rest = lock(self.more_or_new());
         rest.side.push_front((0, Free::Ended(news)));
         self.queue.signals.fetch_or(Signals::NEWS, AcqRel);
     }
@@ -242,11 +251,12 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     /// Queues `entry` beyond the bound; gives it back if the actor accepts nothing any more.
     pub(crate) fn push_free(&self, entry: Free<M>) -> Result<Wake, Free<M>> {
         {
-            let mut rest = lock(&self.queue.middle.rest);
+            let mut rest = lock(self.more_or_new());
+            // Whoever sees the queue closed after this sees what is made above, and looks here.
+            self.queue.settle();
             if self.queue.is_closed() {
                 return Err(entry);
             }
-            let rest = rest.get_or_insert_with(|| Box::new(Rest::new(None)));
             let behind = match &rest.order {
                 Some(order) => order.pushed(),
                 None => self.queue.end(),
@@ -271,8 +281,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         if matches!(result, Err(TellError::Full(()))) {
             let waker = cx.waker().clone();
             let before = {
-                let mut rest = lock(&self.queue.middle.rest);
-                let rest = rest.get_or_insert_with(|| Box::new(Rest::new(None)));
+                let mut rest = lock(self.more_or_new());
                 let (stands, before) = rest.line.stand(*place, waker);
                 *place = Some(stands);
                 self.queue.signals.fetch_or(Signals::SENDERS, AcqRel);
@@ -315,9 +324,9 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     /// A waiting sender goes away; the wake-up it may have got goes to the next.
     pub(crate) fn leave_line(&self, place: u64) {
         let (gone, woken) = {
-            let mut rest = lock(&self.queue.middle.rest);
-            let Some(rest) = rest.as_mut() else { return };
-            (rest.line.leave(place), self.next_in_line(rest))
+            let Some(rest) = self.more() else { return };
+            let mut rest = lock(rest);
+            (rest.line.leave(place), self.next_in_line(&mut rest))
         };
         drop(gone);
         woken.into_iter().for_each(Waker::wake);
@@ -327,9 +336,8 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     #[cold]
     pub(crate) fn wake_senders(&self) {
         let woken = {
-            let mut rest = lock(&self.queue.middle.rest);
-            let Some(rest) = rest.as_mut() else { return };
-            self.next_in_line(rest)
+            let Some(rest) = self.more() else { return };
+            self.next_in_line(&mut lock(rest))
         };
         woken.into_iter().for_each(Waker::wake);
     }
@@ -359,6 +367,13 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         let wake = self.queue.close();
         self.after_turn();
         wake
+    }
+
+    /// Accepts nothing any more. For the consumer, which stops.
+    pub(crate) fn shut(&self) {
+        if self.is_open() {
+            let Wake(_) = self.request(Phase::Stopping);
+        }
     }
 
     /// The actor is ended from outside. `true`: the caller has its token now and drops it; else
@@ -405,9 +420,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     pub(crate) fn len(&self) -> usize {
         let mut len = self.queue.len();
         if self.queue.is_diverted() {
-            let rest = lock(&self.queue.middle.rest);
-            let order = rest.as_ref().and_then(|rest| rest.order.as_ref());
-            len = order.map_or(0, |order| order.len());
+            len = self.with_order(|order| order.len()).unwrap_or(0);
         }
         usize::try_from(len).unwrap_or(usize::MAX)
     }
@@ -456,8 +469,8 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         if signals & Signals::NEWS == 0 {
             return None;
         }
-        let mut rest = lock(&self.queue.middle.rest);
-        let rest = rest.as_mut()?;
+        let mut rest = lock(self.more()?);
+        let rest = &mut *rest;
         let begin = match &rest.order {
             Some(order) => order.taken(),
             None => self.queue.begin(),
@@ -483,10 +496,10 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     /// The queue is empty and closed. What came to the side lane before it was closed is still due.
     #[cold]
     fn last(&self) -> Taken<M> {
-        let mut rest = lock(&self.queue.middle.rest);
-        let Some(rest) = rest.as_mut() else {
+        let Some(rest) = self.more() else {
             return Taken::Stop;
         };
+        let mut rest = lock(rest);
         if let Some((message, extra)) = rest.order.as_mut().and_then(|order| order.pop()) {
             return Taken::Message(message, extra);
         }
@@ -545,19 +558,20 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     /// consumer.
     pub(crate) fn take_left(&self, consumer: &mut Consumer) -> Option<Left<M>> {
         debug_assert!(!self.is_open(), "or more would come");
-        let mut tries = 0;
-        loop {
-            match self.queue.pop(consumer) {
-                Popped::Message(message, _) => return Some(Left(message)),
-                Popped::Coming => crate::sync::spin(&mut tries),
-                Popped::Empty | Popped::Over => break,
+        if !self.queue.is_over(consumer) {
+            let mut tries = 0;
+            loop {
+                match self.queue.pop(consumer) {
+                    Popped::Message(message, _) => return Some(Left(message)),
+                    Popped::Coming => crate::sync::spin(&mut tries),
+                    Popped::Empty | Popped::Over => break,
+                }
             }
         }
         if self.signals() & Signals::NEWS == 0 {
             return None;
         }
-        let mut rest = lock(&self.queue.middle.rest);
-        let rest = rest.as_mut()?;
+        let mut rest = lock(self.more()?);
         if let Some((message, _)) = rest.order.as_mut().and_then(|order| order.pop()) {
             return Some(Left(message));
         }

@@ -26,7 +26,8 @@
 //! - The producer that claims the last slot of a block has allocated the next block before, links
 //!   it, and moves the index to the next lap.
 //! - An idle actor has no block. The consumer frees it when it parks and moves the index to the last
-//!   places of the next lap; the first push brings a short block that has only these.
+//!   places of the next lap. The first of these is the queue's own, for a message that is not large:
+//!   most actors that wake get one. The next push brings a short block that has only the others.
 //!
 //! # The bound
 //! `count(index)` is the number of messages before an index, so the queue holds `count(tail) -
@@ -77,11 +78,13 @@ const FLAGS: u64 = (1 << SHIFT) - 1;
 const LAP: u64 = if cfg!(otava_loom) { 4 } else { 32 };
 /// Slots in a block.
 const CAP: usize = LAP as usize - 1;
-/// Slots in the first block after an idle time: most actors that wake get one message.
+/// Slots in the first block after an idle time.
 const SHORT: usize = if cfg!(otava_loom) { 2 } else { 3 };
-/// The place in its lap of the first message after an idle time.
-const FIRST: u64 = (CAP - SHORT) as u64;
 const _: () = assert!(SHORT > 1, "the first message of a block does not end it");
+/// The place in its lap that is the queue's own. A short block begins behind it.
+const OWN: usize = CAP - SHORT - 1;
+/// The room in a queue's own place. An idle actor pays for it; larger messages need a block.
+type Room = [u64; 3];
 
 const EMPTY: u8 = 0;
 const MESSAGE: u8 = 1;
@@ -153,6 +156,10 @@ pub(crate) struct Queue<M, T> {
     capacity: u32,
     /// Not used here: it lies where the layout has room for it.
     pub(super) signals: AtomicU8,
+    /// The slot of the queue's own place, in three parts for the sake of the layout.
+    own_ready: AtomicU8,
+    own_extra: UnsafeCell<Packed>,
+    own_message: UnsafeCell<MaybeUninit<Room>>,
     messages: PhantomData<M>,
 }
 
@@ -189,8 +196,15 @@ union Packed {
 /// One place of a block.
 struct Slot<'a, M> {
     ready: &'a AtomicU8,
-    message: &'a UnsafeCell<MaybeUninit<M>>,
+    message: Lies<'a, M>,
     extra: &'a UnsafeCell<Packed>,
+}
+
+/// Where the message of a slot lies.
+enum Lies<'a, M> {
+    InBlock(&'a UnsafeCell<MaybeUninit<M>>),
+    /// It fits ([`Queue::HAS_OWN`]).
+    InQueue(&'a UnsafeCell<MaybeUninit<Room>>),
 }
 
 impl<M, const N: usize> Slots<M, N> {
@@ -248,7 +262,7 @@ impl<M, const N: usize> Slots<M, N> {
         let slots = unsafe { &*block.cast::<Self>() };
         Slot {
             ready: &slots.ready[place],
-            message: &slots.slots[place],
+            message: Lies::InBlock(&slots.slots[place]),
             extra: &slots.extras[place],
         }
     }
@@ -288,7 +302,7 @@ impl<M> Block<M> {
         // SAFETY: as the caller promises; each by its own length.
         unsafe {
             if (*block).is_short {
-                Slots::<M, SHORT>::slot(block, place - (CAP - SHORT))
+                Slots::<M, SHORT>::slot(block, place - (OWN + 1))
             } else {
                 Slots::<M, CAP>::slot(block, place)
             }
@@ -299,29 +313,43 @@ impl<M> Block<M> {
     /// As for [`Block::slot`], and the caller has claimed `place`.
     #[inline]
     unsafe fn put(block: *mut Self, place: usize, message: M, extra: Extra) {
-        // SAFETY: as the caller promises. The claim makes this thread the only one that touches the
-        // slot until `ready`.
-        unsafe {
-            let slot = Self::slot(block, place);
-            slot.message.with_mut(|slot| (*slot).write(message));
-            let kind = match extra {
-                Extra::None => MESSAGE,
-                Extra::Expires(expires) => {
-                    slot.extra.with_mut(|slot| slot.write(Packed { expires }));
-                    EXPIRING
-                }
-                Extra::Marked(mark) => {
-                    let mark = ManuallyDrop::new(mark);
-                    slot.extra.with_mut(|slot| slot.write(Packed { mark }));
-                    MARKED
-                }
-            };
-            slot.ready.store(kind, Release);
-        }
+        // SAFETY: as the caller promises.
+        unsafe { Self::slot(block, place).put(message, extra) }
     }
 }
 
 impl<M> Slot<'_, M> {
+    /// # Safety
+    /// The caller has claimed the place of this slot: nobody else touches it until it is ready.
+    #[inline]
+    unsafe fn put(&self, message: M, extra: Extra) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            self.with_message(|place| place.write(message));
+            let kind = match extra {
+                Extra::None => MESSAGE,
+                Extra::Expires(expires) => {
+                    self.extra.with_mut(|slot| slot.write(Packed { expires }));
+                    EXPIRING
+                }
+                Extra::Marked(mark) => {
+                    let mark = ManuallyDrop::new(mark);
+                    self.extra.with_mut(|slot| slot.write(Packed { mark }));
+                    MARKED
+                }
+            };
+            self.ready.store(kind, Release);
+        }
+    }
+
+    #[inline]
+    fn with_message<R>(&self, body: impl FnOnce(*mut M) -> R) -> R {
+        match self.message {
+            Lies::InBlock(message) => message.with_mut(|place| body(place.cast())),
+            Lies::InQueue(message) => message.with_mut(|place| body(place.cast())),
+        }
+    }
+
     /// What lies beside the message, as `kind` says.
     ///
     /// # Safety
@@ -348,22 +376,31 @@ impl<M> Slot<'_, M> {
     #[inline]
     unsafe fn take_message(&self) -> M {
         // SAFETY: `ready` says that it was written; the caller sees to it that it is read once.
-        unsafe { self.message.with_mut(|slot| (*slot).assume_init_read()) }
+        unsafe { self.with_message(|place| place.read()) }
     }
 }
 
 impl<M, T> Queue<M, T> {
+    /// Whether messages of this type use the place that is the queue's own.
+    const HAS_OWN: bool =
+        size_of::<M>() <= size_of::<Room>() && align_of::<M>() <= align_of::<Room>();
+    /// The place in its lap of the first message after an idle time.
+    const FIRST: u64 = (if Self::HAS_OWN { OWN } else { OWN + 1 }) as u64;
+
     /// An empty queue whose token is with the caller.
     pub(crate) fn new(capacity: u32, diverted: bool, middle: T) -> (Self, Consumer) {
         let queue = Self {
-            tail: AtomicU64::new(FIRST << SHIFT | if diverted { DIVERTED } else { 0 }),
+            tail: AtomicU64::new(Self::FIRST << SHIFT | if diverted { DIVERTED } else { 0 }),
             tail_block: AtomicPtr::new(null_mut()),
-            limit: AtomicU64::new(count(FIRST) + u64::from(capacity)),
+            limit: AtomicU64::new(count(Self::FIRST) + u64::from(capacity)),
             middle,
-            head: AtomicU64::new(FIRST),
+            head: AtomicU64::new(Self::FIRST),
             head_block: AtomicPtr::new(null_mut()),
             capacity,
             signals: AtomicU8::new(0),
+            own_ready: AtomicU8::new(EMPTY),
+            own_extra: UnsafeCell::new(Packed { expires: 0 }),
+            own_message: UnsafeCell::new(MaybeUninit::uninit()),
             messages: PhantomData,
         };
         (queue, Consumer(()))
@@ -392,20 +429,22 @@ impl<M, T> Queue<M, T> {
             }
             let block = self.tail_block.load(Acquire);
             let ends_block = place + 1 == CAP;
-            if block.is_null() || ends_block {
+            let is_own = Self::HAS_OWN && place == OWN && block.is_null();
+            let begins_block = block.is_null() && !is_own;
+            if begins_block || ends_block {
                 next = Some(match next.take() {
                     // SAFETY: allocated here, and nobody else knows it.
-                    Some(next) if unsafe { next.as_ref().is_short } == block.is_null() => next,
+                    Some(next) if unsafe { next.as_ref().is_short } == begins_block => next,
                     other => {
                         free_unused(other);
-                        Block::allocate(block.is_null())
+                        Block::allocate(begins_block)
                     }
                 });
             }
             let woken = if word & IDLE == 0 { 0 } else { IDLE | PARKED };
             let flags = word & FLAGS & !woken;
             let wake = Wake(woken != 0);
-            let changing = block.is_null() || ends_block;
+            let changing = begins_block || ends_block;
             let claimed = if changing {
                 (index - place as u64 + LAP - 1) << SHIFT | flags
             } else {
@@ -418,8 +457,14 @@ impl<M, T> Queue<M, T> {
                 word = now;
                 continue;
             }
-            if block.is_null() {
+            if begins_block {
                 self.begin_block(index, flags, next.take(), message, extra);
+                return Ok(wake);
+            }
+            if is_own {
+                free_unused(next);
+                // SAFETY: the compare-and-swap claimed this place.
+                unsafe { self.own_slot().put(message, extra) };
                 return Ok(wake);
             }
             if ends_block {
@@ -438,8 +483,8 @@ impl<M, T> Queue<M, T> {
         }
     }
 
-    /// The first message after an idle time: the index stands at the end of its lap, so this thread
-    /// alone may change blocks.
+    /// The first message after an idle time that needs a block: the index stands at the end of its
+    /// lap, so this thread alone may change blocks.
     fn begin_block(
         &self,
         index: u64,
@@ -449,9 +494,9 @@ impl<M, T> Queue<M, T> {
         extra: Extra,
     ) {
         let block = block.map_or(null_mut(), NonNull::as_ptr);
-        debug_assert!(index % LAP == FIRST, "an idle queue stands there");
+        debug_assert!(index % LAP == OWN as u64 + 1, "a short block begins there");
         // SAFETY: the block is new and short, and nobody else knows it.
-        unsafe { Block::put(block, FIRST as usize, message, extra) };
+        unsafe { Block::put(block, OWN + 1, message, extra) };
         self.head_block.store(block, Release);
         self.tail_block.store(block, Release);
         self.tail.store((index + 1) << SHIFT | flags, Release);
@@ -570,7 +615,7 @@ impl<M, T> Queue<M, T> {
         let diverted = self.tail.load(Relaxed) & DIVERTED;
         let empty = head << SHIFT | diverted;
         let block = self.head_block.load(Acquire);
-        if block.is_null() {
+        if block.is_null() && head % LAP == Self::FIRST {
             let parked = empty | IDLE | PARKED;
             return self
                 .tail
@@ -587,10 +632,11 @@ impl<M, T> Queue<M, T> {
         {
             return self.clear_notified();
         }
+        self.own_ready.store(EMPTY, Relaxed);
         self.head_block.store(null_mut(), Relaxed);
-        self.head.store(lap + LAP + FIRST, Release);
+        self.head.store(lap + LAP + Self::FIRST, Release);
         self.tail_block.store(null_mut(), Release);
-        let parked = (lap + LAP + FIRST) << SHIFT | diverted | IDLE | PARKED;
+        let parked = (lap + LAP + Self::FIRST) << SHIFT | diverted | IDLE | PARKED;
         self.tail.store(parked, Release);
         // SAFETY: the queue was empty, so all claimed slots were read, and the word let nobody claim
         // one since. It is not reachable any more.
@@ -613,9 +659,8 @@ impl<M, T> Queue<M, T> {
         let block = self.head_block.load(Acquire);
         let index = self.head.load(Relaxed);
         let place = (index % LAP) as usize;
-        if !block.is_null() {
-            // SAFETY: the block at the head is freed only by the holder of the consumer, in `pass`.
-            let slot = unsafe { Block::slot(block, place) };
+        // SAFETY: the block at the head is freed only by the holder of the consumer, in `pass`.
+        if let Some(slot) = unsafe { self.slot(block, place) } {
             match slot.ready.load(Acquire) {
                 MESSAGE => return Look::Message,
                 EXPIRING => {
@@ -643,9 +688,8 @@ impl<M, T> Queue<M, T> {
         let block = self.head_block.load(Acquire);
         let index = self.head.load(Relaxed);
         let place = (index % LAP) as usize;
-        assert!(!block.is_null(), "it was seen before");
         // SAFETY: as above.
-        let slot = unsafe { Block::slot(block, place) };
+        let slot = unsafe { self.slot(block, place) }.expect("it was seen before");
         let kind = slot.ready.load(Acquire);
         assert!(kind != EMPTY, "it was seen before");
         if kind == MARKED {
@@ -662,12 +706,11 @@ impl<M, T> Queue<M, T> {
     pub(crate) fn pop(&self, _: &mut Consumer) -> Popped<M> {
         let block = self.head_block.load(Acquire);
         let index = self.head.load(Relaxed);
-        if block.is_null() {
-            return self.nothing(index);
-        }
         let place = (index % LAP) as usize;
         // SAFETY: as above.
-        let slot = unsafe { Block::slot(block, place) };
+        let Some(slot) = (unsafe { self.slot(block, place) }) else {
+            return self.nothing(index);
+        };
         let kind = slot.ready.load(Acquire);
         if kind == EMPTY {
             return self.nothing(index);
@@ -676,6 +719,36 @@ impl<M, T> Queue<M, T> {
         let (message, extra) = unsafe { (slot.take_message(), slot.take_extra(kind)) };
         self.pass(block, index);
         Popped::Message(message, extra)
+    }
+
+    /// The slot of this place, if it has one yet. `block` is the one at the head.
+    ///
+    /// # Safety
+    /// For the consumer.
+    #[inline]
+    unsafe fn slot(&self, block: *mut Block<M>, place: usize) -> Option<Slot<'_, M>> {
+        if Self::HAS_OWN && place == OWN {
+            // SAFETY: the consumer frees the block at the head, nobody else.
+            let is_own = block.is_null() || unsafe { (*block).is_short };
+            if is_own {
+                return Some(self.own_slot());
+            }
+        }
+        if block.is_null() {
+            return None;
+        }
+        // SAFETY: as above.
+        Some(unsafe { Block::slot(block, place) })
+    }
+
+    #[inline]
+    fn own_slot(&self) -> Slot<'_, M> {
+        debug_assert!(Self::HAS_OWN, "a message fits");
+        Slot {
+            ready: &self.own_ready,
+            message: Lies::InQueue(&self.own_message),
+            extra: &self.own_extra,
+        }
     }
 
     /// The message at `index`, in `block`, was read.
@@ -701,6 +774,13 @@ impl<M, T> Queue<M, T> {
         } else {
             Popped::Empty
         }
+    }
+
+    /// Whether nothing is there, and nothing will ever come.
+    #[inline]
+    pub(crate) fn is_over(&self, _: &Consumer) -> bool {
+        let word = self.tail.load(Acquire);
+        word & CLOSED != 0 && word >> SHIFT == self.head.load(Relaxed)
     }
 
     /// Changes the word while nobody changes blocks.

@@ -15,11 +15,11 @@ const OPERATIONS: u64 = 1_200_000;
 /// A mailbox is used for so long, then the next one.
 const OPERATIONS_EACH: u64 = 2_000;
 
-/// A message knows its number; all that were made are dropped once.
+/// A message knows its number; all that were made are dropped once. Some are large.
 #[derive(Debug)]
-struct Message(u64, Arc<AtomicU64>);
+struct Message<const ROOM: usize>(u64, Arc<AtomicU64>, [u64; ROOM]);
 
-impl Drop for Message {
+impl<const ROOM: usize> Drop for Message<ROOM> {
     fn drop(&mut self) {
         self.1.fetch_sub(1, Relaxed);
     }
@@ -106,14 +106,14 @@ impl Model {
     }
 }
 
-struct Pair {
-    mailbox: Mailbox<Message, (), ()>,
+struct Pair<const ROOM: usize> {
+    mailbox: Mailbox<Message<ROOM>, (), ()>,
     consumer: Consumer,
     model: Model,
     alive: Arc<AtomicU64>,
     next: u64,
     /// A sender that waits for room.
-    sender: Option<(Option<Message>, Option<u64>)>,
+    sender: Option<(Option<Message<ROOM>>, Option<u64>)>,
     woken: Arc<Flag>,
 }
 
@@ -127,7 +127,7 @@ impl std::task::Wake for Flag {
     }
 }
 
-impl Pair {
+impl<const ROOM: usize> Pair<ROOM> {
     fn new(rng: &mut Rng) -> Self {
         let kind =
             [Kind::Fifo, Kind::Fifo, Kind::DropOldest, Kind::Priority][rng.below(4) as usize];
@@ -136,7 +136,7 @@ impl Pair {
             Kind::Fifo => None,
             Kind::DropOldest => Some(Order::drop_oldest(capacity)),
             Kind::Priority => {
-                let ranks: Rank<Message> = Arc::new(|message: &Message| rank(message.0));
+                let ranks: Rank<Message<ROOM>> = Arc::new(|message: &Message<ROOM>| rank(message.0));
                 Some(Order::priority(ranks, capacity))
             }
         };
@@ -163,15 +163,15 @@ impl Pair {
         }
     }
 
-    fn message(&mut self) -> Message {
+    fn message(&mut self) -> Message<ROOM> {
         self.next += 1;
         self.alive.fetch_add(1, Relaxed);
-        Message(self.next, self.alive.clone())
+        Message(self.next, self.alive.clone(), [0; ROOM])
     }
 
     fn pushed(
         &mut self,
-        pushed: Result<Wake, TellError<Message>>,
+        pushed: Result<Wake, TellError<Message<ROOM>>>,
         dropped: Option<u64>,
         expected: &Pushed,
     ) {
@@ -225,7 +225,7 @@ impl Pair {
         let waker = Waker::from(self.woken.clone());
         let mut cx = Context::from_waker(&waker);
         let dropped = std::cell::Cell::new(None);
-        let given_up = |oldest: Message| dropped.set(Some(oldest.0));
+        let given_up = |oldest: Message<ROOM>| dropped.set(Some(oldest.0));
         let polled =
             self.mailbox
                 .poll_push(&mut message, || Extra::None, &mut place, &mut cx, given_up);
@@ -384,14 +384,23 @@ fn a_mailbox_does_what_the_model_says() {
     let mut rng = Rng::seeded(seed);
     let mut done = 0;
     while done < OPERATIONS {
-        let mut pair = Pair::new(&mut rng);
-        for _ in 0..OPERATIONS_EACH {
-            pair.step(&mut rng);
-            done += 1;
-            if pair.model.closed && rng.below(64) == 0 {
-                break;
-            }
-        }
-        pair.end(&mut rng);
+        // Messages that fit into the place that is the queue's own, and larger ones.
+        done += compare::<0>(&mut rng);
+        done += compare::<2>(&mut rng);
     }
+}
+
+/// The operations of one mailbox; how many they were.
+fn compare<const ROOM: usize>(rng: &mut Rng) -> u64 {
+    let mut pair = Pair::<ROOM>::new(rng);
+    let mut done = 0;
+    while done < OPERATIONS_EACH {
+        pair.step(rng);
+        done += 1;
+        if pair.model.closed && rng.below(64) == 0 {
+            break;
+        }
+    }
+    pair.end(rng);
+    done
 }
