@@ -42,7 +42,7 @@ use crate::actor_ref::Target;
 use crate::body::{Body, Dormant, Form, Outcome, Place};
 use crate::dead_letters::DeadLetterReason;
 use crate::failure::{describe_panic, drop_guarded};
-use crate::family::{Children, Refused};
+use crate::family::{self, Children, Refused};
 use crate::late::Late;
 use crate::mailbox::{AtRest, BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Signals, Wake};
 use crate::path::ActorPath;
@@ -57,7 +57,7 @@ use futures_util::task::{ArcWake, waker_ref};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU16, AtomicU32};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -69,8 +69,9 @@ pub(crate) struct Cell<M> {
     /// or ends the actor changes it, and then looks for `kin`. So one of the two sees the other, also
     /// where there is nothing to lock yet.
     fate: AtomicU8,
-    /// Where it stands in its family.
+    /// Where it stands in its family: [`family::Place`].
     place: AtomicU32,
+    list: AtomicU16,
     /// Messages that may still be handled in this turn. For the holder of the token.
     pub(crate) turn: AtomicU8,
 }
@@ -117,8 +118,8 @@ pub(crate) trait Node: Send + Sync {
     /// The last part of its path, if it was given one.
     fn own_name(&self) -> Option<&str>;
     fn uid(&self) -> u64;
-    fn place(&self) -> u32;
-    fn set_place(&self, place: u32);
+    fn place(&self) -> family::Place;
+    fn set_place(&self, place: family::Place);
     fn request(self: Arc<Self>, phase: Phase);
     fn has_ended(&self) -> bool;
     fn children(&self) -> Vec<Arc<dyn Node>>;
@@ -129,6 +130,8 @@ pub(crate) trait Node: Send + Sync {
     fn queued(&self) -> usize;
     /// What its children share.
     fn above_children(self: Arc<Self>) -> Arc<Above>;
+    /// Goes among these children.
+    fn join(self: Arc<Self>, children: &mut Children) -> Result<(), Refused>;
     /// Adds a child, unless the actor is stopping or the name is taken.
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused>;
     /// This child has ended.
@@ -195,6 +198,7 @@ impl<M> Cell<M> {
             form: Form::new(),
             fate: AtomicU8::new(0),
             place: AtomicU32::new(0),
+            list: AtomicU16::new(0),
             turn: AtomicU8::new(0),
         };
         (cell, consumer)
@@ -266,7 +270,7 @@ impl<M> Cell<M> {
 
     /// The living child of this name.
     pub(crate) fn child(&self, name: &str) -> Option<Arc<dyn Node>> {
-        let child = self.mailbox.kin(|kin| kin?.children.named(name).cloned());
+        let child = self.mailbox.kin(|kin| kin?.children.named(name));
         child.filter(|child| !child.has_ended())
     }
 
@@ -528,12 +532,16 @@ impl<M: Send + 'static> Node for Target<M> {
         self.cell().uid()
     }
 
-    fn place(&self) -> u32 {
-        self.cell().place.load(Relaxed)
+    fn place(&self) -> family::Place {
+        family::Place {
+            list: self.cell().list.load(Relaxed),
+            index: self.cell().place.load(Relaxed),
+        }
     }
 
-    fn set_place(&self, place: u32) {
-        self.cell().place.store(place, Relaxed);
+    fn set_place(&self, place: family::Place) {
+        self.cell().list.store(place.list, Relaxed);
+        self.cell().place.store(place.index, Relaxed);
     }
 
     fn request(self: Arc<Self>, phase: Phase) {
@@ -589,13 +597,17 @@ impl<M: Send + 'static> Node for Target<M> {
         })
     }
 
+    fn join(self: Arc<Self>, children: &mut Children) -> Result<(), Refused> {
+        children.adopt(self)
+    }
+
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused> {
         let cell = self.cell();
         cell.mailbox.kin_or_new(|kin| {
             if cell.settled_fate() & CLOSED != 0 {
                 return Err(Refused::Stopping);
             }
-            kin.children.adopt(child)
+            child.join(&mut kin.children)
         })
     }
 

@@ -10,7 +10,7 @@
 //! actor sees that it was the last, because the family is closed before the notes are read once more.
 
 use crate::cell::Node;
-use crate::family::{Children, Refused};
+use crate::family::{Children, Place, Refused};
 use crate::sync::{Apart, lock};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -38,7 +38,7 @@ struct Family {
 /// Who has ended, by place and number.
 #[derive(Default)]
 struct Notes {
-    ended: Vec<(u32, u64)>,
+    ended: Vec<(Place, u64)>,
     limit: usize,
 }
 
@@ -49,7 +49,7 @@ impl Top {
             if self.is_closed() {
                 return Err(Refused::Stopping);
             }
-            family.children.adopt(child)?;
+            child.join(&mut family.children)?;
             family.spawned = family.spawned.wrapping_add(1);
             family.spawned.is_multiple_of(SPAWNS_PER_SWEEP)
         };
