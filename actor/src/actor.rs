@@ -182,7 +182,7 @@ mod tests {
             &mut self,
             _: &mut Context<Self>,
         ) -> impl Future<Output = Result<(), Infallible>> + Send {
-            async { Ok(()) }
+            std::future::ready(Ok(()))
         }
 
         async fn handle(&mut self, (): (), _: &mut Context<Self>) -> Result<(), Infallible> {

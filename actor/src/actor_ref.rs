@@ -2,7 +2,7 @@
 
 use crate::adapter::{Adapted, Conversion, Root};
 use crate::ask::{Ask, Late, ReplyTo};
-use crate::cell::{Cell, Node};
+use crate::cell::Cell;
 use crate::dead_letters::{DeadLetterReason, DeadLetters};
 use crate::error::TellError;
 use crate::failure::drop_guarded;
@@ -176,7 +176,7 @@ impl<M: Send + 'static> ActorRef<M> {
     /// Nothing is accepted from now on.
     pub fn stop(&self) {
         match &*self.0 {
-            Target::Local(_) => self.0.clone().request(Phase::Stopping),
+            Target::Local(_) => self.0.request_of(Phase::Stopping),
             Target::Remote(remote) => remote.stop(),
             Target::Adapted(adapted) => adapted.actor().stop(),
         }
@@ -186,7 +186,7 @@ impl<M: Send + 'static> ActorRef<M> {
     /// remote actor this does the same as [`ActorRef::stop`].
     pub fn stop_after_queued(&self) {
         match &*self.0 {
-            Target::Local(_) => self.0.clone().request(Phase::Draining),
+            Target::Local(_) => self.0.request_of(Phase::Draining),
             Target::Remote(remote) => remote.stop(),
             Target::Adapted(adapted) => adapted.actor().stop_after_queued(),
         }

@@ -26,8 +26,9 @@
 //!
 //! # The tree
 //! `kin` holds the living children and the watchers. A child takes itself out of its parent's
-//! family when it has ended; a parent that waits for that is notified. Locks are never nested: no
-//! code of users, no other cell and no scheduler is called under one.
+//! family when it has ended (at the top it leaves a note: [`crate::top`]); a parent that waits for
+//! that is notified. Locks are never nested: no code of users, no other cell and no scheduler is
+//! called under one.
 //!
 //! # What can go wrong
 //! A cell and its body refer to each other; the body is dropped when the actor ends. If nobody will
@@ -57,8 +58,8 @@ use futures_util::task::{ArcWake, waker_ref};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU16, AtomicU32};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::task::{Context, Poll};
 
 pub(crate) struct Cell<M> {
@@ -69,11 +70,18 @@ pub(crate) struct Cell<M> {
     /// or ends the actor changes it, and then looks for `kin`. So one of the two sees the other, also
     /// where there is nothing to lock yet.
     fate: AtomicU8,
-    /// Where it stands in its family: [`family::Place`].
+    /// Where it stands in its family, with the mailbox's spare bytes: [`family::Place`].
     place: AtomicU32,
-    list: AtomicU16,
     /// Messages that may still be handled in this turn. For the holder of the token.
     pub(crate) turn: AtomicU8,
+    /// For the layout: its other values say that a [`Target`] is no cell.
+    _kind: Kind,
+}
+
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Kind {
+    Cell,
 }
 
 /// What does not change, and why it lies where it lies: see [`Mailbox`].
@@ -198,8 +206,8 @@ impl<M> Cell<M> {
             form: Form::new(),
             fate: AtomicU8::new(0),
             place: AtomicU32::new(0),
-            list: AtomicU16::new(0),
             turn: AtomicU8::new(0),
+            _kind: Kind::Cell,
         };
         (cell, consumer)
     }
@@ -371,6 +379,12 @@ impl<M: Send + 'static> Target<M> {
         }
     }
 
+    /// Asks the actor for a later phase; also one that waits for something, for example for the end
+    /// of a back-off.
+    pub(crate) fn request_of(self: &Arc<Self>, phase: Phase) {
+        self.wake_if(self.cell().mailbox.request(phase));
+    }
+
     pub(crate) fn end(&self, reason: Ended) {
         self.end_with(reason, None);
     }
@@ -383,8 +397,10 @@ impl<M: Send + 'static> Target<M> {
             return;
         }
         let kin = cell.mailbox.kin(|kin| kin.map(std::mem::take));
-        for watcher in kin.into_iter().flat_map(|kin| kin.watchers) {
-            watcher.notify(Terminated::new(cell.path().clone(), cell.uid(), reason));
+        if let Some(kin) = kin {
+            for watcher in kin.watchers {
+                watcher.notify(Terminated::new(cell.path().clone(), cell.uid(), reason));
+            }
         }
         let parent = &cell.mailbox.owner().above.parent;
         match (parent, escalated) {
@@ -534,22 +550,18 @@ impl<M: Send + 'static> Node for Target<M> {
 
     fn place(&self) -> family::Place {
         family::Place {
-            list: self.cell().list.load(Relaxed),
+            list: self.cell().mailbox.spare().load(Relaxed),
             index: self.cell().place.load(Relaxed),
         }
     }
 
     fn set_place(&self, place: family::Place) {
-        self.cell().list.store(place.list, Relaxed);
+        self.cell().mailbox.spare().store(place.list, Relaxed);
         self.cell().place.store(place.index, Relaxed);
     }
 
     fn request(self: Arc<Self>, phase: Phase) {
-        match self.cell().mailbox.request(phase) {
-            Wake(true) => self.schedule(),
-            // Also an actor that waits for something, for example for the end of a back-off.
-            Wake(false) => self.notify(),
-        }
+        self.request_of(phase);
     }
 
     fn has_ended(&self) -> bool {
@@ -714,3 +726,19 @@ impl<M: Send + 'static> Watchable for Target<M> {
 
 #[cfg(all(test, otava_loom))]
 mod loom_models;
+
+#[cfg(all(test, not(otava_loom)))]
+mod tests {
+    use super::*;
+
+    /// With the counts of its `Arc`, 152 bytes: what a common allocator gives out without a rest.
+    #[test]
+    fn a_cell_is_as_small_as_it_was_meant_to_be() {
+        assert_eq!(size_of::<Target<[u64; 3]>>(), 136);
+        assert_eq!(
+            size_of::<Target<[u64; 9]>>(),
+            136,
+            "large messages lie elsewhere"
+        );
+    }
+}

@@ -573,6 +573,9 @@ impl<M> Extras<M> {
 impl<A: Actor> Drop for Context<A> {
     /// Only an actor that is ended from outside still has something here.
     fn drop(&mut self) {
+        if self.is_bare() && self.cell().mailbox.is_over(&self.consumer) {
+            return;
+        }
         self.ended(Ended::Stopped);
         self.cell().mailbox.shut();
         self.discard_left();

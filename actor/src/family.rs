@@ -58,8 +58,9 @@ impl<N: Node + 'static> List for Siblings<N> {
 
     fn list(&self, most: usize, all: &mut Vec<Arc<dyn Node>>) {
         let room = most.saturating_sub(all.len());
-        let living = self.places.iter().flatten().take(room);
-        all.extend(living.map(|child| -> Arc<dyn Node> { child.clone() }));
+        for child in self.places.iter().flatten().take(room) {
+            all.push(child.clone());
+        }
     }
 }
 
@@ -78,8 +79,7 @@ impl Children {
             Some(index) => index,
             None => {
                 // More than four billion living children do not fit in memory.
-                let index =
-                    u32::try_from(siblings.places.len()).map_err(|_| Refused::Stopping)?;
+                let index = u32::try_from(siblings.places.len()).map_err(|_| Refused::Stopping)?;
                 siblings.places.push(None);
                 index
             }

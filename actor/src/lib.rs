@@ -108,12 +108,12 @@ pub mod stash;
 pub mod stream;
 pub mod supervision;
 mod sync;
-mod top;
 pub mod system;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod time;
 pub mod timers;
+mod top;
 pub mod tree;
 mod wait_graph;
 pub mod watch;

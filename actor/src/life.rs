@@ -318,12 +318,12 @@ impl<A: Actor> Life<A> {
 
     fn finish(mut self: Box<Self>, exit: Exit) {
         drop_guarded(self.actor.take());
-        self.ctx.ended(exit.reason);
-        let me = self.ctx.me().clone();
-        drop_guarded(self);
+        drop_guarded(self.plan.take());
         let Exit { reason, escalated } = exit;
-        tracing::debug!(actor = %me.path(), ?reason, "the actor ended");
-        me.target().end_with(reason, escalated);
+        self.ctx.ended(reason);
+        tracing::debug!(actor = %self.ctx.path(), ?reason, "the actor ended");
+        self.ctx.me().target().end_with(reason, escalated);
+        drop_guarded(self);
     }
 }
 

@@ -17,9 +17,9 @@ use crate::rng::Rng;
 use crate::scheduler::Scheduler;
 use crate::sync::{Apart, lock};
 use crate::time::{Clock, Time};
+use crate::top::Top;
 #[cfg(feature = "testkit")]
 use crate::tree::ActorState;
-use crate::top::Top;
 use crate::tree::{TREE_ACTORS_MAX, Tree};
 use crate::wait_graph::WaitGraph;
 use crate::watchdog::{self, Watchdog};

@@ -30,7 +30,10 @@ struct ModelOf<M> {
 type Model = ModelOf<u32>;
 
 /// A message that does not fit into the place that is the queue's own.
-struct Large(u32, #[allow(dead_code, reason = "it only takes room")] [u64; 4]);
+struct Large(
+    u32,
+    #[allow(dead_code, reason = "it only takes room")] [u64; 4],
+);
 
 impl From<u32> for Large {
     fn from(n: u32) -> Self {

@@ -44,6 +44,7 @@ pub(crate) use order::{Order, Rank};
 pub(crate) use queue::{AtRest, Consumer, Look, Wake};
 use queue::{Popped, Queue, Refusal};
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU16;
 use std::task::{Context, Poll, Waker};
 
 /// How many messages an actor handles before others get their turn.
@@ -147,6 +148,11 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
 
     pub(crate) fn owner(&self) -> &T {
         &self.queue.middle.owner
+    }
+
+    /// Two bytes for the owner, which nobody uses here.
+    pub(crate) fn spare(&self) -> &AtomicU16 {
+        &self.queue.spare
     }
 
     /// What the owner keeps under the same lock. `body` is short and calls nobody. Without a lock,
@@ -359,12 +365,13 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         woken
     }
 
-    /// Asks for a later phase. Nothing happens if that or more was asked for before.
+    /// Asks for a later phase. Nothing happens if that or more was asked for before. Whatever the
+    /// actor waits for, it looks at this.
     pub(crate) fn request(&self, phase: Phase) -> Wake {
         if phase == Phase::Stopping {
             self.queue.signals.fetch_or(Signals::STOP, AcqRel);
         }
-        let wake = self.queue.close();
+        let wake = self.queue.close_and_notify();
         self.after_turn();
         wake
     }
@@ -376,15 +383,21 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         }
     }
 
+    /// Whether it is closed and nothing is left in it. For the consumer.
+    #[inline]
+    pub(crate) fn is_over(&self, consumer: &Consumer) -> bool {
+        self.queue.is_over(consumer) && self.signals() & Signals::NEWS == 0
+    }
+
     /// The actor is ended from outside. `true`: the caller has its token now and drops it; else
     /// whoever has the token does, and is kept from putting it down by a notice.
     pub(crate) fn abandon(&self) -> bool {
         self.queue
             .signals
             .fetch_or(Signals::ABANDONED | Signals::STOP, AcqRel);
-        let Wake(was_idle) = self.queue.close();
+        let wake = self.queue.close_and_notify();
         self.wake_senders();
-        was_idle || self.queue.notify() == Wake(true)
+        wake == Wake(true)
     }
 
     pub(crate) fn is_open(&self) -> bool {

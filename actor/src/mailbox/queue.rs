@@ -60,6 +60,7 @@ use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::AtomicU16;
 
 /// A message is a reason to run the actor.
 const IDLE: u64 = 1;
@@ -158,6 +159,8 @@ pub(crate) struct Queue<M, T> {
     pub(super) signals: AtomicU8,
     /// The slot of the queue's own place, in three parts for the sake of the layout.
     own_ready: AtomicU8,
+    /// As `signals`; for the owner.
+    pub(super) spare: AtomicU16,
     own_extra: UnsafeCell<Packed>,
     own_message: UnsafeCell<MaybeUninit<Room>>,
     messages: PhantomData<M>,
@@ -399,6 +402,7 @@ impl<M, T> Queue<M, T> {
             capacity,
             signals: AtomicU8::new(0),
             own_ready: AtomicU8::new(EMPTY),
+            spare: AtomicU16::new(0),
             own_extra: UnsafeCell::new(Packed { expires: 0 }),
             own_message: UnsafeCell::new(MaybeUninit::uninit()),
             messages: PhantomData,
@@ -558,9 +562,12 @@ impl<M, T> Queue<M, T> {
         self.tail.load(Acquire) & CLOSED != 0
     }
 
-    /// Accepts no message from now on. Takes the token if the actor is idle.
-    pub(crate) fn close(&self) -> Wake {
-        self.change(|word| (unidle(word) | CLOSED, word & IDLE != 0))
+    /// Accepts no message from now on. Takes the token if it lies here, and else leaves a notice.
+    pub(crate) fn close_and_notify(&self) -> Wake {
+        self.change(|word| match word & PARKED {
+            0 => (word | CLOSED | NOTIFIED, false),
+            _ => (word & !(PARKED | IDLE) | CLOSED, true),
+        })
     }
 
     /// There is news that is no message: an idle actor shall run. What the caller wrote before is

@@ -136,7 +136,8 @@ impl<const ROOM: usize> Pair<ROOM> {
             Kind::Fifo => None,
             Kind::DropOldest => Some(Order::drop_oldest(capacity)),
             Kind::Priority => {
-                let ranks: Rank<Message<ROOM>> = Arc::new(|message: &Message<ROOM>| rank(message.0));
+                let ranks: Rank<Message<ROOM>> =
+                    Arc::new(|message: &Message<ROOM>| rank(message.0));
                 Some(Order::priority(ranks, capacity))
             }
         };
@@ -329,7 +330,9 @@ impl<const ROOM: usize> Pair<ROOM> {
         let Wake(wake) = self.mailbox.request(phase);
         self.model.closed = true;
         self.model.stopped |= phase == Phase::Stopping;
-        assert_eq!(wake, self.model.wakes());
+        assert_eq!(wake, self.model.parked.is_some());
+        self.model.notified |= !wake;
+        self.model.parked = None;
     }
 
     fn step(&mut self, rng: &mut Rng) {
