@@ -39,12 +39,13 @@
     reason = "the body is touched without a lock, by the holder of the token (body.rs)"
 )]
 
+mod identity;
+
 use crate::actor_ref::Target;
 use crate::body::{Body, Dormant, Form, Outcome, Place};
 use crate::dead_letters::DeadLetterReason;
 use crate::failure::{describe_panic, drop_guarded};
 use crate::family::{self, Children, Refused};
-use crate::late::Late;
 use crate::mailbox::{AtRest, BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Signals, Wake};
 use crate::path::ActorPath;
 use crate::scheduler::Runnable;
@@ -55,6 +56,7 @@ use crate::tree::ActorState;
 use crate::wait_graph;
 use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher, WatcherId};
 use futures_util::task::{ArcWake, waker_ref};
+pub(crate) use identity::{Above, Identity};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -82,26 +84,6 @@ pub(crate) struct Cell<M> {
 #[repr(u8)]
 enum Kind {
     Cell,
-}
-
-/// What does not change, and why it lies where it lies: see [`Mailbox`].
-pub(crate) struct Identity {
-    above: Arc<Above>,
-    pub(crate) uid: u64,
-    /// Of anonymous actors only when somebody asks.
-    path: Late<Named>,
-}
-
-/// What all children of one parent share.
-pub(crate) struct Above {
-    pub(crate) core: Arc<Core>,
-    /// `None`: the parent is the system.
-    pub(crate) parent: Option<Arc<dyn Node>>,
-}
-
-struct Named {
-    path: ActorPath,
-    anonymous: bool,
 }
 
 /// The relations of a cell.
@@ -152,45 +134,6 @@ pub(crate) trait Node: Send + Sync {
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     /// Ends the actor, and first its children, from outside. For actors that nobody will run again.
     fn abandon(self: Arc<Self>);
-}
-
-impl Above {
-    fn path(&self) -> &ActorPath {
-        let parent = self.parent.as_ref();
-        parent.map_or(self.core.path(), |parent| parent.path())
-    }
-
-    /// The path of the child of this name; without one, of the one with this number.
-    pub(crate) fn child(&self, name: Option<&str>, uid: u64) -> ActorPath {
-        match name {
-            Some(name) => self.path().child(name),
-            None => self.path().child(&format!("${uid}")),
-        }
-    }
-}
-
-impl Identity {
-    pub(crate) fn new(above: Arc<Above>, uid: u64, path: Option<ActorPath>) -> Self {
-        let named = path.map(|path| {
-            Box::new(Named {
-                path,
-                anonymous: false,
-            })
-        });
-        Self {
-            above,
-            uid,
-            path: Late::new(named),
-        }
-    }
-
-    fn path(&self) -> &ActorPath {
-        let named = self.path.get_or_make(|| Named {
-            path: self.above.child(None, self.uid),
-            anonymous: true,
-        });
-        &named.path
-    }
 }
 
 impl<M> Cell<M> {
@@ -540,8 +483,7 @@ impl<M: Send + 'static> Node for Target<M> {
     }
 
     fn own_name(&self) -> Option<&str> {
-        let named = self.cell().mailbox.owner().path.get()?;
-        (!named.anonymous).then(|| named.path.name())
+        self.cell().mailbox.owner().own_name()
     }
 
     fn uid(&self) -> u64 {
