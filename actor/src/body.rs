@@ -16,9 +16,12 @@ use std::task::{Context, Poll};
 
 /// An actor between two activations.
 pub(crate) trait Dormant: Send {
-    /// The next activation. `newborn`: it is the first.
-    fn wake(self: Box<Self>, newborn: bool) -> Active;
-    /// The same, where more than messages is to be looked at.
+    /// The first activation.
+    fn wake_newborn(self: Box<Self>) -> Active;
+    /// A whole activation that handles messages, and no more than that: this never ends the actor.
+    /// `Err`: a handler is pending.
+    fn serve_now(self: Box<Self>, cx: &mut Context<'_>) -> Result<Outcome, Active>;
+    /// An activation that looks at more than messages.
     fn wake_for_other(self: Box<Self>) -> Active;
 }
 
@@ -158,6 +161,19 @@ impl Active {
         place: NonNull<F>,
     ) -> Self {
         Self(place)
+    }
+
+    /// Drops a future, as [`Active`] does, where its type is known.
+    ///
+    /// # Safety
+    /// As for [`Active::from_raw`], and nobody uses it any more.
+    #[inline]
+    pub(crate) unsafe fn forget<F>(place: NonNull<F>) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            place.drop_in_place();
+            pool::free(place.cast(), Layout::new::<F>());
+        }
     }
 
     #[inline]

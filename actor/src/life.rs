@@ -36,7 +36,7 @@ use crate::time::far_away;
 use crate::watch::{Ended, Terminated};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -304,12 +304,18 @@ impl<A: Actor> Life<A> {
 }
 
 impl<A: Actor> Dormant for Life<A> {
-    fn wake(self: Box<Self>, newborn: bool) -> Active {
+    fn wake_newborn(self: Box<Self>) -> Active {
         let bare = self.plan.is_none() && self.ctx.is_bare();
         match self.actor {
-            Some(_) if newborn && bare => start(self),
-            Some(_) if !newborn && !observe::messages_are_traced() => serve(self),
-            _ => Active::new(self.live(newborn)),
+            Some(_) if bare => start(self),
+            _ => Active::new(self.live(true)),
+        }
+    }
+
+    fn serve_now(self: Box<Self>, cx: &mut task::Context<'_>) -> Result<Outcome, Active> {
+        match self.actor {
+            Some(_) if !observe::messages_are_traced() => serve(self, cx),
+            _ => Ok(Outcome::Other(self)),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::body::{Active, Dormant, Outcome};
 use crate::context::{Context, Next};
 use crate::failure::{Failure, describe_panic, drop_guarded};
 use crate::life::Life;
+use crate::mailbox::Seen;
 use std::future::Future;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,34 +50,55 @@ enum Hook {
 // SAFETY: it owns a `Life`, which is `Send`, and a handler's future, which is `Send`.
 unsafe impl<A: Actor, H: Send, S: Send> Send for Serving<A, H, S> {}
 
-/// An activation of `life`, which has an instance.
+/// Serves `life`, which has an instance, until there is nothing to do or a handler is pending. It
+/// gives the life back or keeps it; it does not end it.
 #[inline]
-pub(crate) fn serve<A: Actor>(life: Box<Life<A>>) -> Active {
-    begin(
+pub(crate) fn serve<A: Actor>(
+    life: Box<Life<A>>,
+    cx: &mut task::Context<'_>,
+) -> Result<Outcome, Active> {
+    let place = begin(
         life,
         Hook::No,
-        |actor: &'static mut A, ctx: &'static mut Context<A>| {
-            let message = ctx.take_message();
+        |actor: &'static mut A, ctx: &'static mut Context<A>, seen| {
+            // SAFETY: passed on from the look that came just before.
+            let message = seen.map(|seen| unsafe { ctx.take_message(seen) });
+            let message = message.expect("without a hook there is a message");
             actor.handle(message, ctx)
         },
-    )
+    );
+    // Not as an `Active`, which would go through a table of functions for each step.
+    // SAFETY: begun just now, and it stays in its place. Should it panic, which is a bug of ours, then
+    // it is leaked with its life: whoever runs the actor still has to name it.
+    let polled = unsafe { Pin::new_unchecked(&mut *place.as_ptr()) }.poll(cx);
+    match polled {
+        Poll::Ready(outcome) => {
+            // SAFETY: it is there, is not used any more, and its memory came from the pool.
+            unsafe { Active::forget(place) };
+            Ok(outcome)
+        }
+        // SAFETY: a whole future in its place.
+        Poll::Pending => Err(unsafe { Active::from_raw(place) }),
+    }
 }
 
 /// The first activation of `life`, which has an instance: its start hook.
 pub(crate) fn start<A: Actor>(life: Box<Life<A>>) -> Active {
-    begin(
+    let place = begin(
         life,
         Hook::Due,
-        |actor: &'static mut A, ctx: &'static mut Context<A>| actor.started(ctx),
-    )
+        |actor: &'static mut A, ctx: &'static mut Context<A>, _| actor.started(ctx),
+    );
+    // SAFETY: a whole future in its place.
+    unsafe { Active::from_raw(place) }
 }
 
 #[inline]
-fn begin<A, H, S>(life: Box<Life<A>>, hook: Hook, start: S) -> Active
+fn begin<A, H, S>(life: Box<Life<A>>, hook: Hook, start: S) -> NonNull<Serving<A, H, S>>
 where
     A: Actor,
     H: Future<Output = Result<(), A::Err>> + Send + 'static,
-    S: Fn(&'static mut A, &'static mut Context<A>) -> H + Send + 'static,
+    S: Fn(&'static mut A, &'static mut Context<A>, Option<Seen<A::Msg>>) -> H + Send + 'static,
 {
     let place = Active::allocate::<Serving<A, H, S>>();
     let serving = place.as_ptr();
@@ -86,15 +108,15 @@ where
         (&raw mut (*serving).hook).write(hook);
         (&raw mut (*serving).life).write(Some(NonNull::from(Box::leak(life))));
         (&raw mut (*serving).start).write(start);
-        Active::from_raw(place)
     }
+    place
 }
 
 impl<A, H, S> Future for Serving<A, H, S>
 where
     A: Actor,
     H: Future<Output = Result<(), A::Err>>,
-    S: Fn(&'static mut A, &'static mut Context<A>) -> H,
+    S: Fn(&'static mut A, &'static mut Context<A>, Option<Seen<A::Msg>>) -> H,
 {
     type Output = Outcome;
 
@@ -114,39 +136,34 @@ where
                 // SAFETY: the life is ours and no handler borrows from it. The borrows end with this
                 // block, except those that go into the handler.
                 let Life { ctx, actor, .. } = unsafe { life.as_mut() };
-                let next = match this.hook {
-                    Hook::No => ctx.look(),
+                let seen = match this.hook {
+                    Hook::No => match ctx.look() {
+                        Next::Message(seen) => Some(seen),
+                        Next::Nothing => return this.give_back(Outcome::Idle),
+                        Next::TurnOver => return this.give_back(Outcome::TurnOver),
+                        Next::Other => return this.give_back(Outcome::Other),
+                    },
                     Hook::Due => {
                         this.hook = Hook::Begun;
-                        Next::Message
+                        None
                     }
                     Hook::Begun => return this.give_back(Outcome::Started),
                 };
-                match (next, actor) {
-                    (Next::Message, Some(actor)) => {
-                        let start = &this.start;
-                        let started = catch_unwind(AssertUnwindSafe(move || {
-                            // Moved in, so that they may live as long as the handler.
-                            let (actor, ctx) = (actor, ctx);
-                            start(actor, ctx)
-                        }));
-                        match started {
-                            Ok(handler) => {
-                                this.handler.write(handler);
-                                this.busy = true;
-                            }
-                            Err(panic) => {
-                                return this.fail(Failure::Panic(describe_panic(panic)));
-                            }
-                        }
+                let Some(actor) = actor else {
+                    return this.give_back(Outcome::Other);
+                };
+                let start = &this.start;
+                let started = catch_unwind(AssertUnwindSafe(move || {
+                    // Moved in, so that they may live as long as the handler.
+                    let (actor, ctx) = (actor, ctx);
+                    start(actor, ctx, seen)
+                }));
+                match started {
+                    Ok(handler) => {
+                        this.handler.write(handler);
+                        this.busy = true;
                     }
-                    (Next::Nothing, _) => {
-                        return this.give_back(Outcome::Idle);
-                    }
-                    (Next::TurnOver, _) => return this.give_back(Outcome::TurnOver),
-                    (Next::Other, _) | (Next::Message, None) => {
-                        return this.give_back(Outcome::Other);
-                    }
+                    Err(panic) => return this.fail(Failure::Panic(describe_panic(panic))),
                 }
             }
             // SAFETY: `busy` says that it is there; it stays where it is until it is dropped there.

@@ -34,12 +34,17 @@
 //! `limit`, which is never above `count(head) + capacity`, and look at `head` only when it is
 //! reached: the consumer's cache line is not read for each push.
 //!
+//! # What two cores share
+//! While a producer and the consumer work on neighbouring slots, each cache line that both touch goes
+//! to and fro for every message. So all of a slot lies together: the message, and before it one word,
+//! the stamp, that says whether it is there and what lies beside it.
+//!
 //! # Why it is sound
 //! - A slot is written by the one thread whose compare-and-swap claimed its index, before it stores
-//!   `ready` (release); it is read by the token's holder after it loaded `ready` (acquire), once,
+//!   the stamp (release); it is read by the token's holder after it loaded the stamp (acquire), once,
 //!   since `head` moves past it.
 //! - A block is freed by the token's holder when all its slots were claimed and read: the last
-//!   access of a producer to a block is the store of `ready`. A producer that lost its
+//!   access of a producer to a block is the store of a stamp. A producer that lost its
 //!   compare-and-swap has loaded the pointer of a block but not looked inside.
 //! - An index never comes back, so a compare-and-swap that succeeds saw a `tail_block` that belongs
 //!   to its index: the pointer changes only while the index stands at the end of a lap.
@@ -57,7 +62,7 @@ use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicPtr, AtomicU8, AtomicU64, UnsafeCell, spin};
 use std::alloc::Layout;
 use std::marker::PhantomData;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::ptr::{NonNull, null_mut};
 
 /// A message is a reason to run the actor.
@@ -83,12 +88,19 @@ const SHORT: usize = if cfg!(otava_loom) { 2 } else { 3 };
 const FIRST: u64 = (CAP - SHORT) as u64;
 const _: () = assert!(SHORT > 1, "the first message of a block does not end it");
 
-const EMPTY: u8 = 0;
-const MESSAGE: u8 = 1;
-/// A message with an expiry beside it.
-const EXPIRING: u8 = 2;
-/// A message with a mark beside it.
-const MARKED: u8 = 3;
+/// The stamp of a slot without a message.
+const EMPTY: u64 = 0;
+/// The stamp of a message with nothing beside it.
+const MESSAGE: u64 = 1;
+/// A message that expires; the other bits say when.
+const EXPIRING: u64 = 2;
+/// A message with a mark; the other bits are the mark's address, which has zeros for the kind.
+const MARKED: u64 = 3;
+const KIND_BITS: u32 = 2;
+const KIND: u64 = (1 << KIND_BITS) - 1;
+const _: () = assert!(align_of::<Mark>() > KIND as usize);
+/// An expiry is never later: after a hundred years.
+const EXPIRY_MAX: u64 = u64::MAX >> KIND_BITS;
 
 /// Whether the caller has taken the token and has to schedule the actor.
 #[must_use]
@@ -104,14 +116,20 @@ pub(crate) enum Refusal {
 }
 
 /// What the consumer sees without taking it.
-pub(crate) enum Look {
-    Message,
+pub(crate) enum Look<M> {
+    Message(Seen<M>),
     /// A message, and when it expires.
-    Expires(u64),
+    Expires(Seen<M>, u64),
     /// Nothing: the actor may park.
     Nothing,
     /// Something else, or something that is only coming.
     Other,
+}
+
+/// Where the message lies that the consumer has seen.
+pub(crate) struct Seen<M> {
+    block: *mut Block<M>,
+    index: u64,
 }
 
 /// Where the token is.
@@ -166,100 +184,82 @@ unsafe impl<M: Send, T: Send> Send for Queue<M, T> {}
 #[repr(C)]
 struct Block<M> {
     next: AtomicPtr<Self>,
-    /// It has [`SHORT`] slots, for the last places of a lap, and not [`CAP`].
-    is_short: bool,
-    slots: PhantomData<M>,
+    /// The place in its lap of the first slot. A block with [`SHORT`] slots has those for the last
+    /// places, one with [`CAP`] has all.
+    first: usize,
+    /// Where the slots begin.
+    slots: [Slot<M>; 0],
 }
 
 #[repr(C)]
-struct Slots<M, const N: usize> {
+struct Whole<M, const N: usize> {
     block: Block<M>,
-    ready: [AtomicU8; N],
-    slots: [UnsafeCell<MaybeUninit<M>>; N],
-    /// Only written and read for messages that have something beside them.
-    extras: [UnsafeCell<Packed>; N],
-}
-
-/// An [`Extra`] without its kind, which stands in `ready`.
-union Packed {
-    expires: u64,
-    mark: ManuallyDrop<Box<Mark>>,
+    slots: [Slot<M>; N],
 }
 
 /// One place of a block.
-struct Slot<'a, M> {
-    ready: &'a AtomicU8,
-    message: &'a UnsafeCell<MaybeUninit<M>>,
-    extra: &'a UnsafeCell<Packed>,
+#[repr(C)]
+struct Slot<M> {
+    /// What is there, in the lowest bits, and what lies beside it.
+    stamp: AtomicU64,
+    message: UnsafeCell<MaybeUninit<M>>,
 }
 
-impl<M, const N: usize> Slots<M, N> {
+impl<M, const N: usize> Whole<M, N> {
     const LAYOUT: Layout = Layout::new::<Self>();
 
+    #[inline]
     fn allocate() -> NonNull<Block<M>> {
-        let block = pool::allocate(Self::LAYOUT).cast::<Self>();
-        // SAFETY: the memory is ours and large enough; the slots are left uninitialised, which is
-        // what their types say.
+        let whole = pool::allocate(Self::LAYOUT).cast::<Self>();
+        // SAFETY: the memory is ours and large enough; the messages are left uninitialised, which is
+        // what their type says.
         unsafe {
-            (&raw mut (*block.as_ptr()).block).write(Block {
+            (&raw mut (*whole.as_ptr()).block).write(Block {
                 next: AtomicPtr::new(null_mut()),
-                is_short: N == SHORT,
-                slots: PhantomData,
+                first: CAP - N,
+                slots: [],
             });
             for place in 0..N {
-                (&raw mut (*block.as_ptr()).ready[place]).write(AtomicU8::new(EMPTY));
+                let slot = &raw mut (*whole.as_ptr()).slots[place];
+                (&raw mut (*slot).stamp).write(AtomicU64::new(EMPTY));
                 #[cfg(otava_loom)]
-                {
-                    let slot = &raw mut (*block.as_ptr()).slots[place];
-                    slot.write(UnsafeCell::new(MaybeUninit::uninit()));
-                    let extra = &raw mut (*block.as_ptr()).extras[place];
-                    extra.write(UnsafeCell::new(Packed { expires: 0 }));
-                }
+                (&raw mut (*slot).message).write(UnsafeCell::new(MaybeUninit::uninit()));
             }
         }
-        block.cast()
+        whole.cast()
     }
 
     /// # Safety
     /// As for [`Block::free`], and the block has this length.
+    #[inline]
     unsafe fn free(block: NonNull<Block<M>>) {
         // Loom checks that every access to the block happened before this.
         #[cfg(otava_loom)]
         // SAFETY: the caller gives up the block.
         unsafe {
-            let block = &mut *block.cast::<Self>().as_ptr();
-            block.block.next.with_mut(|_| ());
-            block
-                .ready
-                .iter_mut()
-                .for_each(|ready| ready.with_mut(|_| ()));
-            block.slots.iter().for_each(|slot| slot.with_mut(|_| ()));
-            std::ptr::drop_in_place(block);
+            let whole = &mut *block.cast::<Self>().as_ptr();
+            whole.block.next.with_mut(|_| ());
+            for slot in &mut whole.slots {
+                slot.stamp.with_mut(|_| ());
+                slot.message.with_mut(|_| ());
+            }
+            std::ptr::drop_in_place(whole);
         }
         // SAFETY: it was allocated with this layout.
         unsafe { pool::free(block.cast(), Self::LAYOUT) }
     }
-
-    /// # Safety
-    /// `block` is alive and has this length.
-    #[inline]
-    unsafe fn slot<'a>(block: *mut Block<M>, place: usize) -> Slot<'a, M> {
-        // SAFETY: as the caller promises; nobody makes a mutable reference to a block that is alive.
-        let slots = unsafe { &*block.cast::<Self>() };
-        Slot {
-            ready: &slots.ready[place],
-            message: &slots.slots[place],
-            extra: &slots.extras[place],
-        }
-    }
 }
 
 impl<M> Block<M> {
+    fn is_short(&self) -> bool {
+        self.first != 0
+    }
+
     fn allocate(is_short: bool) -> NonNull<Self> {
         if is_short {
-            Slots::<M, SHORT>::allocate()
+            Whole::<M, SHORT>::allocate()
         } else {
-            Slots::<M, CAP>::allocate()
+            Whole::<M, CAP>::allocate()
         }
     }
 
@@ -271,10 +271,10 @@ impl<M> Block<M> {
         };
         // SAFETY: as the caller promises; each by its own length.
         unsafe {
-            if (*block.as_ptr()).is_short {
-                Slots::<M, SHORT>::free(block);
+            if (*block.as_ptr()).is_short() {
+                Whole::<M, SHORT>::free(block);
             } else {
-                Slots::<M, CAP>::free(block);
+                Whole::<M, CAP>::free(block);
             }
         }
     }
@@ -284,14 +284,13 @@ impl<M> Block<M> {
     /// # Safety
     /// `block` is alive, and is the one of the index that stands at this place.
     #[inline]
-    unsafe fn slot<'a>(block: *mut Self, place: usize) -> Slot<'a, M> {
-        // SAFETY: as the caller promises; each by its own length.
+    unsafe fn slot<'a>(block: *mut Self, place: usize) -> &'a Slot<M> {
+        // SAFETY: as the caller promises. The slots lie behind the head in the same piece of memory;
+        // nobody makes a mutable reference to one.
         unsafe {
-            if (*block).is_short {
-                Slots::<M, SHORT>::slot(block, place - (CAP - SHORT))
-            } else {
-                Slots::<M, CAP>::slot(block, place)
-            }
+            let first = (&raw const (*block).slots).cast::<Slot<M>>();
+            debug_assert!(place < CAP && place >= (*block).first, "a place of this block");
+            &*first.add(place - (*block).first)
         }
     }
 
@@ -299,55 +298,44 @@ impl<M> Block<M> {
     /// As for [`Block::slot`], and the caller has claimed `place`.
     #[inline]
     unsafe fn put(block: *mut Self, place: usize, message: M, extra: Extra) {
+        let stamp = match extra {
+            Extra::None => MESSAGE,
+            Extra::Expires(at) => at.min(EXPIRY_MAX) << KIND_BITS | EXPIRING,
+            Extra::Marked(mark) => Box::into_raw(mark).expose_provenance() as u64 | MARKED,
+        };
         // SAFETY: as the caller promises. The claim makes this thread the only one that touches the
-        // slot until `ready`.
+        // slot until it is stamped.
         unsafe {
             let slot = Self::slot(block, place);
             slot.message.with_mut(|slot| (*slot).write(message));
-            let kind = match extra {
-                Extra::None => MESSAGE,
-                Extra::Expires(expires) => {
-                    slot.extra.with_mut(|slot| slot.write(Packed { expires }));
-                    EXPIRING
-                }
-                Extra::Marked(mark) => {
-                    let mark = ManuallyDrop::new(mark);
-                    slot.extra.with_mut(|slot| slot.write(Packed { mark }));
-                    MARKED
-                }
-            };
-            slot.ready.store(kind, Release);
+            slot.stamp.store(stamp, Release);
         }
     }
 }
 
-impl<M> Slot<'_, M> {
-    /// What lies beside the message, as `kind` says.
+impl<M> Slot<M> {
+    /// What lies beside the message, as `stamp` says.
     ///
     /// # Safety
-    /// The slot is ready and of this `kind`, and this is asked once.
+    /// This is the stamp of the slot, and this is asked once.
     #[inline]
-    unsafe fn take_extra(&self, kind: u8) -> Extra {
-        // SAFETY: the field was written before `ready` was, and is read once, as the caller promises.
-        unsafe {
-            match kind {
-                EXPIRING => Extra::Expires(self.extra.with_mut(|slot| (*slot).expires)),
-                MARKED => {
-                    let mark = self
-                        .extra
-                        .with_mut(|slot| ManuallyDrop::take(&mut (*slot).mark));
-                    Extra::Marked(mark)
-                }
-                _ => Extra::None,
+    unsafe fn extra(stamp: u64) -> Extra {
+        match stamp & KIND {
+            EXPIRING => Extra::Expires(stamp >> KIND_BITS),
+            MARKED => {
+                let mark = std::ptr::with_exposed_provenance_mut((stamp & !KIND) as usize);
+                // SAFETY: it came from a box when the slot was stamped, and is taken once.
+                Extra::Marked(unsafe { Box::from_raw(mark) })
             }
+            _ => Extra::None,
         }
     }
 
     /// # Safety
-    /// The slot is ready, and this is asked once.
+    /// The slot is stamped, and this is asked once.
     #[inline]
     unsafe fn take_message(&self) -> M {
-        // SAFETY: `ready` says that it was written; the caller sees to it that it is read once.
+        // SAFETY: written before the stamp was; the caller sees to it that it is read once.
         unsafe { self.message.with_mut(|slot| (*slot).assume_init_read()) }
     }
 }
@@ -372,6 +360,59 @@ impl<M, T> Queue<M, T> {
     /// Appends `message`, unless it is refused.
     #[inline]
     pub(crate) fn push(&self, message: M, extra: Extra) -> Result<Wake, (Refusal, M, Extra)> {
+        // Almost always: the actor is at work, and its last block has room.
+        let word = self.tail.load(Acquire);
+        let index = word >> SHIFT;
+        let place = (index % LAP) as usize;
+        if place + 1 >= CAP
+            || word & (CLOSED | DIVERTED) != 0
+            || count(index) >= self.limit.load(Relaxed)
+        {
+            return self.push_with_care(message, extra);
+        }
+        if word & IDLE != 0 {
+            return self.push_first(word, message, extra);
+        }
+        let block = self.tail_block.load(Acquire);
+        if block.is_null()
+            || self
+                .tail
+                .compare_exchange(word, word + (1 << SHIFT), AcqRel, Relaxed)
+                .is_err()
+        {
+            return self.push_with_care(message, extra);
+        }
+        // SAFETY: the block of this index stays until its last slot was read, and the compare-and-swap
+        // claimed this place.
+        unsafe { Block::put(block, place, message, extra) };
+        Ok(Wake(false))
+    }
+
+    /// The same for an actor that idled a moment ago, when the queue's word was this.
+    fn push_first(
+        &self,
+        word: u64,
+        message: M,
+        extra: Extra,
+    ) -> Result<Wake, (Refusal, M, Extra)> {
+        let index = word >> SHIFT;
+        let flags = word & FLAGS & !(IDLE | PARKED);
+        let changing = (index - index % LAP + LAP - 1) << SHIFT | flags;
+        let block = Block::allocate(true);
+        if self
+            .tail
+            .compare_exchange(word, changing, AcqRel, Relaxed)
+            .is_err()
+        {
+            free_unused(Some(block));
+            return self.push_with_care(message, extra);
+        }
+        self.begin_block(index, flags, block, message, extra);
+        Ok(Wake(true))
+    }
+
+    /// The same, also where blocks or the token change hands.
+    fn push_with_care(&self, message: M, extra: Extra) -> Result<Wake, (Refusal, M, Extra)> {
         let mut next: Option<NonNull<Block<M>>> = None;
         let mut tries = 0;
         let mut word = self.tail.load(Acquire);
@@ -395,7 +436,7 @@ impl<M, T> Queue<M, T> {
             if block.is_null() || ends_block {
                 next = Some(match next.take() {
                     // SAFETY: allocated here, and nobody else knows it.
-                    Some(next) if unsafe { next.as_ref().is_short } == block.is_null() => next,
+                    Some(next) if unsafe { next.as_ref().is_short() } == block.is_null() => next,
                     other => {
                         free_unused(other);
                         Block::allocate(block.is_null())
@@ -418,14 +459,14 @@ impl<M, T> Queue<M, T> {
                 word = now;
                 continue;
             }
-            if block.is_null() {
-                self.begin_block(index, flags, next.take(), message, extra);
+            if let (true, Some(next)) = (block.is_null(), next) {
+                self.begin_block(index, flags, next, message, extra);
                 return Ok(wake);
             }
             if ends_block {
                 let next = next.take().map_or(null_mut(), NonNull::as_ptr);
                 // SAFETY: the block of this index stays until its last slot, which is ours and not
-                // yet ready, was read.
+                // yet stamped, was read.
                 unsafe { (*block).next.store(next, Release) };
                 self.tail_block.store(next, Release);
                 self.tail.store((index + 2) << SHIFT | flags, Release);
@@ -444,11 +485,11 @@ impl<M, T> Queue<M, T> {
         &self,
         index: u64,
         flags: u64,
-        block: Option<NonNull<Block<M>>>,
+        block: NonNull<Block<M>>,
         message: M,
         extra: Extra,
     ) {
-        let block = block.map_or(null_mut(), NonNull::as_ptr);
+        let block = block.as_ptr();
         debug_assert!(index % LAP == FIRST, "an idle queue stands there");
         // SAFETY: the block is new and short, and nobody else knows it.
         unsafe { Block::put(block, FIRST as usize, message, extra) };
@@ -521,7 +562,12 @@ impl<M, T> Queue<M, T> {
     /// There is news that is no message: an idle actor shall run. What the caller wrote before is
     /// seen by the consumer before it parks, or after it was woken.
     pub(crate) fn unpark_idle(&self) -> Wake {
-        self.change(|word| (unidle(word), word & IDLE != 0))
+        self.change(|word| match word & (IDLE | PARKED) {
+            0 => (word | NOTIFIED, false),
+            // A handler is pending, and will look when it is done.
+            PARKED => (word, false),
+            _ => (unidle(word), true),
+        })
     }
 
     /// There is news for whatever the actor waits for, its pending handler for example.
@@ -532,9 +578,13 @@ impl<M, T> Queue<M, T> {
         })
     }
 
-    /// Orders what the caller did before it and does after it against the consumer's parking.
+    /// Orders what the caller did before it and does after it against the consumer's parking: that
+    /// came before this, or it sees what the caller did.
     pub(crate) fn settle(&self) {
-        let Wake(_) = self.change(|word| (word, false));
+        let Wake(_) = self.change(|word| match word & PARKED {
+            0 => (word | NOTIFIED, false),
+            _ => (word, false),
+        });
     }
 
     pub(crate) fn is_diverted(&self) -> bool {
@@ -609,22 +659,23 @@ impl<M, T> Queue<M, T> {
 
     /// What comes next.
     #[inline]
-    pub(crate) fn look(&self, _: &Consumer) -> Look {
+    pub(crate) fn look(&self, _: &Consumer) -> Look<M> {
         let block = self.head_block.load(Acquire);
         let index = self.head.load(Relaxed);
-        let place = (index % LAP) as usize;
         if !block.is_null() {
+            let seen = Seen { block, index };
             // SAFETY: the block at the head is freed only by the holder of the consumer, in `pass`.
-            let slot = unsafe { Block::slot(block, place) };
-            match slot.ready.load(Acquire) {
-                MESSAGE => return Look::Message,
-                EXPIRING => {
-                    // SAFETY: written before `ready` was, as the kind says.
-                    let at = unsafe { slot.extra.with_mut(|slot| (*slot).expires) };
-                    return Look::Expires(at);
-                }
-                MARKED => return Look::Other,
-                _ => {}
+            let slot = unsafe { Block::slot(block, (index % LAP) as usize) };
+            let stamp = slot.stamp.load(Acquire);
+            // One by one: almost always it is the first.
+            if stamp == MESSAGE {
+                return Look::Message(seen);
+            }
+            if stamp & KIND == EXPIRING {
+                return Look::Expires(seen, stamp >> KIND_BITS);
+            }
+            if stamp != EMPTY {
+                return Look::Other;
             }
         }
         match self.nothing(index) {
@@ -636,24 +687,13 @@ impl<M, T> Queue<M, T> {
     /// Takes the message that [`Queue::look`] has seen. Apart from the look, so that it moves once:
     /// from its slot to where it is handled.
     ///
-    /// # Panics
-    /// If there is none.
+    /// # Safety
+    /// `seen` is from the last look at this queue, and nothing was taken since.
     #[inline]
-    pub(crate) fn pop_seen(&self, _: &mut Consumer) -> M {
-        let block = self.head_block.load(Acquire);
-        let index = self.head.load(Relaxed);
-        let place = (index % LAP) as usize;
-        assert!(!block.is_null(), "it was seen before");
-        // SAFETY: as above.
-        let slot = unsafe { Block::slot(block, place) };
-        let kind = slot.ready.load(Acquire);
-        assert!(kind != EMPTY, "it was seen before");
-        if kind == MARKED {
-            // SAFETY: ready, of this kind, and passed below.
-            drop(unsafe { slot.take_extra(kind) });
-        }
-        // SAFETY: ready, and passed below.
-        let message = unsafe { slot.take_message() };
+    pub(crate) unsafe fn pop_seen(&self, _: &mut Consumer, seen: Seen<M>) -> M {
+        let Seen { block, index } = seen;
+        // SAFETY: the look has found it stamped; it is passed below.
+        let message = unsafe { Block::slot(block, (index % LAP) as usize).take_message() };
         self.pass(block, index);
         message
     }
@@ -665,15 +705,14 @@ impl<M, T> Queue<M, T> {
         if block.is_null() {
             return self.nothing(index);
         }
-        let place = (index % LAP) as usize;
-        // SAFETY: as above.
-        let slot = unsafe { Block::slot(block, place) };
-        let kind = slot.ready.load(Acquire);
-        if kind == EMPTY {
+        // SAFETY: as in `look`.
+        let slot = unsafe { Block::slot(block, (index % LAP) as usize) };
+        let stamp = slot.stamp.load(Acquire);
+        if stamp == EMPTY {
             return self.nothing(index);
         }
-        // SAFETY: ready, of this kind, and passed below.
-        let (message, extra) = unsafe { (slot.take_message(), slot.take_extra(kind)) };
+        // SAFETY: stamped, and passed below.
+        let (message, extra) = unsafe { (slot.take_message(), Slot::<M>::extra(stamp)) };
         self.pass(block, index);
         Popped::Message(message, extra)
     }
@@ -684,7 +723,12 @@ impl<M, T> Queue<M, T> {
         if (index % LAP) as usize + 1 < CAP {
             return self.head.store(index + 1, Release);
         }
-        // SAFETY: still alive. Its producer linked the next one before it made the slot ready.
+        self.pass_last(block, index);
+    }
+
+    #[cold]
+    fn pass_last(&self, block: *mut Block<M>, index: u64) {
+        // SAFETY: still alive. Its producer linked the next one before it stamped the slot.
         let next = unsafe { (*block).next.load(Acquire) };
         self.head_block.store(next, Relaxed);
         self.head.store(index + 2, Release);
