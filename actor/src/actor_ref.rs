@@ -57,7 +57,8 @@ impl<M: Send + 'static> ActorRef<M> {
     /// The message comes back: [`TellError::Full`] if the mailbox has no room,
     /// [`TellError::Stopped`] if the actor accepts nothing any more, [`TellError::Unsendable`] if it
     /// is on another node and the message has no wire form or too large a one.
-    #[inline]
+    // Always: see `Queue::push`. What is rare is behind calls.
+    #[inline(always)]
     pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
         match &*self.0 {
             Target::Local(cell) => {

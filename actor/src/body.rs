@@ -19,8 +19,8 @@ pub(crate) trait Dormant: Send {
     /// The first activation.
     fn wake_newborn(self: Box<Self>) -> Active;
     /// A whole activation that handles messages, and no more than that: this never ends the actor.
-    /// `Err`: a handler is pending.
-    fn serve_now(self: Box<Self>, cx: &mut Context<'_>) -> Result<Outcome, Active>;
+    /// If a handler is pending, the actor has moved to `pending`: the caller forgets its box.
+    fn serve_now(&mut self, cx: &mut Context<'_>, pending: &mut Option<Active>) -> Served;
     /// An activation that looks at more than messages.
     fn wake_for_other(self: Box<Self>) -> Active;
 }
@@ -35,6 +35,20 @@ pub(crate) enum Outcome {
     /// The start hook went well.
     Started(Box<dyn Dormant>),
     TurnOver(Box<dyn Dormant>),
+}
+
+/// How an activation went that handles messages only.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Served {
+    /// There is nothing to do.
+    Idle,
+    /// There is more to be looked at than messages.
+    Other,
+    /// A handler is pending.
+    Pending,
+    /// The start hook went well.
+    Started,
+    TurnOver,
 }
 
 /// The actor itself.
@@ -163,17 +177,14 @@ impl Active {
         Self(place)
     }
 
-    /// Drops a future, as [`Active`] does, where its type is known.
+    /// Gives back the memory of a future in which nothing is left to drop.
     ///
     /// # Safety
     /// As for [`Active::from_raw`], and nobody uses it any more.
     #[inline]
-    pub(crate) unsafe fn forget<F>(place: NonNull<F>) {
+    pub(crate) unsafe fn give_back<F>(place: NonNull<F>) {
         // SAFETY: as the caller promises.
-        unsafe {
-            place.drop_in_place();
-            pool::free(place.cast(), Layout::new::<F>());
-        }
+        unsafe { pool::free(place.cast(), Layout::new::<F>()) }
     }
 
     #[inline]

@@ -39,7 +39,7 @@
 )]
 
 use crate::actor_ref::Target;
-use crate::body::{Active, Body, Dormant, Form, Outcome, Place};
+use crate::body::{Active, Body, Dormant, Form, Outcome, Place, Served};
 use crate::dead_letters::DeadLetterReason;
 use crate::failure::{describe_panic, drop_guarded};
 use crate::family::{Children, Refused};
@@ -320,6 +320,7 @@ impl<M: Send + 'static> Target<M> {
     }
 
     /// The caller has the token: the actor will run.
+    #[inline(never)]
     pub(crate) fn schedule(self: &Arc<Self>) {
         if let Some(cell) = self.local() {
             // SAFETY: the token goes with the job, and whoever put it down left the body in its place.
@@ -379,25 +380,34 @@ impl<M: Send + 'static> Runnable for Target<M> {
             let Body::Dormant(life) = body else {
                 return Arc::clone(&this).run_on(Begun::No(body), units);
             };
-            match this.serve(life) {
-                Ok(Ok(Outcome::Idle(life))) if cell.mailbox.has_no_signals() => {
-                    units += cell.units_of_turn();
-                    // SAFETY: the token is still here, and is put down after this.
-                    let parked = unsafe {
-                        cell.body.put(&cell.form, Body::Dormant(life));
-                        cell.mailbox.park_unseen()
-                    };
-                    if parked {
-                        // The cell may be gone by now.
-                        return units;
-                    }
-                    if units >= u32::from(BATCH) {
-                        Arc::clone(&this).schedule_last();
-                        return units;
-                    }
+            let life = Box::into_raw(life);
+            let mut pending = None;
+            // SAFETY: it is ours, and nobody uses it meanwhile.
+            let served = this.polled(|cx| unsafe { (*life).serve_now(cx, &mut pending) });
+            if let Ok(Served::Idle) = served
+                && cell.mailbox.has_no_signals()
+            {
+                units += cell.units_of_turn();
+                // SAFETY: the life was not moved away. The token is still here, and is put down after.
+                let parked = unsafe {
+                    let life = Box::from_raw(life);
+                    cell.body.put(&cell.form, Body::Dormant(life));
+                    cell.mailbox.park_unseen()
+                };
+                if parked {
+                    // The cell may be gone by now.
+                    return units;
                 }
-                polled => return Arc::clone(&this).run_on(Begun::Polled(polled), units),
+                if units >= u32::from(BATCH) {
+                    Arc::clone(&this).schedule_last();
+                    return units;
+                }
+                continue;
             }
+            let this = Arc::clone(&this);
+            // SAFETY: as `served_as` asks for.
+            let polled = unsafe { served_as(life, served, pending) };
+            return this.run_on(Begun::Polled(polled), units);
         }
     }
 
@@ -417,6 +427,31 @@ impl<M: Send + 'static> Runnable for Target<M> {
 
 /// How a poll went: an outcome, a pending handler, or a panic.
 type Polled = std::thread::Result<Result<Outcome, Active>>;
+
+/// What became of a life that has served.
+///
+/// # Safety
+/// `life` came from a box, and the rest from [`Dormant::serve_now`] of it.
+unsafe fn served_as(
+    life: *mut dyn Dormant,
+    served: std::thread::Result<Served>,
+    pending: Option<Active>,
+) -> Polled {
+    let served = match (served, pending) {
+        (Ok(_), Some(active)) => return Ok(Err(active)),
+        (Ok(served), None) => served,
+        // It is leaked, see `serving.rs`.
+        (Err(panic), _) => return Err(panic),
+    };
+    // SAFETY: only a pending handler has taken it away.
+    let life = unsafe { Box::from_raw(life) };
+    Ok(Ok(match served {
+        Served::Idle => Outcome::Idle(life),
+        Served::Other | Served::Pending => Outcome::Other(life),
+        Served::Started => Outcome::Started(life),
+        Served::TurnOver => Outcome::TurnOver(life),
+    }))
+}
 
 /// How far a run has got.
 enum Begun {
@@ -553,9 +588,13 @@ impl<M: Send + 'static> Target<M> {
         }
     }
 
-    #[inline]
     fn serve(self: &Arc<Self>, life: Box<dyn Dormant>) -> Polled {
-        self.polled(|cx| life.serve_now(cx))
+        let life = Box::into_raw(life);
+        let mut pending = None;
+        // SAFETY: it is ours, and nobody uses it meanwhile.
+        let served = self.polled(|cx| unsafe { (*life).serve_now(cx, &mut pending) });
+        // SAFETY: as it asks for.
+        unsafe { served_as(life, served, pending) }
     }
 
     fn poll(self: &Arc<Self>, mut active: Active) -> Polled {

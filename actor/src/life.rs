@@ -26,7 +26,7 @@
 //!   its `Drop` releases.
 
 use crate::actor::Actor;
-use crate::body::{Active, Dormant, Outcome};
+use crate::body::{self, Active, Dormant, Outcome};
 use crate::context::{Context, Step};
 use crate::failure::{Failure, drop_guarded, flatten, guarded, guarded_call};
 use crate::observe::{self, LifeEvent, Seen};
@@ -312,10 +312,14 @@ impl<A: Actor> Dormant for Life<A> {
         }
     }
 
-    fn serve_now(self: Box<Self>, cx: &mut task::Context<'_>) -> Result<Outcome, Active> {
+    fn serve_now(
+        &mut self,
+        cx: &mut task::Context<'_>,
+        pending: &mut Option<Active>,
+    ) -> body::Served {
         match self.actor {
-            Some(_) if !observe::messages_are_traced() => serve(self, cx),
-            _ => Ok(Outcome::Other(self)),
+            Some(_) if !observe::messages_are_traced() => serve(self, cx, pending),
+            _ => body::Served::Other,
         }
     }
 

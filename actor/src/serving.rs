@@ -11,7 +11,7 @@
 )]
 
 use crate::actor::Actor;
-use crate::body::{Active, Dormant, Outcome};
+use crate::body::{Active, Dormant, Outcome, Served};
 use crate::context::{Context, Next};
 use crate::failure::{Failure, describe_panic, drop_guarded};
 use crate::life::Life;
@@ -50,15 +50,16 @@ enum Hook {
 // SAFETY: it owns a `Life`, which is `Send`, and a handler's future, which is `Send`.
 unsafe impl<A: Actor, H: Send, S: Send> Send for Serving<A, H, S> {}
 
-/// Serves `life`, which has an instance, until there is nothing to do or a handler is pending. It
-/// gives the life back or keeps it; it does not end it.
+/// Serves `life`, which has an instance, until there is nothing to do or a handler is pending. Then it
+/// belongs to `pending`, and the caller forgets its box.
 #[inline]
 pub(crate) fn serve<A: Actor>(
-    life: Box<Life<A>>,
+    life: &mut Life<A>,
     cx: &mut task::Context<'_>,
-) -> Result<Outcome, Active> {
+    pending: &mut Option<Active>,
+) -> Served {
     let place = begin(
-        life,
+        NonNull::from(life),
         Hook::No,
         |actor: &'static mut A, ctx: &'static mut Context<A>, seen| {
             // SAFETY: passed on from the look that came just before.
@@ -67,25 +68,26 @@ pub(crate) fn serve<A: Actor>(
             actor.handle(message, ctx)
         },
     );
-    // Not as an `Active`, which would go through a table of functions for each step.
-    // SAFETY: begun just now, and it stays in its place. Should it panic, which is a bug of ours, then
-    // it is leaked with its life: whoever runs the actor still has to name it.
-    let polled = unsafe { Pin::new_unchecked(&mut *place.as_ptr()) }.poll(cx);
-    match polled {
-        Poll::Ready(outcome) => {
-            // SAFETY: it is there, is not used any more, and its memory came from the pool.
-            unsafe { Active::forget(place) };
-            Ok(outcome)
-        }
+    // Not as an `Active`, which would go through a table of functions for each step, and with a result
+    // that fits into a register: an outcome is moved twice, each time before its parts have left the
+    // store buffer. Should this panic, which is a bug of ours, then it is leaked with its life: whoever
+    // runs the actor still has to name it.
+    // SAFETY: begun just now, and it stays in its place.
+    let served = unsafe { (*place.as_ptr()).advance(cx) };
+    if served == Served::Pending {
         // SAFETY: a whole future in its place.
-        Poll::Pending => Err(unsafe { Active::from_raw(place) }),
+        *pending = Some(unsafe { Active::from_raw(place) });
+    } else {
+        // SAFETY: no handler is there, and the life is the caller's, so there is nothing to drop.
+        unsafe { Active::give_back(place) };
     }
+    served
 }
 
 /// The first activation of `life`, which has an instance: its start hook.
 pub(crate) fn start<A: Actor>(life: Box<Life<A>>) -> Active {
     let place = begin(
-        life,
+        NonNull::from(Box::leak(life)),
         Hook::Due,
         |actor: &'static mut A, ctx: &'static mut Context<A>, _| actor.started(ctx),
     );
@@ -94,7 +96,7 @@ pub(crate) fn start<A: Actor>(life: Box<Life<A>>) -> Active {
 }
 
 #[inline]
-fn begin<A, H, S>(life: Box<Life<A>>, hook: Hook, start: S) -> NonNull<Serving<A, H, S>>
+fn begin<A, H, S>(life: NonNull<Life<A>>, hook: Hook, start: S) -> NonNull<Serving<A, H, S>>
 where
     A: Actor,
     H: Future<Output = Result<(), A::Err>> + Send + 'static,
@@ -106,7 +108,7 @@ where
     unsafe {
         (&raw mut (*serving).busy).write(false);
         (&raw mut (*serving).hook).write(hook);
-        (&raw mut (*serving).life).write(Some(NonNull::from(Box::leak(life))));
+        (&raw mut (*serving).life).write(Some(life));
         (&raw mut (*serving).start).write(start);
     }
     place
@@ -120,12 +122,31 @@ where
 {
     type Output = Outcome;
 
-    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Outcome> {
         // SAFETY: the handler is not moved out of its place below.
         let this = unsafe { self.get_unchecked_mut() };
+        match this.advance(cx) {
+            Served::Pending => Poll::Pending,
+            Served::Idle => this.give_back(Outcome::Idle),
+            Served::Other => this.give_back(Outcome::Other),
+            Served::Started => this.give_back(Outcome::Started),
+            Served::TurnOver => this.give_back(Outcome::TurnOver),
+        }
+    }
+}
+
+impl<A, H, S> Serving<A, H, S>
+where
+    A: Actor,
+    H: Future<Output = Result<(), A::Err>>,
+    S: Fn(&'static mut A, &'static mut Context<A>, Option<Seen<A::Msg>>) -> H,
+{
+    /// Goes on until there is a reason not to. It is in its place for good.
+    #[inline]
+    fn advance(&mut self, cx: &mut task::Context<'_>) -> Served {
+        let this = self;
         let Some(mut life) = this.life else {
-            return Poll::Ready(Outcome::Ended);
+            return Served::Other;
         };
         if !this.busy {
             // SAFETY: the life is ours and no handler borrows from it.
@@ -139,18 +160,18 @@ where
                 let seen = match this.hook {
                     Hook::No => match ctx.look() {
                         Next::Message(seen) => Some(seen),
-                        Next::Nothing => return this.give_back(Outcome::Idle),
-                        Next::TurnOver => return this.give_back(Outcome::TurnOver),
-                        Next::Other => return this.give_back(Outcome::Other),
+                        Next::Nothing => return Served::Idle,
+                        Next::TurnOver => return Served::TurnOver,
+                        Next::Other => return Served::Other,
                     },
                     Hook::Due => {
                         this.hook = Hook::Begun;
                         None
                     }
-                    Hook::Begun => return this.give_back(Outcome::Started),
+                    Hook::Begun => return Served::Started,
                 };
                 let Some(actor) = actor else {
-                    return this.give_back(Outcome::Other);
+                    return Served::Other;
                 };
                 let start = &this.start;
                 let started = catch_unwind(AssertUnwindSafe(move || {
@@ -169,7 +190,7 @@ where
             // SAFETY: `busy` says that it is there; it stays where it is until it is dropped there.
             let handler = unsafe { Pin::new_unchecked(this.handler.assume_init_mut()) };
             match catch_unwind(AssertUnwindSafe(|| handler.poll(cx))) {
-                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Pending) => return Served::Pending,
                 Ok(Poll::Ready(Ok(()))) => this.drop_handler(),
                 Ok(Poll::Ready(Err(error))) => return this.fail(Failure::Error(error)),
                 Err(panic) => return this.fail(Failure::Panic(describe_panic(panic))),
@@ -196,13 +217,13 @@ impl<A: Actor, H, S> Serving<A, H, S> {
     }
 
     #[cold]
-    fn fail(&mut self, failure: Failure<A::Err>) -> Poll<Outcome> {
+    fn fail(&mut self, failure: Failure<A::Err>) -> Served {
         self.drop_handler();
         if let Some(life) = &mut self.life {
             // SAFETY: the life is ours, and no handler borrows from it any more.
             unsafe { life.as_mut() }.crash(failure);
         }
-        self.give_back(Outcome::Other)
+        Served::Other
     }
 
     /// The life goes back to its cell.

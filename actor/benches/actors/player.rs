@@ -158,7 +158,9 @@ impl Player {
             (player @ Self::Member { .. }, Message::Begin(n)) => player.ping_first(n),
             (Self::Producer { consumer }, Message::Begin(n)) => {
                 for _ in 0..n {
-                    put(consumer, Message::Tick).await;
+                    if let Err(refused) = consumer.tell(Message::Tick) {
+                        wait(consumer, refused).await;
+                    }
                 }
             }
             _ => unreachable!("nobody sends that"),
@@ -201,10 +203,16 @@ impl Player {
 
 /// Waits for room if there is none.
 pub(crate) async fn put(to: &Ref, message: Message) {
-    match to.tell(message) {
-        Ok(()) => {}
-        Err(TellError::Full(message)) => to.send(message).await.unwrap(),
-        Err(refused) => panic!("{refused:?}"),
+    if let Err(refused) = to.tell(message) {
+        wait(to, refused).await;
+    }
+}
+
+/// The mailbox has no room just now.
+pub(crate) async fn wait(to: &Ref, refused: TellError<Message>) {
+    match refused {
+        TellError::Full(message) => to.send(message).await.unwrap(),
+        refused => panic!("{refused:?}"),
     }
 }
 

@@ -2,7 +2,7 @@
 //! dropped once, whoever has its token.
 
 use super::{Identity, Node, Target};
-use crate::body::{Active, Body, Dormant, Outcome};
+use crate::body::{Active, Body, Dormant, Outcome, Served};
 use crate::cell::Cell;
 use crate::mailbox::Consumer;
 use crate::models::{bounded, exhaustive};
@@ -104,8 +104,8 @@ impl Dormant for Stuck {
         Active::new(*self)
     }
 
-    fn serve_now(self: Box<Self>, _: &mut Context<'_>) -> Result<Outcome, Active> {
-        Ok(Outcome::Other(self))
+    fn serve_now(&mut self, _: &mut Context<'_>, _: &mut Option<Active>) -> Served {
+        Served::Other
     }
 
     fn wake_for_other(self: Box<Self>) -> Active {

@@ -161,7 +161,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     }
 
     /// Queues `message`. What a mailbox gives up for it goes to `given_up`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(
         &self,
         message: M,

@@ -126,6 +126,13 @@ pub(crate) enum Look<M> {
     Other,
 }
 
+/// A place that a producer has claimed, and whether it has to schedule the actor.
+struct Claim<M> {
+    block: *mut Block<M>,
+    place: usize,
+    wake: Wake,
+}
+
 /// Where the message lies that the consumer has seen.
 pub(crate) struct Seen<M> {
     block: *mut Block<M>,
@@ -296,7 +303,7 @@ impl<M> Block<M> {
 
     /// # Safety
     /// As for [`Block::slot`], and the caller has claimed `place`.
-    #[inline]
+    #[inline(always)]
     unsafe fn put(block: *mut Self, place: usize, message: M, extra: Extra) {
         let stamp = match extra {
             Extra::None => MESSAGE,
@@ -357,65 +364,52 @@ impl<M, T> Queue<M, T> {
         (queue, Consumer(()))
     }
 
-    /// Appends `message`, unless it is refused.
-    #[inline]
+    /// Appends `message`, unless it is refused. Inlined to where the message is made, so that it is
+    /// written once, into its slot: each move of an enum that was written piece by piece waits until
+    /// the pieces have left the core's store buffer.
+    #[inline(always)]
     pub(crate) fn push(&self, message: M, extra: Extra) -> Result<Wake, (Refusal, M, Extra)> {
+        match self.claim() {
+            Ok(Claim { block, place, wake }) => {
+                // SAFETY: the block of a claimed place stays until its last slot was read.
+                unsafe { Block::put(block, place, message, extra) };
+                Ok(wake)
+            }
+            Err(refusal) => Err((refusal, message, extra)),
+        }
+    }
+
+    /// Claims the next place. The caller puts a message there at once.
+    #[inline(always)]
+    fn claim(&self) -> Result<Claim<M>, Refusal> {
         // Almost always: the actor is at work, and its last block has room.
         let word = self.tail.load(Acquire);
         let index = word >> SHIFT;
         let place = (index % LAP) as usize;
-        if place + 1 >= CAP
-            || word & (CLOSED | DIVERTED) != 0
-            || count(index) >= self.limit.load(Relaxed)
+        if place + 1 < CAP
+            && word & (CLOSED | DIVERTED | IDLE) == 0
+            && count(index) < self.limit.load(Relaxed)
         {
-            return self.push_with_care(message, extra);
+            let block = self.tail_block.load(Acquire);
+            if !block.is_null()
+                && self
+                    .tail
+                    .compare_exchange(word, word + (1 << SHIFT), AcqRel, Relaxed)
+                    .is_ok()
+            {
+                let wake = Wake(false);
+                return Ok(Claim { block, place, wake });
+            }
         }
-        if word & IDLE != 0 {
-            return self.push_first(word, message, extra);
-        }
-        let block = self.tail_block.load(Acquire);
-        if block.is_null()
-            || self
-                .tail
-                .compare_exchange(word, word + (1 << SHIFT), AcqRel, Relaxed)
-                .is_err()
-        {
-            return self.push_with_care(message, extra);
-        }
-        // SAFETY: the block of this index stays until its last slot was read, and the compare-and-swap
-        // claimed this place.
-        unsafe { Block::put(block, place, message, extra) };
-        Ok(Wake(false))
+        self.claim_with_care(word)
     }
 
-    /// The same for an actor that idled a moment ago, when the queue's word was this.
-    fn push_first(
-        &self,
-        word: u64,
-        message: M,
-        extra: Extra,
-    ) -> Result<Wake, (Refusal, M, Extra)> {
-        let index = word >> SHIFT;
-        let flags = word & FLAGS & !(IDLE | PARKED);
-        let changing = (index - index % LAP + LAP - 1) << SHIFT | flags;
-        let block = Block::allocate(true);
-        if self
-            .tail
-            .compare_exchange(word, changing, AcqRel, Relaxed)
-            .is_err()
-        {
-            free_unused(Some(block));
-            return self.push_with_care(message, extra);
-        }
-        self.begin_block(index, flags, block, message, extra);
-        Ok(Wake(true))
-    }
-
-    /// The same, also where blocks or the token change hands.
-    fn push_with_care(&self, message: M, extra: Extra) -> Result<Wake, (Refusal, M, Extra)> {
+    /// The same, also where blocks or the token change hands. `word` is the queue's, a moment ago.
+    #[inline(never)]
+    fn claim_with_care(&self, word: u64) -> Result<Claim<M>, Refusal> {
         let mut next: Option<NonNull<Block<M>>> = None;
         let mut tries = 0;
-        let mut word = self.tail.load(Acquire);
+        let mut word = word;
         loop {
             let index = word >> SHIFT;
             let place = (index % LAP) as usize;
@@ -429,73 +423,59 @@ impl<M, T> Queue<M, T> {
                 && let Some(refusal) = self.refusal(word)
             {
                 free_unused(next);
-                return Err((refusal, message, extra));
+                return Err(refusal);
             }
             let block = self.tail_block.load(Acquire);
             let ends_block = place + 1 == CAP;
-            if block.is_null() || ends_block {
-                next = Some(match next.take() {
-                    // SAFETY: allocated here, and nobody else knows it.
-                    Some(next) if unsafe { next.as_ref().is_short() } == block.is_null() => next,
-                    other => {
-                        free_unused(other);
-                        Block::allocate(block.is_null())
-                    }
-                });
-            }
             let woken = if word & IDLE == 0 { 0 } else { IDLE | PARKED };
             let flags = word & FLAGS & !woken;
             let wake = Wake(woken != 0);
-            let changing = block.is_null() || ends_block;
-            let claimed = if changing {
-                (index - place as u64 + LAP - 1) << SHIFT | flags
-            } else {
-                (index + 1) << SHIFT | flags
+            if !block.is_null() && !ends_block {
+                let claimed = (index + 1) << SHIFT | flags;
+                if let Err(now) = self
+                    .tail
+                    .compare_exchange_weak(word, claimed, AcqRel, Acquire)
+                {
+                    word = now;
+                    continue;
+                }
+                free_unused(next);
+                return Ok(Claim { block, place, wake });
+            }
+            let new = match next.take() {
+                // SAFETY: allocated here, and nobody else knows it.
+                Some(next) if unsafe { next.as_ref().is_short() } == block.is_null() => next,
+                other => {
+                    free_unused(other);
+                    Block::allocate(block.is_null())
+                }
             };
+            let changing = (index - place as u64 + LAP - 1) << SHIFT | flags;
             if let Err(now) = self
                 .tail
-                .compare_exchange_weak(word, claimed, AcqRel, Acquire)
+                .compare_exchange_weak(word, changing, AcqRel, Acquire)
             {
+                next = Some(new);
                 word = now;
                 continue;
             }
-            if let (true, Some(next)) = (block.is_null(), next) {
-                self.begin_block(index, flags, next, message, extra);
-                return Ok(wake);
+            // The index stands at the end of its lap, so this thread alone may change blocks.
+            let new = new.as_ptr();
+            if block.is_null() {
+                debug_assert!(index % LAP == FIRST, "an idle queue stands there");
+                self.head_block.store(new, Release);
+                self.tail_block.store(new, Release);
+                self.tail.store((index + 1) << SHIFT | flags, Release);
+                let block = new;
+                return Ok(Claim { block, place, wake });
             }
-            if ends_block {
-                let next = next.take().map_or(null_mut(), NonNull::as_ptr);
-                // SAFETY: the block of this index stays until its last slot, which is ours and not
-                // yet stamped, was read.
-                unsafe { (*block).next.store(next, Release) };
-                self.tail_block.store(next, Release);
-                self.tail.store((index + 2) << SHIFT | flags, Release);
-            } else {
-                free_unused(next);
-            }
-            // SAFETY: as above, and the compare-and-swap claimed this place.
-            unsafe { Block::put(block, place, message, extra) };
-            return Ok(wake);
+            // SAFETY: the block of this index stays until its last slot, which is ours and not yet
+            // stamped, was read.
+            unsafe { (*block).next.store(new, Release) };
+            self.tail_block.store(new, Release);
+            self.tail.store((index + 2) << SHIFT | flags, Release);
+            return Ok(Claim { block, place, wake });
         }
-    }
-
-    /// The first message after an idle time: the index stands at the end of its lap, so this thread
-    /// alone may change blocks.
-    fn begin_block(
-        &self,
-        index: u64,
-        flags: u64,
-        block: NonNull<Block<M>>,
-        message: M,
-        extra: Extra,
-    ) {
-        let block = block.as_ptr();
-        debug_assert!(index % LAP == FIRST, "an idle queue stands there");
-        // SAFETY: the block is new and short, and nobody else knows it.
-        unsafe { Block::put(block, FIRST as usize, message, extra) };
-        self.head_block.store(block, Release);
-        self.tail_block.store(block, Release);
-        self.tail.store((index + 1) << SHIFT | flags, Release);
     }
 
     /// Why a push at this word is refused; `None` if it is not.
