@@ -6,7 +6,7 @@ use crate::cell::{Cell, Node};
 use crate::dead_letters::{DeadLetterReason, DeadLetters};
 use crate::error::TellError;
 use crate::failure::drop_guarded;
-use crate::mailbox::{Phase, Wake};
+use crate::mailbox::{Phase, Refusal, Wake};
 use crate::observe::mark::Extra;
 use crate::path::ActorPath;
 use crate::scheduler::Job;
@@ -57,22 +57,18 @@ impl<M: Send + 'static> ActorRef<M> {
     /// The message comes back: [`TellError::Full`] if the mailbox has no room,
     /// [`TellError::Stopped`] if the actor accepts nothing any more, [`TellError::Unsendable`] if it
     /// is on another node and the message has no wire form or too large a one.
-    // Always: see `Queue::push`. What is rare is behind calls.
+    // Always: see `Queue::claim`. What is rare is behind calls.
     #[inline(always)]
     pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
         match &*self.0 {
             Target::Local(cell) => {
                 let extra = Extra::now(cell.core(), 0, None);
-                let pushed = cell
-                    .mailbox
-                    .push(message, extra, |oldest| cell.give_up(oldest));
-                match pushed {
-                    Ok(Wake(false)) => Ok(()),
-                    Ok(Wake(true)) => {
-                        self.0.schedule();
+                match cell.mailbox.claim() {
+                    Ok(claim) => {
+                        self.0.wake_if(claim.fill(message, extra));
                         Ok(())
                     }
-                    Err(refused) => Err(cell.refuse(refused)),
+                    Err(refusal) => self.0.push_refused(refusal, message, extra),
                 }
             }
             Target::Remote(remote) => remote.tell(message),
@@ -372,6 +368,24 @@ impl<M> Target<M> {
     pub(crate) fn cell(&self) -> &Cell<M> {
         self.local()
             .expect("only local actors have a context, a parent and children")
+    }
+}
+
+impl<M: Send + 'static> Target<M> {
+    /// The rest of a `tell` that got no place in the queue.
+    #[cold]
+    fn push_refused(
+        self: &Arc<Self>,
+        refusal: Refusal,
+        message: M,
+        extra: Extra,
+    ) -> Result<(), TellError<M>> {
+        let cell = self.cell();
+        let pushed = cell
+            .mailbox
+            .push_refused(refusal, message, extra, |oldest| cell.give_up(oldest));
+        self.wake_if(pushed.map_err(|refused| cell.refuse(refused))?);
+        Ok(())
     }
 }
 

@@ -189,7 +189,9 @@ impl<M: Send + 'static, R: Send + 'static> Asking<M, R> {
         let deadline = this.target.time_of(now).map(|now| now + *this.within);
         this.slot.set_deadline(deadline);
         let soon = *this.within >= SOON;
-        let put = this.target.put_question(message, deadline, *this.edge, soon);
+        let put = this
+            .target
+            .put_question(message, deadline, *this.edge, soon);
         let Err(refused) = put else {
             return Ok(());
         };

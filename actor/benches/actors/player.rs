@@ -217,12 +217,14 @@ pub(crate) async fn wait(to: &Ref, refused: TellError<Message>) {
 }
 
 /// For those who have so few messages under way that no mailbox is ever full.
+#[inline(always)]
 fn tell(to: &Ref, message: Message) {
     if let Err(refused) = to.tell(message) {
         panic!("{refused:?}");
     }
 }
 
+#[inline(always)]
 fn pass(to: &Option<Ref>, message: Message) {
     tell(to.as_ref().unwrap(), message);
 }

@@ -41,8 +41,8 @@ use crate::sync::{Mutex, lock};
 use crate::watch::Terminated;
 use line::Line;
 pub(crate) use order::{Order, Rank};
-pub(crate) use queue::{AtRest, Consumer, Look, Seen, Wake};
-use queue::{Popped, Queue, Refusal};
+pub(crate) use queue::{AtRest, Claim, Consumer, Look, Refusal, Seen, Wake};
+use queue::{Popped, Queue};
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
@@ -161,24 +161,40 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     }
 
     /// Queues `message`. What a mailbox gives up for it goes to `given_up`.
-    #[inline(always)]
     pub(crate) fn push(
         &self,
         message: M,
         extra: Extra,
         given_up: impl FnOnce(M),
     ) -> Result<Wake, TellError<M>> {
-        match self.queue.push(message, extra) {
-            Ok(wake) => Ok(wake),
-            Err((Refusal::Full, message, _)) => Err(TellError::Full(message)),
-            Err((Refusal::Closed, message, _)) => Err(TellError::Stopped(message)),
-            Err((Refusal::Diverted, message, extra)) => {
-                self.push_diverted(message, extra, given_up)
-            }
+        match self.claim() {
+            Ok(claim) => Ok(claim.fill(message, extra)),
+            Err(refusal) => self.push_refused(refusal, message, extra, given_up),
         }
     }
 
+    /// A place in the queue, for one who fills it at once; else [`Mailbox::push_refused`] goes on.
+    #[inline(always)]
+    pub(crate) fn claim(&self) -> Result<Claim<M>, Refusal> {
+        self.queue.claim()
+    }
+
+    /// What becomes of a message that got no place in the queue.
     #[cold]
+    pub(crate) fn push_refused(
+        &self,
+        refusal: Refusal,
+        message: M,
+        extra: Extra,
+        given_up: impl FnOnce(M),
+    ) -> Result<Wake, TellError<M>> {
+        match refusal {
+            Refusal::Full => Err(TellError::Full(message)),
+            Refusal::Closed => Err(TellError::Stopped(message)),
+            Refusal::Diverted => self.push_diverted(message, extra, given_up),
+        }
+    }
+
     fn push_diverted(
         &self,
         message: M,

@@ -127,10 +127,22 @@ pub(crate) enum Look<M> {
 }
 
 /// A place that a producer has claimed, and whether it has to schedule the actor.
-struct Claim<M> {
+#[must_use = "the consumer waits for the message"]
+pub(crate) struct Claim<M> {
     block: *mut Block<M>,
     place: usize,
     wake: Wake,
+}
+
+impl<M> Claim<M> {
+    /// Puts the message in its place.
+    #[inline(always)]
+    pub(crate) fn fill(self, message: M, extra: Extra) -> Wake {
+        // SAFETY: the queue gave this away once, and the block of a claimed place stays until its last
+        // slot was read.
+        unsafe { Block::put(self.block, self.place, message, extra) };
+        self.wake
+    }
 }
 
 /// Where the message lies that the consumer has seen.
@@ -296,7 +308,10 @@ impl<M> Block<M> {
         // nobody makes a mutable reference to one.
         unsafe {
             let first = (&raw const (*block).slots).cast::<Slot<M>>();
-            debug_assert!(place < CAP && place >= (*block).first, "a place of this block");
+            debug_assert!(
+                place < CAP && place >= (*block).first,
+                "a place of this block"
+            );
             &*first.add(place - (*block).first)
         }
     }
@@ -364,24 +379,14 @@ impl<M, T> Queue<M, T> {
         (queue, Consumer(()))
     }
 
-    /// Appends `message`, unless it is refused. Inlined to where the message is made, so that it is
-    /// written once, into its slot: each move of an enum that was written piece by piece waits until
-    /// the pieces have left the core's store buffer.
+    /// Claims the next place, unless a message is refused now. The caller fills it at once
+    /// ([`Claim::fill`]).
+    ///
+    /// Two steps, inlined to where the message is made, so that it moves once and after the locked
+    /// instruction: a move right after an enum was written piece by piece waits for the core's store
+    /// buffer.
     #[inline(always)]
-    pub(crate) fn push(&self, message: M, extra: Extra) -> Result<Wake, (Refusal, M, Extra)> {
-        match self.claim() {
-            Ok(Claim { block, place, wake }) => {
-                // SAFETY: the block of a claimed place stays until its last slot was read.
-                unsafe { Block::put(block, place, message, extra) };
-                Ok(wake)
-            }
-            Err(refusal) => Err((refusal, message, extra)),
-        }
-    }
-
-    /// Claims the next place. The caller puts a message there at once.
-    #[inline(always)]
-    fn claim(&self) -> Result<Claim<M>, Refusal> {
+    pub(crate) fn claim(&self) -> Result<Claim<M>, Refusal> {
         // Almost always: the actor is at work, and its last block has room.
         let word = self.tail.load(Acquire);
         let index = word >> SHIFT;
