@@ -29,8 +29,8 @@ struct Serving<A: Actor, H, S> {
     /// Whether `handler` is there.
     busy: bool,
     hook: Hook,
-    /// Owned. A pointer and not a `Box`, since a `Box` may not be moved while its content is
-    /// borrowed. `None` once it was given away.
+    /// Owned, unless [`serve`] is at work, which has it lent. A pointer and not a `Box`, since a `Box`
+    /// may not be moved while its content is borrowed. `None` once it was given away.
     life: Option<NonNull<Life<A>>>,
     start: S,
     /// Borrows from `life`. Pinned here; dropped before `life` is given away.
