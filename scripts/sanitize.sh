@@ -25,12 +25,11 @@ suppressions=$(mktemp)
 trap 'rm -f "$suppressions"' EXIT
 echo "leak:otava_actor::failure::describe_panic" >"$suppressions"
 export LSAN_OPTIONS=suppressions=$suppressions
-filters=(mailbox stop supervision ask locks)
 
 round() { # round FOLDER FLAGS: the unit tests, then the tests of the public API
   export CARGO_TARGET_DIR=target/$1 RUSTFLAGS="-Zsanitizer=address $2"
   cargo test --locked -p otava-actor --target "$target" --lib
-  cargo test --locked -p otava-actor --target "$target" --test it -- "${filters[@]}"
+  cargo test --locked -p otava-actor --target "$target" --test it
 }
 
 echo "=== AddressSanitizer, nothing pooled"
@@ -42,7 +41,7 @@ if [ -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library" ]; then
   echo "=== ThreadSanitizer, with a standard library of its own"
   export CARGO_TARGET_DIR=target/tsan RUSTFLAGS="-Zsanitizer=thread"
   cargo test --locked -Zbuild-std -p otava-actor --target "$target" --lib
-  cargo test --locked -Zbuild-std -p otava-actor --target "$target" --test it -- "${filters[@]}"
+  cargo test --locked -Zbuild-std -p otava-actor --target "$target" --test it
 else
   echo "skipped: ThreadSanitizer needs -Zbuild-std, and the source of the standard library (rust-src) is not installed"
 fi

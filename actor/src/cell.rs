@@ -42,13 +42,13 @@
 mod identity;
 
 use crate::actor_ref::Target;
-use crate::body::{Body, Dormant, Form, Outcome, Place};
+use crate::body::{Active, Body, Dormant, Form, Outcome, Place, Served};
 use crate::dead_letters::DeadLetterReason;
 use crate::failure::{describe_panic, drop_guarded};
 use crate::family::{self, Children, Refused};
 use crate::mailbox::{AtRest, BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Signals, Wake};
 use crate::path::ActorPath;
-use crate::scheduler::Runnable;
+use crate::scheduler::{Job, Runnable};
 use crate::sync::AtomicU8;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::system::Core;
@@ -59,7 +59,9 @@ use futures_util::task::{ArcWake, waker_ref};
 pub(crate) use identity::{Above, Identity};
 use std::any::Any;
 use std::collections::VecDeque;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::task::{Context, Poll};
@@ -74,8 +76,8 @@ pub(crate) struct Cell<M> {
     fate: AtomicU8,
     /// Where it stands in its family, with the mailbox's spare bytes: [`family::Place`].
     place: AtomicU32,
-    /// Messages that may still be handled in this turn. For the holder of the token.
-    pub(crate) turn: AtomicU8,
+    /// Messages that may still be handled in this turn, and [`FRESH`]. For the holder of the token.
+    turn: AtomicU8,
     /// For the layout: its other values say that a [`Target`] is no cell.
     _kind: Kind,
 }
@@ -96,6 +98,10 @@ pub(crate) struct Kin {
     escalated: VecDeque<(ActorPath, String)>,
     watchers: Vec<Watcher>,
 }
+
+/// The bit of `turn` that says: the first message was sent just now, on this thread.
+const FRESH: u8 = 1 << 7;
+const _: () = assert!(BATCH < FRESH);
 
 /// Bits of a cell's fate.
 const CLOSED: u8 = 1;
@@ -316,9 +322,11 @@ impl<M: Send + 'static> Target<M> {
     }
 
     /// The caller has the token: the actor will run.
+    #[inline(never)]
     pub(crate) fn schedule(self: &Arc<Self>) {
         if let Some(cell) = self.local() {
-            cell.core().scheduler().schedule(self.clone());
+            // SAFETY: the token goes with the job, and whoever put it down left the body in its place.
+            cell.core().scheduler().schedule(unsafe { Job::new(self) });
         }
     }
 
@@ -362,13 +370,145 @@ impl<M: Send + 'static> Target<M> {
 }
 
 impl<M: Send + 'static> Runnable for Target<M> {
-    fn run(self: Arc<Self>) -> u32 {
-        let Some(cell) = self.local() else { return 1 };
+    unsafe fn run(actor: NonNull<()>) -> u32 {
+        // A job is no reference of its own, which would cost two locked instructions a run. The life
+        // in the body has one, so the cell stays until the token is put down or the life has ended.
+        // SAFETY: the pointer came from an `Arc`, and the cell is there, as the caller promises.
+        let this = unsafe { Arc::from_raw(actor.cast::<Self>().as_ptr().cast_const()) };
+        let this = ManuallyDrop::new(this);
+        // SAFETY: only local actors are scheduled.
+        let cell = unsafe { this.cell_unchecked() };
         let mut units = 0;
         loop {
-            // SAFETY: a job in a run queue is the token; `self` is it now.
+            // SAFETY: a job is the token; this function has it now.
             let body = unsafe { cell.body.take(&cell.form) };
-            let (body, more) = self.activate(body, &mut units);
+            let Body::Dormant(life) = body else {
+                return Arc::clone(&this).run_on(Begun::No(body), units);
+            };
+            let life = Box::into_raw(life);
+            let mut pending = None;
+            // SAFETY: it is ours, and nobody uses it meanwhile.
+            let served = this.polled(|cx| unsafe { (*life).serve_now(cx, &mut pending) });
+            if let Ok(Served::Idle) = served
+                && cell.mailbox.has_no_signals()
+            {
+                units += cell.units_of_turn();
+                // SAFETY: the life was not moved away. The token is still here, and is put down after.
+                let parked = unsafe {
+                    let life = Box::from_raw(life);
+                    cell.body.put(&cell.form, Body::Dormant(life));
+                    cell.mailbox.park_unseen()
+                };
+                if parked {
+                    // The cell may be gone by now.
+                    return units;
+                }
+                if units >= u32::from(BATCH) {
+                    Arc::clone(&this).schedule_last();
+                    return units;
+                }
+                continue;
+            }
+            let this = Arc::clone(&this);
+            // SAFETY: as `served_as` asks for.
+            let polled = unsafe { served_as(life, served, pending) };
+            return this.run_on(Begun::Polled(polled), units);
+        }
+    }
+
+    unsafe fn discard(actor: NonNull<()>) {
+        // SAFETY: as in `run`.
+        let this = unsafe { Arc::from_raw(actor.cast::<Self>().as_ptr().cast_const()) };
+        // The life goes below, and its reference with it.
+        let this = Arc::clone(&ManuallyDrop::new(this));
+        let cell = this.cell();
+        // SAFETY: a job is the token; this function has it now. It is not put down again.
+        let body = unsafe { cell.body.take(&cell.form) };
+        cell.mailbox.abandon();
+        drop_guarded(body);
+        this.end(Ended::Stopped);
+    }
+}
+
+/// How a poll went: an outcome, a pending handler, or a panic.
+type Polled = std::thread::Result<Result<Outcome, Active>>;
+
+/// What became of a life that has served.
+///
+/// # Safety
+/// `life` came from a box, and the rest from [`Dormant::serve_now`] of it.
+unsafe fn served_as(
+    life: *mut dyn Dormant,
+    served: std::thread::Result<Served>,
+    pending: Option<Active>,
+) -> Polled {
+    let served = match (served, pending) {
+        (Ok(_), Some(active)) => return Ok(Err(active)),
+        (Ok(served), None) => served,
+        // It is leaked, see `serving.rs`.
+        (Err(panic), _) => return Err(panic),
+    };
+    // SAFETY: only a pending handler has taken it away.
+    let life = unsafe { Box::from_raw(life) };
+    Ok(Ok(match served {
+        Served::Idle => Outcome::Idle(life),
+        Served::Other | Served::Pending => Outcome::Other(life),
+        Served::Started => Outcome::Started(life),
+        Served::TurnOver => Outcome::TurnOver(life),
+    }))
+}
+
+/// How far a run has got.
+enum Begun {
+    No(Body),
+    Polled(Polled),
+}
+
+/// Turns. For the holder of the token.
+impl<M> Cell<M> {
+    /// A turn begins.
+    #[inline]
+    pub(crate) fn begin_turn(&self) {
+        self.turn
+            .store(BATCH | self.turn.load(Relaxed) & FRESH, Relaxed);
+    }
+
+    /// How many messages may still be handled in this turn.
+    #[inline]
+    pub(crate) fn left_of_turn(&self) -> u8 {
+        self.turn.load(Relaxed) & !FRESH
+    }
+
+    #[inline]
+    pub(crate) fn set_left_of_turn(&self, left: u8) {
+        self.turn.store(left, Relaxed);
+    }
+
+    /// The next message was sent just now, and so has not expired.
+    pub(crate) fn first_is_fresh(&self) {
+        self.turn.store(FRESH, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn is_first_fresh(&self) -> bool {
+        self.turn.load(Relaxed) & FRESH != 0
+    }
+
+    /// What the turn so far counts for the scheduler.
+    #[inline]
+    fn units_of_turn(&self) -> u32 {
+        let handled = BATCH.saturating_sub(self.left_of_turn());
+        u32::from(handled.max(1))
+    }
+}
+
+impl<M: Send + 'static> Target<M> {
+    /// The run of an actor, from where `begun` says on. With a reference, since the actor may end.
+    fn run_on(self: Arc<Self>, begun: Begun, mut units: u32) -> u32 {
+        let cell = self.cell();
+        let mut begun = begun;
+        loop {
+            let (body, more) = self.activate(begun, &mut units);
             let idle = matches!(body, Body::Dormant(_)) && !more;
             let ended = matches!(body, Body::None);
             if cell.mailbox.is_abandoned() {
@@ -394,66 +534,54 @@ impl<M: Send + 'static> Runnable for Target<M> {
                 return units;
             }
             if !idle || units >= u32::from(BATCH) {
-                cell.core().scheduler().schedule_last(self.clone());
+                self.schedule_last();
                 return units;
             }
+            // SAFETY: the token is still here.
+            begun = Begun::No(unsafe { cell.body.take(&cell.form) });
         }
     }
 
-    fn discard(self: Arc<Self>) {
-        // SAFETY: a job in a run queue is the token; `self` is it now. It is not put down again.
-        let body = unsafe { self.cell().body.take(&self.cell().form) };
-        self.cell().mailbox.abandon();
-        drop_guarded(body);
-        self.end(Ended::Stopped);
+    /// The caller has the token, and puts it down.
+    fn schedule_last(self: &Arc<Self>) {
+        // SAFETY: the token goes with the job, and the body is in its place.
+        let job = unsafe { Job::new(self) };
+        self.cell().core().scheduler().schedule_last(job);
     }
-}
 
-impl<M: Send + 'static> Target<M> {
     /// Polls the actor once. Returns what is left of it, and whether only its turn is over.
-    #[inline]
-    fn activate(self: &Arc<Self>, body: Body, units: &mut u32) -> (Body, bool) {
-        let mut active = match body {
-            Body::Active(active) => active,
-            Body::Dormant(life) => life.wake(false),
-            Body::Newborn(life) => life.wake(true),
-            Body::None => return (Body::None, false),
+    fn activate(self: &Arc<Self>, begun: Begun, units: &mut u32) -> (Body, bool) {
+        let mut polled = match begun {
+            Begun::Polled(polled) => polled,
+            Begun::No(Body::Active(active)) => self.poll(active),
+            Begun::No(Body::Dormant(life)) => self.serve(life),
+            Begun::No(Body::Newborn(life)) => self.poll(life.wake_newborn()),
+            Begun::No(Body::None) => return (Body::None, false),
         };
-        let before = wait_graph::enter(Arc::as_ptr(self.cell().core()).addr(), self.cell().uid());
-        let waker = waker_ref(self);
-        let mut cx = Context::from_waker(&waker);
-        let mut polled = catch_unwind(AssertUnwindSafe(|| active.poll(&mut cx)));
-        if let Ok(Poll::Ready(Outcome::Started(life))) = polled {
-            active = life.wake(false);
-            polled = catch_unwind(AssertUnwindSafe(|| active.poll(&mut cx)));
+        if let Ok(Ok(Outcome::Started(life))) = polled {
+            polled = self.serve(life);
         }
-        if let Ok(Poll::Ready(Outcome::Other(life))) = polled {
-            polled = match life.wake_for_other() {
-                Some(other) => {
-                    active = other;
-                    catch_unwind(AssertUnwindSafe(|| active.poll(&mut cx)))
-                }
-                None => Ok(Poll::Ready(Outcome::Ended)),
+        if let Ok(Ok(Outcome::Other(life))) = polled {
+            polled = match self.polled(|_| life.wake_for_other()) {
+                Ok(Some(active)) => self.poll(active),
+                Ok(None) => Ok(Ok(Outcome::Ended)),
+                Err(panic) => Err(panic),
             };
         }
-        wait_graph::leave(before);
         match polled {
-            Ok(Poll::Pending) => {
+            Ok(Err(active)) => {
                 *units += 1;
                 (Body::Active(active), false)
             }
-            Ok(Poll::Ready(Outcome::Idle(life))) => {
-                let handled = BATCH.saturating_sub(self.cell().turn.load(Relaxed));
-                *units += u32::from(handled.max(1));
+            Ok(Ok(Outcome::Idle(life))) => {
+                *units += self.cell().units_of_turn();
                 (Body::Dormant(life), false)
             }
-            Ok(Poll::Ready(
-                Outcome::Other(life) | Outcome::Started(life) | Outcome::TurnOver(life),
-            )) => {
+            Ok(Ok(Outcome::Other(life) | Outcome::Started(life) | Outcome::TurnOver(life))) => {
                 *units += u32::from(BATCH);
                 (Body::Dormant(life), true)
             }
-            Ok(Poll::Ready(Outcome::Ended)) => {
+            Ok(Ok(Outcome::Ended)) => {
                 *units += 1;
                 (Body::None, false)
             }
@@ -461,13 +589,48 @@ impl<M: Send + 'static> Target<M> {
                 // Every call of user code is guarded on its own: this is a bug of ours.
                 let (actor, panic) = (self.cell().path(), describe_panic(panic));
                 tracing::error!(%actor, panic, "the actor's own life failed");
-                drop_guarded(active);
                 self.cell().mailbox.abandon();
                 self.end(Ended::Failed);
                 *units += 1;
                 (Body::None, false)
             }
         }
+    }
+
+    fn serve(self: &Arc<Self>, life: Box<dyn Dormant>) -> Polled {
+        let life = Box::into_raw(life);
+        let mut pending = None;
+        // SAFETY: it is ours, and nobody uses it meanwhile.
+        let served = self.polled(|cx| unsafe { (*life).serve_now(cx, &mut pending) });
+        // SAFETY: as it asks for.
+        unsafe { served_as(life, served, pending) }
+    }
+
+    fn poll(self: &Arc<Self>, mut active: Active) -> Polled {
+        match self.polled(|cx| active.poll(cx)) {
+            Ok(Poll::Ready(outcome)) => Ok(Ok(outcome)),
+            Ok(Poll::Pending) => Ok(Err(active)),
+            Err(panic) => {
+                drop_guarded(active);
+                Err(panic)
+            }
+        }
+    }
+
+    /// Calls `step` as a poll of this actor.
+    #[inline]
+    fn polled<T>(
+        self: &Arc<Self>,
+        step: impl FnOnce(&mut Context<'_>) -> T,
+    ) -> std::thread::Result<T> {
+        // SAFETY: only local actors are run.
+        let cell = unsafe { self.cell_unchecked() };
+        let before = wait_graph::enter(Arc::as_ptr(cell.core()).addr(), cell.uid());
+        let waker = waker_ref(self);
+        let mut cx = Context::from_waker(&waker);
+        let polled = catch_unwind(AssertUnwindSafe(|| step(&mut cx)));
+        wait_graph::leave(before);
+        polled
     }
 }
 

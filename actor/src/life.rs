@@ -26,7 +26,7 @@
 //!   its `Drop` releases.
 
 use crate::actor::{Actor, has_start_hook, has_stop_hook};
-use crate::body::{Active, Dormant, Outcome};
+use crate::body::{self, Active, Dormant, Outcome};
 use crate::context::{Context, Step};
 use crate::failure::{Failure, drop_guarded, flatten, guarded, guarded_call};
 use crate::observe::{self, LifeEvent, Seen};
@@ -36,7 +36,7 @@ use crate::time::far_away;
 use crate::watch::{Ended, Terminated};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -328,12 +328,22 @@ impl<A: Actor> Life<A> {
 }
 
 impl<A: Actor> Dormant for Life<A> {
-    fn wake(self: Box<Self>, newborn: bool) -> Active {
+    fn wake_newborn(self: Box<Self>) -> Active {
         let bare = self.plan.is_none() && self.ctx.is_bare();
         match self.actor {
-            Some(_) if newborn && bare => start(self),
-            Some(_) if !newborn && !observe::messages_are_traced() => serve(self),
-            _ => Active::new(self.live(newborn)),
+            Some(_) if bare => start(self),
+            _ => Active::new(self.live(true)),
+        }
+    }
+
+    fn serve_now(
+        &mut self,
+        cx: &mut task::Context<'_>,
+        pending: &mut Option<Active>,
+    ) -> body::Served {
+        match self.actor {
+            Some(_) if !observe::messages_are_traced() => serve(self, cx, pending),
+            _ => body::Served::Other,
         }
     }
 

@@ -20,6 +20,7 @@ pub(crate) use modelled::lock;
 
 /// A cell with the interface of loom's, which sees when two threads are in it.
 #[cfg(not(otava_loom))]
+#[repr(transparent)]
 pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
 #[cfg(not(otava_loom))]

@@ -95,9 +95,19 @@ impl<M: From<u32> + Into<u32>> ModelOf<M> {
                     }
                 }
             });
+            if stop {
+                return;
+            }
+            // As an actor does.
             // SAFETY: the caller has the token.
             #[allow(unsafe_code, reason = "the token is under test")]
-            if stop || unsafe { self.mailbox.park_idle() } {
+            let parked = unsafe {
+                match self.mailbox.has_no_signals() {
+                    true => self.mailbox.park_unseen(),
+                    false => self.mailbox.park_idle(),
+                }
+            };
+            if parked {
                 return;
             }
         }

@@ -12,8 +12,9 @@
 //!
 //! # Who wakes whom
 //! - The queue says whether the caller has to schedule the actor. News is written first, then its
-//!   signal is set, then the queue is told ([`queue::Queue::unpark_idle`]): the consumer looks at the
-//!   signals after it has parked, so one of the two sees the other.
+//!   signal is set, then the queue is told ([`queue::Queue::unpark_idle`]). If the token is away, that
+//!   leaves a notice, with which the consumer does not get to park: it looks at the signals once more.
+//!   So it need not look after it has parked, when the mailbox may be gone.
 //! - A sender that waits for room stands in line under the lock, sets its signal, goes through the
 //!   queue's word, and looks at the room once more. The consumer wakes the first of the line whenever
 //!   it parks or ends its turn, so that they fill the room of a turn at once. A sender keeps
@@ -41,8 +42,8 @@ use crate::sync::{Mutex, lock};
 use crate::watch::Terminated;
 use line::Line;
 pub(crate) use order::{Order, Rank};
-pub(crate) use queue::{AtRest, Consumer, Look, Wake};
-use queue::{Popped, Queue, Refusal};
+pub(crate) use queue::{AtRest, Claim, Consumer, Look, Refusal, Seen, Wake};
+use queue::{Popped, Queue};
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU16;
 use std::task::{Context, Poll, Waker};
@@ -185,24 +186,40 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     }
 
     /// Queues `message`. What a mailbox gives up for it goes to `given_up`.
-    #[inline]
     pub(crate) fn push(
         &self,
         message: M,
         extra: Extra,
         given_up: impl FnOnce(M),
     ) -> Result<Wake, TellError<M>> {
-        match self.queue.push(message, extra) {
-            Ok(wake) => Ok(wake),
-            Err((Refusal::Full, message, _)) => Err(TellError::Full(message)),
-            Err((Refusal::Closed, message, _)) => Err(TellError::Stopped(message)),
-            Err((Refusal::Diverted, message, extra)) => {
-                self.push_diverted(message, extra, given_up)
-            }
+        match self.claim() {
+            Ok(claim) => Ok(claim.fill(message, extra)),
+            Err(refusal) => self.push_refused(refusal, message, extra, given_up),
         }
     }
 
+    /// A place in the queue, for one who fills it at once; else [`Mailbox::push_refused`] goes on.
+    #[inline(always)]
+    pub(crate) fn claim(&self) -> Result<Claim<M>, Refusal> {
+        self.queue.claim()
+    }
+
+    /// What becomes of a message that got no place in the queue.
     #[cold]
+    pub(crate) fn push_refused(
+        &self,
+        refusal: Refusal,
+        message: M,
+        extra: Extra,
+        given_up: impl FnOnce(M),
+    ) -> Result<Wake, TellError<M>> {
+        match refusal {
+            Refusal::Full => Err(TellError::Full(message)),
+            Refusal::Closed => Err(TellError::Stopped(message)),
+            Refusal::Diverted => self.push_diverted(message, extra, given_up),
+        }
+    }
+
     fn push_diverted(
         &self,
         message: M,
@@ -256,9 +273,12 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
 
     /// Queues `entry` beyond the bound; gives it back if the actor accepts nothing any more.
     pub(crate) fn push_free(&self, entry: Free<M>) -> Result<Wake, Free<M>> {
+        if self.queue.is_closed() {
+            return Err(entry);
+        }
         {
             let mut rest = lock(self.more_or_new());
-            // Whoever sees the queue closed after this sees what is made above, and looks here.
+            // Whoever closes the queue after this sees what is made above, and looks here.
             self.queue.settle();
             if self.queue.is_closed() {
                 return Err(entry);
@@ -440,7 +460,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
 
     /// What comes next, at a glance.
     #[inline]
-    pub(crate) fn look(&self, consumer: &Consumer) -> Look {
+    pub(crate) fn look(&self, consumer: &Consumer) -> Look<M> {
         if self.queue.signals.load(Relaxed) & !Signals::SENDERS != 0 {
             return Look::Other;
         }
@@ -449,11 +469,13 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
 
     /// The message that [`Mailbox::look`] has seen.
     ///
-    /// # Panics
-    /// If there is none.
+    /// # Safety
+    /// `seen` is from the last look at this mailbox, and nothing was taken since.
+    #[allow(unsafe_code, reason = "passes on what the queue asks for")]
     #[inline]
-    pub(crate) fn take_seen(&self, consumer: &mut Consumer) -> M {
-        self.queue.pop_seen(consumer)
+    pub(crate) unsafe fn take_seen(&self, consumer: &mut Consumer, seen: Seen<M>) -> M {
+        // SAFETY: as the caller promises.
+        unsafe { self.queue.pop_seen(consumer, seen) }
     }
 
     /// The next thing to do.
@@ -548,6 +570,25 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         let urgent = !Signals::SENDERS;
         // If it is idle no more, somebody else has taken the token and runs it.
         signals & urgent == 0 || self.queue.unpark_idle() == Wake(false)
+    }
+
+    /// Puts the token down if there is nothing to do, for one who has just seen that there are no
+    /// signals. The mailbox is not looked at afterwards: if this returns `true`, it may be gone.
+    ///
+    /// # Safety
+    /// The caller holds the token.
+    #[allow(unsafe_code, reason = "passes on what the queue asks for")]
+    #[inline]
+    pub(crate) unsafe fn park_unseen(&self) -> bool {
+        // SAFETY: as the caller promises.
+        unsafe { self.queue.park_idle() }
+    }
+
+    /// Whether no signal is set. One that is set after this keeps the token from being put down, since
+    /// whoever sets it tells the queue afterwards.
+    #[inline]
+    pub(crate) fn has_no_signals(&self) -> bool {
+        self.queue.signals.load(Relaxed) == 0
     }
 
     /// Senders get what room there is.

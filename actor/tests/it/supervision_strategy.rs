@@ -284,12 +284,23 @@ async fn a_failing_factory_counts_against_the_limit() {
     assert_eq!(log.take(), ["a2: restarting", "a2: dropped"]);
 }
 
-/// Counts its drops, each of which panics unless another panic is on its way already.
-struct Grenade(Arc<AtomicU32>);
+/// Counts its drops, each of which panics unless it was defused or another panic is on its way already.
+struct Grenade(Option<Arc<AtomicU32>>);
+
+impl Grenade {
+    fn new(drops: &Arc<AtomicU32>) -> Self {
+        Self(Some(drops.clone()))
+    }
+
+    fn defuse(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Grenade {
     fn drop(&mut self) {
-        self.0.fetch_add(1, SeqCst);
+        let Some(drops) = &self.0 else { return };
+        drops.fetch_add(1, SeqCst);
         if !std::thread::panicking() {
             panic!("dropped");
         }
@@ -326,7 +337,7 @@ impl std::fmt::Display for Grenade {
 #[tokio::test(start_paused = true)]
 async fn panics_in_drops_of_all_kinds_are_contained() {
     let (system, drops) = (system(), Arc::new(AtomicU32::new(0)));
-    let grenade = || Grenade(drops.clone());
+    let grenade = || Grenade::new(&drops);
     let (in_factory, in_decider) = (grenade(), grenade());
     let props = Props::new(move || {
         let _held = &in_factory;
@@ -354,11 +365,10 @@ async fn an_async_factory_is_awaited_and_a_stop_drops_it() {
     let (own, counter) = (log.clone(), drops.clone());
     let props = Props::new_async(move || {
         tried += 1;
-        let (tried, log, grenade) = (tried, own.clone(), Grenade(counter.clone()));
+        let (tried, log, grenade) = (tried, own.clone(), Grenade::new(&counter));
         async move {
             tokio::time::sleep(SOON / 2).await;
-            let grenade = grenade;
-            std::mem::forget(grenade);
+            grenade.defuse();
             match tried {
                 1 => Err(Fail::Soft),
                 2 => panic!("not made"),
