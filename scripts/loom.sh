@@ -5,7 +5,7 @@
 # C11 without load buffering). One that calls `bounded(n, ..)` is searched up to n preemptions. Bounded are:
 #   ask, watch:  none
 #   cell:        an_abandoned_actor_that_is_woken (3)
-#   mailbox:     two_producers_beside_the_consumer (1), one_of_two_wakes_an_idle_actor (4),
+#   mailbox:     a_block_behind_the_own_place (3), two_producers_beside_the_consumer (1), one_of_two_wakes_an_idle_actor (4),
 #                closing_accepts_or_refuses (2), news_is_not_lost_and_keeps_its_place (2),
 #                a_sender_in_line_does_not_miss_the_room (2), a_sender_that_goes_away (3)
 # All others are exhaustive.

@@ -14,7 +14,7 @@
 )]
 
 use otava_actor::{ActorSystem, Props};
-use player::{Countdown, Message, Player, Ref, put};
+use player::{Countdown, Message, Player, Ref, put, wait};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,7 +123,9 @@ impl Field {
             let counter = counter.clone();
             tokio::spawn(async move {
                 for _ in 0..each {
-                    put(&counter, Message::Tick).await;
+                    if let Err(refused) = counter.tell(Message::Tick) {
+                        wait(&counter, refused).await;
+                    }
                 }
             });
         }

@@ -2,8 +2,12 @@
 
 use crate::context::Context;
 use crate::watch::Terminated;
+use std::any::TypeId;
 use std::fmt::Display;
 use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{self, Poll};
 
 /// State that is touched by one message at a time.
 ///
@@ -76,7 +80,7 @@ pub trait Actor: Sized + Send + 'static {
         &mut self,
         _ctx: &mut Context<Self>,
     ) -> impl Future<Output = Result<(), Self::Err>> + Send {
-        async { Ok(()) }
+        NoHook::<Result<(), Self::Err>>(PhantomData)
     }
 
     /// Handles one message.
@@ -111,6 +115,86 @@ pub trait Actor: Sized + Send + 'static {
     /// The end: no message follows, all children have ended. Runs once for the instance that ends
     /// for good, also after a failure, and not for an instance that a restart replaces.
     fn stopped(&mut self, _ctx: &mut Context<Self>) -> impl Future<Output = ()> + Send {
-        async {}
+        NoHook::<()>(PhantomData)
+    }
+}
+
+/// The hook of an actor that has none of its own. Only this file makes one, so an actor whose hook
+/// has this type has nothing to run there.
+struct NoHook<T>(PhantomData<fn() -> T>);
+
+impl<E> Future for NoHook<Result<(), E>> {
+    type Output = Result<(), E>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Future for NoHook<()> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
+
+/// Whether actors of this type do something when they start.
+pub(crate) fn has_start_hook<A: Actor>() -> bool {
+    !is_none::<A, _, Result<(), A::Err>>(|actor, ctx| actor.started(ctx))
+}
+
+/// Whether actors of this type do something when they end.
+pub(crate) fn has_stop_hook<A: Actor>() -> bool {
+    !is_none::<A, _, ()>(|actor, ctx| actor.stopped(ctx))
+}
+
+/// Asks for a type only; the hook is not called.
+fn is_none<A: Actor, F: 'static, T: 'static>(
+    _: impl FnOnce(&'static mut A, &'static mut Context<A>) -> F,
+) -> bool {
+    TypeId::of::<F>() == TypeId::of::<NoHook<T>>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    struct Plain;
+
+    impl Actor for Plain {
+        type Msg = ();
+        type Err = Infallible;
+
+        async fn handle(&mut self, (): (), _: &mut Context<Self>) -> Result<(), Infallible> {
+            Ok(())
+        }
+    }
+
+    struct Hooked;
+
+    impl Actor for Hooked {
+        type Msg = ();
+        type Err = Infallible;
+
+        fn started(
+            &mut self,
+            _: &mut Context<Self>,
+        ) -> impl Future<Output = Result<(), Infallible>> + Send {
+            std::future::ready(Ok(()))
+        }
+
+        async fn handle(&mut self, (): (), _: &mut Context<Self>) -> Result<(), Infallible> {
+            Ok(())
+        }
+
+        async fn stopped(&mut self, _: &mut Context<Self>) {}
+    }
+
+    #[test]
+    fn hooks_of_an_actors_own_are_told_from_those_of_the_trait() {
+        assert!(!has_start_hook::<Plain>() && !has_stop_hook::<Plain>());
+        assert!(has_start_hook::<Hooked>() && has_stop_hook::<Hooked>());
     }
 }

@@ -22,6 +22,10 @@ use tokio::time::{Instant, Sleep};
 /// How long an ask waits unless [`Ask::within`] says otherwise.
 pub const ASK_WITHIN_DEFAULT: Duration = Duration::from_secs(5);
 
+/// A question that is handled where it is asked, at once, is not looked at for its expiry if it has at
+/// least this long: the look at the clock would be an eighth of the whole ask.
+const SOON: Duration = Duration::from_millis(1);
+
 /// A question that is sent when it is awaited.
 ///
 /// Awaited outside of an actor, on a runtime with more than one worker, it may run an actor that
@@ -74,6 +78,7 @@ impl<M: Send + 'static, R: Send + 'static> IntoFuture for Ask<M, R> {
             within: self.within,
             deadline: None,
             sleep: None,
+            came_again: false,
             over: false,
             edge: None,
         }
@@ -101,6 +106,8 @@ pin_project! {
         // Made when the answer is not there at once.
         #[pin]
         sleep: Option<Sleep>,
+        // The task has been told to come again, without a timer.
+        came_again: bool,
         // Nothing is waited for any more.
         over: bool,
         // Stands while an actor awaits this in its handler.
@@ -130,7 +137,9 @@ impl<M: Send + 'static, R: Send + 'static> Future for Asking<M, R> {
             return Poll::Ready(Err(refused));
         }
         let mut this = self.project();
-        let ended = if let Poll::Ready(answer) = this.slot.poll_answer(cx) {
+        let comes_again = !std::mem::replace(this.came_again, true);
+        let answer = this.slot.poll_answer((!comes_again).then(|| cx.waker()));
+        let ended = if let Poll::Ready(answer) = answer {
             answer.map_err(|refusal| {
                 let path = this.target.path().clone();
                 refusal.map_or_else(
@@ -145,6 +154,11 @@ impl<M: Send + 'static, R: Send + 'static> Future for Asking<M, R> {
                     |refusal| refusal.of(path.clone()),
                 )
             })
+        } else if comes_again {
+            // An actor that was at work will most likely have answered when others have had their turn
+            // on this thread: coming again costs less than a timer, a waker and being woken.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         } else {
             if this.sleep.is_none() {
                 let deadline = this.deadline.unwrap_or_else(crate::time::far_away);
@@ -180,7 +194,11 @@ impl<M: Send + 'static, R: Send + 'static> Asking<M, R> {
         *this.deadline = now.checked_add(*this.within);
         let deadline = this.target.time_of(now).map(|now| now + *this.within);
         this.slot.set_deadline(deadline);
-        let Err(refused) = this.target.put_question(message, deadline, *this.edge) else {
+        let soon = *this.within >= SOON;
+        let put = this
+            .target
+            .put_question(message, deadline, *this.edge, soon);
+        let Err(refused) = put else {
             return Ok(());
         };
         wait_is_over(this.target, this.edge);
@@ -346,7 +364,7 @@ impl<R> Future for Reply<R> {
     type Output = Result<R, AskError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(self.slot.poll_answer(cx));
+        let answer = ready!(self.slot.poll_answer(Some(cx.waker())));
         Poll::Ready(answer.map_err(|refusal| {
             let path = self.path.clone();
             let path = path.unwrap_or_else(|| ActorPath::new("(a reply port)"));
@@ -478,17 +496,17 @@ impl<R> Slot<R> {
         }
     }
 
-    /// The answer; why there will be none, if somebody said so.
-    fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<Result<R, Option<Refusal>>> {
+    /// The answer; why there will be none, if somebody said so. When it comes, `asker` is woken.
+    fn poll_answer(&self, asker: Option<&Waker>) -> Poll<Result<R, Option<Refusal>>> {
         let mut state = lock(&self.state);
         match &mut *state {
             State::Empty(waker) => {
-                let known = waker.as_ref().is_some_and(|old| old.will_wake(cx.waker()));
+                let asker = asker.filter(|asker| {
+                    let known = waker.as_ref();
+                    !known.is_some_and(|known| known.will_wake(asker))
+                });
                 // Not dropped under the lock: it may be the last that holds a task of the user.
-                let before = match known {
-                    true => None,
-                    false => waker.replace(cx.waker().clone()),
-                };
+                let before = asker.and_then(|asker| waker.replace(asker.clone()));
                 drop(state);
                 drop(before);
                 Poll::Pending

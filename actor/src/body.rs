@@ -16,10 +16,13 @@ use std::task::{Context, Poll};
 
 /// An actor between two activations.
 pub(crate) trait Dormant: Send {
-    /// The next activation. `newborn`: it is the first.
-    fn wake(self: Box<Self>, newborn: bool) -> Active;
-    /// The same, where more than messages is to be looked at.
-    fn wake_for_other(self: Box<Self>) -> Active;
+    /// The first activation.
+    fn wake_newborn(self: Box<Self>) -> Active;
+    /// A whole activation that handles messages, and no more than that: this never ends the actor.
+    /// If a handler is pending, the actor has moved to `pending`: the caller forgets its box.
+    fn serve_now(&mut self, cx: &mut Context<'_>, pending: &mut Option<Active>) -> Served;
+    /// An activation that looks at more than messages. `None`: that was the end of the actor.
+    fn wake_for_other(self: Box<Self>) -> Option<Active>;
 }
 
 /// How an activation ended.
@@ -32,6 +35,20 @@ pub(crate) enum Outcome {
     /// The start hook went well.
     Started(Box<dyn Dormant>),
     TurnOver(Box<dyn Dormant>),
+}
+
+/// How an activation went that handles messages only.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Served {
+    /// There is nothing to do.
+    Idle,
+    /// There is more to be looked at than messages.
+    Other,
+    /// A handler is pending.
+    Pending,
+    /// The start hook went well.
+    Started,
+    TurnOver,
 }
 
 /// The actor itself.
@@ -158,6 +175,16 @@ impl Active {
         place: NonNull<F>,
     ) -> Self {
         Self(place)
+    }
+
+    /// Gives back the memory of a future in which nothing is left to drop.
+    ///
+    /// # Safety
+    /// As for [`Active::from_raw`], and nobody uses it any more.
+    #[inline]
+    pub(crate) unsafe fn give_back<F>(place: NonNull<F>) {
+        // SAFETY: as the caller promises.
+        unsafe { pool::free(place.cast(), Layout::new::<F>()) }
     }
 
     #[inline]

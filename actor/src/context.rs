@@ -1,4 +1,8 @@
 //! Context: what an actor can do as itself: spawn, watch, set timers, stop.
+#![allow(
+    unsafe_code,
+    reason = "measured: the kind of a target lies beside what producers write, and was read twice a message"
+)]
 
 mod patterns;
 mod steps;
@@ -14,7 +18,7 @@ use crate::dead_letters::DeadLetterReason;
 use crate::effects::Effect;
 use crate::error::SpawnError;
 use crate::failure::{Failure, describe_panic, drop_guarded};
-use crate::mailbox::{BATCH, Consumer, Free, Left, Look, Phase, Signals, Taken, Wake};
+use crate::mailbox::{Consumer, Free, Left, Look, Phase, Seen, Signals, Taken};
 use crate::observe::mark::{Extra, Mark};
 use crate::observe::{LifeEvent, Observer};
 use crate::path::ActorPath;
@@ -31,7 +35,6 @@ use futures_util::FutureExt;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use tokio::task::{AbortHandle, JoinSet};
@@ -85,8 +88,8 @@ impl Pipe {
 }
 
 /// What comes next, at a glance.
-pub(crate) enum Next {
-    Message,
+pub(crate) enum Next<M> {
+    Message(Seen<M>),
     Nothing,
     /// [`Context::next`] knows.
     Other,
@@ -110,7 +113,10 @@ pub(crate) enum Step<M> {
 }
 
 impl<A: Actor> Context<A> {
+    /// # Panics
+    /// If `me` is not on this node.
     pub(crate) fn new(me: ActorRef<A::Msg>, consumer: Consumer) -> Self {
+        assert!(me.target().local().is_some(), "a context is of an actor");
         Self {
             me,
             extras: None,
@@ -242,8 +248,10 @@ impl<A: Actor> Context<A> {
         Pipe(pipes.spawn_on(task, &handle))
     }
 
+    #[inline]
     fn cell(&self) -> &Cell<A::Msg> {
-        self.me.target().cell()
+        // SAFETY: `new` has seen that it is local, and nothing changes `me`.
+        unsafe { self.me.target().cell_unchecked() }
     }
 
     fn rare(&mut self) -> Option<&mut Extras<A::Msg>> {
@@ -273,6 +281,12 @@ impl<A: Actor> Context<A> {
             }))
         }))
     }
+}
+
+/// Apart, since most actors have none.
+#[inline(never)]
+fn are_quiet<M>(extras: &mut Mutex<Extras<M>>) -> bool {
+    unlocked(extras).are_quiet()
 }
 
 /// Nobody else is there, so the lock need not be locked.
@@ -334,38 +348,43 @@ impl<A: Actor> Context<A> {
     /// A turn begins.
     #[inline]
     pub(crate) fn begin_turn(&mut self) {
-        self.cell().turn.store(BATCH, Relaxed);
+        self.cell().begin_turn();
     }
 
     /// What comes next, if it is a message or nothing, as almost always.
     #[inline]
-    pub(crate) fn look(&mut self) -> Next {
+    pub(crate) fn look(&mut self) -> Next<A::Msg> {
         if let Some(extras) = &mut self.extras
-            && !unlocked(extras).are_quiet()
+            && !are_quiet(extras)
         {
             return Next::Other;
         }
-        let cell = self.me.target().cell();
-        if cell.turn.load(Relaxed) == 0 {
+        let cell = self.cell();
+        if cell.left_of_turn() == 0 {
             return Next::TurnOver;
         }
         match cell.mailbox.look(&self.consumer) {
-            Look::Message => Next::Message,
-            Look::Expires(at) if !self.has_expired(at) => Next::Message,
+            Look::Message(seen) => Next::Message(seen),
+            Look::Expires(seen, at) if cell.is_first_fresh() || !self.has_expired(at) => {
+                Next::Message(seen)
+            }
             Look::Nothing => Next::Nothing,
-            Look::Expires(_) | Look::Other => Next::Other,
+            Look::Expires(..) | Look::Other => Next::Other,
         }
     }
 
     /// The message that [`Context::look`] has seen.
     ///
-    /// # Panics
-    /// If there is none.
+    /// # Safety
+    /// `seen` is from the last look, and nothing was taken since.
     #[inline]
-    pub(crate) fn take_message(&mut self) -> A::Msg {
-        let cell = self.me.target().cell();
-        cell.turn.store(cell.turn.load(Relaxed) - 1, Relaxed);
-        cell.mailbox.take_seen(&mut self.consumer)
+    pub(crate) unsafe fn take_message(&mut self, seen: Seen<A::Msg>) -> A::Msg {
+        // SAFETY: as in `cell`.
+        let cell = unsafe { self.me.target().cell_unchecked() };
+        // It was above zero when the look was taken.
+        cell.set_left_of_turn(cell.left_of_turn().wrapping_sub(1));
+        // SAFETY: as the caller promises.
+        unsafe { cell.mailbox.take_seen(&mut self.consumer, seen) }
     }
 
     /// What to do next, of what is queued and due.
@@ -378,7 +397,7 @@ impl<A: Actor> Context<A> {
             if signals & requests != 0 && signals & Signals::STOP == 0 {
                 return Step::Requested;
             }
-            let Some(left) = cell.turn.load(Relaxed).checked_sub(1) else {
+            let Some(left) = cell.left_of_turn().checked_sub(1) else {
                 // Timers come between two turns, so that a flood of messages does not stop them.
                 let due = extras.as_mut().and_then(|extras| extras.due_timer());
                 return match due {
@@ -388,7 +407,7 @@ impl<A: Actor> Context<A> {
             };
             match cell.mailbox.take(&mut self.consumer) {
                 Taken::Message(message, extra) => {
-                    cell.turn.store(left, Relaxed);
+                    cell.set_left_of_turn(left);
                     let (expires, mark) = match extra {
                         Extra::None => (0, None),
                         Extra::Expires(at) => (at, None),
@@ -401,11 +420,11 @@ impl<A: Actor> Context<A> {
                     drop_guarded(message);
                 }
                 Taken::Free(Free::Message(message)) => {
-                    cell.turn.store(left, Relaxed);
+                    cell.set_left_of_turn(left);
                     return Step::Message(message, None);
                 }
                 Taken::Free(Free::Ended(news)) => {
-                    cell.turn.store(left, Relaxed);
+                    cell.set_left_of_turn(left);
                     if let Some(step) = take_news(extras, news, &self.me) {
                         return step;
                     }
@@ -413,7 +432,7 @@ impl<A: Actor> Context<A> {
                 Taken::Soon => return Step::TurnOver,
                 Taken::Stop => return Step::Stop,
                 Taken::Nothing => {
-                    cell.turn.store(left, Relaxed);
+                    cell.set_left_of_turn(left);
                     let due = extras.as_mut().and_then(|extras| extras.due_timer());
                     return due.unwrap_or(Step::Idle);
                 }
@@ -422,16 +441,15 @@ impl<A: Actor> Context<A> {
     }
 
     /// Whether nobody waits any more for the answer to a message that expires at `expires`.
-    #[cold]
+    #[inline(never)]
     fn has_expired(&self, expires: u64) -> bool {
         self.now().as_nanos() >= expires
     }
 
     /// Counts something that was done in this turn; `false` if the turn is over.
     pub(crate) fn spend_turn(&self) -> bool {
-        let turn = &self.cell().turn;
-        let left = turn.load(Relaxed);
-        turn.store(left.saturating_sub(1), Relaxed);
+        let left = self.cell().left_of_turn();
+        self.cell().set_left_of_turn(left.saturating_sub(1));
         left > 0
     }
 
@@ -477,11 +495,18 @@ impl<A: Actor> Context<A> {
 
     /// Accepts nothing any more, gives up what is queued, and waits until all children have ended.
     pub(crate) async fn wind_up(&mut self) {
-        let Wake(_) = self.cell().mailbox.request(Phase::Stopping);
+        if !self.winds_up_at_once() {
+            self.stop_children().await;
+        }
+    }
+
+    /// The same, as far as it needs no wait. `false`: there are children.
+    pub(crate) fn winds_up_at_once(&mut self) -> bool {
+        self.cell().mailbox.shut();
         self.discard_left();
         self.forget_plans();
         self.forget_extras();
-        self.stop_children().await;
+        self.cell().close_family_if_empty()
     }
 
     /// For probes.
@@ -501,11 +526,14 @@ impl<A: Actor> Context<A> {
 
     fn discard_left(&mut self) {
         let returning = self.rare().and_then(|extras| extras.returning.as_mut());
-        let back = returning.map(|returning| returning.drain());
-        self.cell().discard(back.into_iter().flatten().map(Left));
+        if let Some(back) = returning.map(|returning| returning.drain()) {
+            self.cell().discard(back.map(Left));
+        }
         let Self { me, consumer, .. } = self;
         let cell = me.target().cell();
-        cell.discard(std::iter::from_fn(|| cell.mailbox.take_left(consumer)));
+        while let Some(left) = cell.mailbox.take_left(consumer) {
+            cell.discard([left]);
+        }
     }
 
     async fn stop_children(&self) {
@@ -563,8 +591,11 @@ impl<M> Extras<M> {
 impl<A: Actor> Drop for Context<A> {
     /// Only an actor that is ended from outside still has something here.
     fn drop(&mut self) {
+        if self.is_bare() && self.cell().mailbox.is_over(&self.consumer) {
+            return;
+        }
         self.ended(Ended::Stopped);
-        let Wake(_) = self.cell().mailbox.request(Phase::Stopping);
+        self.cell().mailbox.shut();
         self.discard_left();
         self.forget_plans();
     }

@@ -87,6 +87,7 @@ pub mod event_stream;
 mod extensions;
 mod failure;
 mod family;
+mod late;
 mod life;
 mod mailbox;
 #[cfg(all(test, otava_loom))]
@@ -112,6 +113,7 @@ pub mod system;
 pub mod testkit;
 pub mod time;
 pub mod timers;
+mod top;
 pub mod tree;
 mod wait_graph;
 pub mod watch;

@@ -25,8 +25,8 @@
 //! - The instance is dropped before anyone is told of the end, so whoever is told can rely on what
 //!   its `Drop` releases.
 
-use crate::actor::Actor;
-use crate::body::{Active, Dormant, Outcome};
+use crate::actor::{Actor, has_start_hook, has_stop_hook};
+use crate::body::{self, Active, Dormant, Outcome};
 use crate::context::{Context, Step};
 use crate::failure::{Failure, drop_guarded, flatten, guarded, guarded_call};
 use crate::observe::{self, LifeEvent, Seen};
@@ -36,7 +36,7 @@ use crate::time::far_away;
 use crate::watch::{Ended, Terminated};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -52,6 +52,11 @@ pub(crate) struct Life<A: Actor> {
 impl<A: Actor> Life<A> {
     pub(crate) fn new(ctx: Context<A>, actor: Option<A>, plan: Option<Box<Plan<A>>>) -> Self {
         Self { ctx, actor, plan }
+    }
+
+    /// Whether the actor, which was never active, has nothing to do but to wait for a message.
+    pub(crate) fn is_born_idle(&self) -> bool {
+        !has_start_hook::<A>() && self.actor.is_some() && self.plan.is_none() && self.ctx.is_bare()
     }
 
     /// Serves until there is nothing to do, the turn is over, or the actor has ended. Never panics:
@@ -282,39 +287,79 @@ impl<A: Actor> Life<A> {
         unless_interrupted(&self.ctx, tokio::time::sleep_until(until)).await;
     }
 
+    /// Winds up, if the actor is told to stop and nothing keeps it waiting, as almost always. `false`:
+    /// that is for `live` to do.
+    fn winds_up_at_once(&mut self) -> bool {
+        let plan = self.plan.as_ref();
+        self.actor.is_some()
+            && plan.is_none_or(|plan| plan.crash.is_none() && plan.leads.is_none())
+            && self.ctx.is_stop_requested()
+            && self.ctx.winds_up_at_once()
+    }
+
     async fn end(mut self: Box<Self>, exit: Exit) {
         if let Some(roster) = self.plan.as_ref().and_then(|plan| plan.leads.clone()) {
             self.ctx.close_family();
             Box::pin(roster.stop_all()).await;
         }
         self.ctx.wind_up().await;
+        self.run_stop_hook(exit).await;
+    }
+
+    /// The stop hook, and then the end, of an actor that has wound up.
+    async fn run_stop_hook(mut self: Box<Self>, exit: Exit) {
         if let Some(actor) = self.actor.as_mut()
             && let Err(failure) = stop_hook(actor, &mut self.ctx).await
         {
             tracing::warn!(actor = %self.ctx.path(), %failure, "the stop hook of the actor failed");
         }
+        self.finish(exit);
+    }
+
+    fn finish(mut self: Box<Self>, exit: Exit) {
         drop_guarded(self.actor.take());
-        self.ctx.ended(exit.reason);
-        let me = self.ctx.me().clone();
-        drop_guarded(self);
+        drop_guarded(self.plan.take());
         let Exit { reason, escalated } = exit;
-        tracing::debug!(actor = %me.path(), ?reason, "the actor ended");
-        me.target().end_with(reason, escalated);
+        self.ctx.ended(reason);
+        tracing::debug!(actor = %self.ctx.path(), ?reason, "the actor ended");
+        self.ctx.me().target().end_with(reason, escalated);
+        drop_guarded(self);
     }
 }
 
 impl<A: Actor> Dormant for Life<A> {
-    fn wake(self: Box<Self>, newborn: bool) -> Active {
+    fn wake_newborn(self: Box<Self>) -> Active {
         let bare = self.plan.is_none() && self.ctx.is_bare();
         match self.actor {
-            Some(_) if newborn && bare => start(self),
-            Some(_) if !newborn && !observe::messages_are_traced() => serve(self),
-            _ => Active::new(self.live(newborn)),
+            Some(_) if bare => start(self),
+            _ => Active::new(self.live(true)),
         }
     }
 
-    fn wake_for_other(self: Box<Self>) -> Active {
-        Active::new(self.live(false))
+    fn serve_now(
+        &mut self,
+        cx: &mut task::Context<'_>,
+        pending: &mut Option<Active>,
+    ) -> body::Served {
+        match self.actor {
+            Some(_) if !observe::messages_are_traced() => serve(self, cx, pending),
+            _ => body::Served::Other,
+        }
+    }
+
+    fn wake_for_other(mut self: Box<Self>) -> Option<Active> {
+        if !self.winds_up_at_once() {
+            return Some(Active::new(self.live(false)));
+        }
+        if !has_stop_hook::<A>() {
+            self.finish(Exit::stopped());
+            return None;
+        }
+        // The hook is all that may take time.
+        Some(Active::new(async {
+            self.run_stop_hook(Exit::stopped()).await;
+            Outcome::Ended
+        }))
     }
 }
 

@@ -42,13 +42,20 @@
 //! [`Scheduler::close`] lets the tasks return. If the runtime goes away first, the tasks are
 //! dropped, and the last one tells its system (`on_last_worker_gone`).
 
+#![allow(
+    unsafe_code,
+    reason = "a job that counts references costs two locked instructions a hop, a borrowed thread-local some thirty others"
+)]
+
 use crate::slot::{Slot, SlotOwner};
 use crate::sync::lock;
 use crate::watchdog::{Seat, Watch};
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::{Pin, pin};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -68,20 +75,72 @@ const POLL_TIME_MAX: Duration = Duration::from_micros(500);
 const INJECTOR_INTERVAL: u32 = 61;
 
 /// Something that runs for one turn.
-pub(crate) trait Runnable: Send + Sync {
+pub(crate) trait Runnable: Send + Sync + Sized + 'static {
     /// Runs for one turn and says how many messages that were (at least 1). Never panics.
-    fn run(self: Arc<Self>) -> u32;
+    ///
+    /// # Safety
+    /// `actor` comes from a [`Job`] of this type, which is used up.
+    unsafe fn run(actor: NonNull<()>) -> u32;
 
     /// Will never run: the scheduler has ended.
-    fn discard(self: Arc<Self>);
+    ///
+    /// # Safety
+    /// As for [`Runnable::run`].
+    unsafe fn discard(actor: NonNull<()>);
+
+    const CALLS: Calls = Calls {
+        run: Self::run,
+        discard: Self::discard,
+    };
 }
 
-pub(crate) type Job = Arc<dyn Runnable>;
+/// The functions of one type of [`Runnable`].
+pub(crate) struct Calls {
+    run: unsafe fn(NonNull<()>) -> u32,
+    discard: unsafe fn(NonNull<()>),
+}
 
-/// By which the watchdog finds out whose job it is.
-#[inline]
-fn address(job: &Job) -> usize {
-    Arc::as_ptr(job).addr()
+/// A runnable actor in a queue, or the right to run it. It does not keep the actor there: what the
+/// actor is to run does that ([`Job::new`]).
+pub(crate) struct Job {
+    actor: NonNull<()>,
+    calls: &'static Calls,
+}
+
+// SAFETY: whoever has the job may touch the actor, which is `Send` and `Sync` (`Job::new`).
+unsafe impl Send for Job {}
+
+impl Job {
+    /// # Safety
+    /// The caller has the actor's token, and gives it away with the job. What is to be run holds a
+    /// reference to `actor` for as long as the job is in a queue, and at least until it was run.
+    #[inline]
+    pub(crate) unsafe fn new<T: Runnable>(actor: &Arc<T>) -> Self {
+        // Of the whole allocation, so that an `Arc` can be made of it again.
+        let actor = Arc::as_ptr(actor).cast_mut().cast();
+        Self {
+            // SAFETY: an `Arc` is never null.
+            actor: unsafe { NonNull::new_unchecked(actor) },
+            calls: &T::CALLS,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn run(self) -> u32 {
+        // SAFETY: of the type that it was made for, and used up here.
+        unsafe { (self.calls.run)(self.actor) }
+    }
+
+    fn discard(self) {
+        // SAFETY: as above.
+        unsafe { (self.calls.discard)(self.actor) }
+    }
+
+    /// By which the watchdog finds out whose job it is.
+    #[inline]
+    fn address(&self) -> usize {
+        self.actor.as_ptr().addr()
+    }
 }
 
 type OnLastGone = Arc<dyn Fn() + Send + Sync>;
@@ -188,37 +247,33 @@ impl Scheduler {
     /// For somebody who will wait for what the job does: waking a task for it, and being woken by
     /// it, costs several times what most jobs need. With one worker nothing runs early, so that the
     /// order of events stays what the queues say.
-    pub(crate) fn run_here(&self, handle: &Handle, job: Job) {
+    ///
+    /// `prepare` is called before it runs here.
+    pub(crate) fn run_here(&self, handle: &Handle, job: Job, prepare: impl FnOnce()) {
         let may = self.regular > 1
             && !self.closed.load(SeqCst)
             && !HERE.get()
-            && CURRENT.with_borrow(Option::is_none)
+            && CURRENT.get().is_none()
             && Handle::try_current().is_ok_and(|current| current.id() == handle.id());
         if !may {
             return self.schedule(job);
         }
+        prepare();
         HERE.set(true);
         // It never panics, so the mark is always taken back.
-        self.watch.as_guest(address(&job), || _ = job.run());
+        self.watch.as_guest(job.address(), || _ = job.run());
         HERE.set(false);
     }
 
     /// Puts `job` where `choose` says: what it returns goes to the queue.
     fn place(&self, job: Job, choose: impl FnOnce(&mut Local, Job) -> Option<Job>) {
-        let mut job = Some(job);
-        let queued = CURRENT.with_borrow_mut(|current| {
-            let local = current
-                .as_mut()
-                .filter(|local| local.scheduler == self.id())?;
-            let queued = choose(local, job.take().expect("it is taken once"));
-            Some(queued.map(|job| local.queue.push(job)).is_some())
-        });
-        match queued {
-            Some(true) => self.wake_one(),
-            Some(false) => {}
-            None => {
-                self.inject(job.expect("no queue of this thread took it"));
-            }
+        let local = current().filter(|local| local.scheduler == self.id());
+        let Some(local) = local else {
+            return self.inject(job);
+        };
+        if let Some(job) = choose(local, job) {
+            local.queue.push(job);
+            self.wake_one();
         }
     }
 
@@ -411,27 +466,37 @@ impl Drop for Local {
 thread_local! {
     /// Whether this thread runs an actor for somebody who waits for it ([`Scheduler::run_here`]).
     static HERE: Cell<bool> = const { Cell::new(false) };
-    /// The queues of the worker task that this thread polls right now.
-    static CURRENT: RefCell<Option<Local>> = const { RefCell::new(None) };
+    /// The queues of the worker task that this thread polls right now: see `current`.
+    static CURRENT: Cell<Option<NonNull<Local>>> = const { Cell::new(None) };
 }
 
-/// Keeps `local` in the thread-local while it lives. What was there before comes back after it: a
-/// handler may run a system of its own inside `block_in_place`.
+/// The queues of the worker task that this thread polls right now. Nobody keeps what this returns
+/// while somebody else's code runs.
+#[inline]
+fn current<'a>() -> Option<&'a mut Local> {
+    // SAFETY: `Entered` has put it there, and takes it away before the task can move or go. Only this
+    // thread finds it, and uses of it do not overlap, since none of them calls back.
+    CURRENT.get().map(|mut local| unsafe { local.as_mut() })
+}
+
+/// Makes a task's queues those of this thread while it lives. Which these were before comes back after
+/// it: a handler may run a system of its own inside `block_in_place`.
 struct Entered<'a> {
-    home: &'a mut Option<Local>,
-    before: Option<Local>,
+    before: Option<NonNull<Local>>,
+    home: PhantomData<&'a mut Local>,
 }
 
 impl<'a> Entered<'a> {
-    fn new(home: &'a mut Option<Local>) -> Self {
-        let before = CURRENT.replace(home.take());
-        Self { home, before }
+    fn new(home: &'a mut Local) -> Self {
+        let before = CURRENT.replace(Some(NonNull::from(home)));
+        let home = PhantomData;
+        Self { before, home }
     }
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        *self.home = CURRENT.replace(self.before.take());
+        CURRENT.set(self.before);
     }
 }
 
@@ -461,7 +526,10 @@ impl Future for WorkerTask {
         let this = self.get_mut();
         let scheduler = this.scheduler.clone();
         scheduler.remove_sleeper(this.index);
-        let entered = Entered::new(&mut this.local);
+        let Some(local) = &mut this.local else {
+            return Poll::Ready(());
+        };
+        let entered = Entered::new(local);
         scheduler.watch.somebody_runs();
         let ended = run_until_idle(&scheduler, this.index, &mut this.ticks, cx);
         scheduler.posts[this.index].seat.rest();
@@ -517,7 +585,7 @@ fn run_until_idle(
             }
             return Poll::Pending;
         };
-        seat.begin(address(&job));
+        seat.begin(job.address());
         units += job.run();
         let too_long = units >= next_look && {
             next_look = units + 32;
@@ -532,45 +600,39 @@ fn run_until_idle(
     }
 }
 
+#[inline]
 fn next_job(scheduler: &Scheduler, index: usize, ticks: u32, slot_runs: &mut u32) -> Option<Job> {
-    let mut more_stolen = false;
-    let job = CURRENT.with_borrow_mut(|current| {
-        let local = current.as_mut().expect("the task put its queues here");
-        if *slot_runs < SLOT_RUNS_MAX
-            && let Some(job) = local.slot.take()
-        {
-            *slot_runs += 1;
-            return Some(job);
-        }
-        *slot_runs = 0;
-        if let Some(job) = local.slot.take() {
-            local.queue.push(job);
-        }
-        if ticks.is_multiple_of(INJECTOR_INTERVAL)
-            && let Steal::Success(job) = scheduler.injector.steal()
-        {
-            return Some(job);
-        }
-        local.queue.pop().or_else(|| {
-            let stolen = scheduler.steal(index, &local.queue);
-            more_stolen = !local.queue.is_empty();
-            stolen
-        })
-    });
-    if more_stolen {
-        // While a batch moves it is in no queue: whoever was woken for it may have found nothing.
-        scheduler.wake_one();
+    let local = current()?;
+    if *slot_runs < SLOT_RUNS_MAX
+        && let Some(job) = local.slot.take()
+    {
+        *slot_runs += 1;
+        return Some(job);
     }
-    job
+    *slot_runs = 0;
+    if let Some(job) = local.slot.take() {
+        local.queue.push(job);
+    }
+    if ticks.is_multiple_of(INJECTOR_INTERVAL)
+        && let Steal::Success(job) = scheduler.injector.steal()
+    {
+        return Some(job);
+    }
+    local.queue.pop().or_else(|| {
+        let stolen = scheduler.steal(index, &local.queue);
+        if !local.queue.is_empty() {
+            // While a batch moves it is in no queue: whoever was woken for it may have found nothing.
+            scheduler.wake_one();
+        }
+        stolen
+    })
 }
 
 /// Makes the actor in the slot available to other tasks.
 fn release_slot() {
-    CURRENT.with_borrow_mut(|current| {
-        if let Some(local) = current
-            && let Some(job) = local.slot.take()
-        {
-            local.queue.push(job);
-        }
-    });
+    if let Some(local) = current()
+        && let Some(job) = local.slot.take()
+    {
+        local.queue.push(job);
+    }
 }

@@ -11,10 +11,11 @@
 )]
 
 use crate::actor::Actor;
-use crate::body::{Active, Dormant, Outcome};
+use crate::body::{Active, Dormant, Outcome, Served};
 use crate::context::{Context, Next};
 use crate::failure::{Failure, describe_panic, drop_guarded};
 use crate::life::Life;
+use crate::mailbox::Seen;
 use std::future::Future;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,8 +29,8 @@ struct Serving<A: Actor, H, S> {
     /// Whether `handler` is there.
     busy: bool,
     hook: Hook,
-    /// Owned. A pointer and not a `Box`, since a `Box` may not be moved while its content is
-    /// borrowed. `None` once it was given away.
+    /// Owned, unless [`serve`] is at work, which has it lent. A pointer and not a `Box`, since a `Box`
+    /// may not be moved while its content is borrowed. `None` once it was given away.
     life: Option<NonNull<Life<A>>>,
     start: S,
     /// Borrows from `life`. Pinned here; dropped before `life` is given away.
@@ -49,34 +50,57 @@ enum Hook {
 // SAFETY: it owns a `Life`, which is `Send`, and a handler's future, which is `Send`.
 unsafe impl<A: Actor, H: Send, S: Send> Send for Serving<A, H, S> {}
 
-/// An activation of `life`, which has an instance.
+/// Serves `life`, which has an instance, until there is nothing to do or a handler is pending. Then it
+/// belongs to `pending`, and the caller forgets its box.
 #[inline]
-pub(crate) fn serve<A: Actor>(life: Box<Life<A>>) -> Active {
-    begin(
-        life,
+pub(crate) fn serve<A: Actor>(
+    life: &mut Life<A>,
+    cx: &mut task::Context<'_>,
+    pending: &mut Option<Active>,
+) -> Served {
+    let place = begin(
+        NonNull::from(life),
         Hook::No,
-        |actor: &'static mut A, ctx: &'static mut Context<A>| {
-            let message = ctx.take_message();
+        |actor: &'static mut A, ctx: &'static mut Context<A>, seen| {
+            // SAFETY: passed on from the look that came just before.
+            let message = seen.map(|seen| unsafe { ctx.take_message(seen) });
+            let message = message.expect("without a hook there is a message");
             actor.handle(message, ctx)
         },
-    )
+    );
+    // Not as an `Active`, which would go through a table of functions for each step, and with a result
+    // that fits into a register: an outcome is moved twice, each time before its parts have left the
+    // store buffer. Should this panic, which is a bug of ours, then it is leaked with its life: whoever
+    // runs the actor still has to name it.
+    // SAFETY: begun just now, and it stays in its place.
+    let served = unsafe { (*place.as_ptr()).advance(cx) };
+    if served == Served::Pending {
+        // SAFETY: a whole future in its place.
+        *pending = Some(unsafe { Active::from_raw(place) });
+    } else {
+        // SAFETY: no handler is there, and the life is the caller's, so there is nothing to drop.
+        unsafe { Active::give_back(place) };
+    }
+    served
 }
 
 /// The first activation of `life`, which has an instance: its start hook.
 pub(crate) fn start<A: Actor>(life: Box<Life<A>>) -> Active {
-    begin(
-        life,
+    let place = begin(
+        NonNull::from(Box::leak(life)),
         Hook::Due,
-        |actor: &'static mut A, ctx: &'static mut Context<A>| actor.started(ctx),
-    )
+        |actor: &'static mut A, ctx: &'static mut Context<A>, _| actor.started(ctx),
+    );
+    // SAFETY: a whole future in its place.
+    unsafe { Active::from_raw(place) }
 }
 
 #[inline]
-fn begin<A, H, S>(life: Box<Life<A>>, hook: Hook, start: S) -> Active
+fn begin<A, H, S>(life: NonNull<Life<A>>, hook: Hook, start: S) -> NonNull<Serving<A, H, S>>
 where
     A: Actor,
     H: Future<Output = Result<(), A::Err>> + Send + 'static,
-    S: Fn(&'static mut A, &'static mut Context<A>) -> H + Send + 'static,
+    S: Fn(&'static mut A, &'static mut Context<A>, Option<Seen<A::Msg>>) -> H + Send + 'static,
 {
     let place = Active::allocate::<Serving<A, H, S>>();
     let serving = place.as_ptr();
@@ -84,26 +108,45 @@ where
     unsafe {
         (&raw mut (*serving).busy).write(false);
         (&raw mut (*serving).hook).write(hook);
-        (&raw mut (*serving).life).write(Some(NonNull::from(Box::leak(life))));
+        (&raw mut (*serving).life).write(Some(life));
         (&raw mut (*serving).start).write(start);
-        Active::from_raw(place)
     }
+    place
 }
 
 impl<A, H, S> Future for Serving<A, H, S>
 where
     A: Actor,
     H: Future<Output = Result<(), A::Err>>,
-    S: Fn(&'static mut A, &'static mut Context<A>) -> H,
+    S: Fn(&'static mut A, &'static mut Context<A>, Option<Seen<A::Msg>>) -> H,
 {
     type Output = Outcome;
 
-    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Outcome> {
         // SAFETY: the handler is not moved out of its place below.
         let this = unsafe { self.get_unchecked_mut() };
+        match this.advance(cx) {
+            Served::Pending => Poll::Pending,
+            Served::Idle => this.give_back(Outcome::Idle),
+            Served::Other => this.give_back(Outcome::Other),
+            Served::Started => this.give_back(Outcome::Started),
+            Served::TurnOver => this.give_back(Outcome::TurnOver),
+        }
+    }
+}
+
+impl<A, H, S> Serving<A, H, S>
+where
+    A: Actor,
+    H: Future<Output = Result<(), A::Err>>,
+    S: Fn(&'static mut A, &'static mut Context<A>, Option<Seen<A::Msg>>) -> H,
+{
+    /// Goes on until there is a reason not to. It is in its place for good.
+    #[inline]
+    fn advance(&mut self, cx: &mut task::Context<'_>) -> Served {
+        let this = self;
         let Some(mut life) = this.life else {
-            return Poll::Ready(Outcome::Ended);
+            return Served::Other;
         };
         if !this.busy {
             // SAFETY: the life is ours and no handler borrows from it.
@@ -114,45 +157,40 @@ where
                 // SAFETY: the life is ours and no handler borrows from it. The borrows end with this
                 // block, except those that go into the handler.
                 let Life { ctx, actor, .. } = unsafe { life.as_mut() };
-                let next = match this.hook {
-                    Hook::No => ctx.look(),
+                let seen = match this.hook {
+                    Hook::No => match ctx.look() {
+                        Next::Message(seen) => Some(seen),
+                        Next::Nothing => return Served::Idle,
+                        Next::TurnOver => return Served::TurnOver,
+                        Next::Other => return Served::Other,
+                    },
                     Hook::Due => {
                         this.hook = Hook::Begun;
-                        Next::Message
+                        None
                     }
-                    Hook::Begun => return this.give_back(Outcome::Started),
+                    Hook::Begun => return Served::Started,
                 };
-                match (next, actor) {
-                    (Next::Message, Some(actor)) => {
-                        let start = &this.start;
-                        let started = catch_unwind(AssertUnwindSafe(move || {
-                            // Moved in, so that they may live as long as the handler.
-                            let (actor, ctx) = (actor, ctx);
-                            start(actor, ctx)
-                        }));
-                        match started {
-                            Ok(handler) => {
-                                this.handler.write(handler);
-                                this.busy = true;
-                            }
-                            Err(panic) => {
-                                return this.fail(Failure::Panic(describe_panic(panic)));
-                            }
-                        }
+                let Some(actor) = actor else {
+                    return Served::Other;
+                };
+                let start = &this.start;
+                let started = catch_unwind(AssertUnwindSafe(move || {
+                    // Moved in, so that they may live as long as the handler.
+                    let (actor, ctx) = (actor, ctx);
+                    start(actor, ctx, seen)
+                }));
+                match started {
+                    Ok(handler) => {
+                        this.handler.write(handler);
+                        this.busy = true;
                     }
-                    (Next::Nothing, _) => {
-                        return this.give_back(Outcome::Idle);
-                    }
-                    (Next::TurnOver, _) => return this.give_back(Outcome::TurnOver),
-                    (Next::Other, _) | (Next::Message, None) => {
-                        return this.give_back(Outcome::Other);
-                    }
+                    Err(panic) => return this.fail(Failure::Panic(describe_panic(panic))),
                 }
             }
             // SAFETY: `busy` says that it is there; it stays where it is until it is dropped there.
             let handler = unsafe { Pin::new_unchecked(this.handler.assume_init_mut()) };
             match catch_unwind(AssertUnwindSafe(|| handler.poll(cx))) {
-                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Pending) => return Served::Pending,
                 Ok(Poll::Ready(Ok(()))) => this.drop_handler(),
                 Ok(Poll::Ready(Err(error))) => return this.fail(Failure::Error(error)),
                 Err(panic) => return this.fail(Failure::Panic(describe_panic(panic))),
@@ -179,13 +217,13 @@ impl<A: Actor, H, S> Serving<A, H, S> {
     }
 
     #[cold]
-    fn fail(&mut self, failure: Failure<A::Err>) -> Poll<Outcome> {
+    fn fail(&mut self, failure: Failure<A::Err>) -> Served {
         self.drop_handler();
         if let Some(life) = &mut self.life {
             // SAFETY: the life is ours, and no handler borrows from it any more.
             unsafe { life.as_mut() }.crash(failure);
         }
-        self.give_back(Outcome::Other)
+        Served::Other
     }
 
     /// The life goes back to its cell.

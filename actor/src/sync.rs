@@ -20,6 +20,7 @@ pub(crate) use modelled::lock;
 
 /// A cell with the interface of loom's, which sees when two threads are in it.
 #[cfg(not(otava_loom))]
+#[repr(transparent)]
 pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
 #[cfg(not(otava_loom))]
@@ -33,6 +34,11 @@ impl<T> UnsafeCell<T> {
         body(self.0.get())
     }
 }
+
+/// On cache lines of its own: threads that change it do not disturb those who read its neighbours.
+#[derive(Default)]
+#[repr(align(64))]
+pub(crate) struct Apart<T>(pub(crate) T);
 
 /// Locks `mutex`. No code of users runs under a lock of this crate, so a poisoned one was left in
 /// good order and is used on.

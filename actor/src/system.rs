@@ -2,11 +2,11 @@
 
 use crate::actor::Actor;
 use crate::actor_ref::{ActorRef, Target};
-use crate::cell::{Cell, Identity, Node};
+use crate::cell::{Above, Cell, Identity, Node};
 use crate::context::Context;
 use crate::dead_letters::DeadLetters;
 use crate::error::SpawnError;
-use crate::family::{Children, Refused};
+use crate::family::Refused;
 use crate::life::Life;
 use crate::mailbox::{Order, Phase};
 use crate::observe::Observer;
@@ -15,8 +15,9 @@ use crate::path::{ActorPath, is_valid_name};
 use crate::props::{MailboxKind, Props};
 use crate::rng::Rng;
 use crate::scheduler::Scheduler;
-use crate::sync::lock;
+use crate::sync::{Apart, lock};
 use crate::time::{Clock, Time};
+use crate::top::Top;
 #[cfg(feature = "testkit")]
 use crate::tree::ActorState;
 use crate::tree::{TREE_ACTORS_MAX, Tree};
@@ -172,7 +173,7 @@ impl ActorSystem {
 
     /// As [`ActorSystem::tree`], with at most `limit` actors.
     pub fn tree_up_to(&self, limit: usize) -> Tree {
-        let top = lock(&self.core.top).children.first(limit);
+        let top = self.core.top.first(limit);
         Tree::take(self.core.name.clone(), top, limit)
     }
 
@@ -330,13 +331,17 @@ impl SystemBuilder {
             extensions: Default::default(),
             rng: Mutex::new(Rng::seeded(self.seed)),
             seed: self.seed,
-            numbers: AtomicU64::new(0),
-            top: Mutex::default(),
+            numbers: Apart(AtomicU64::new(0)),
+            top: Top::default(),
             ended: watch::Sender::new(false),
             scheduler: OnceLock::new(),
+            above: OnceLock::new(),
             lifeline: OnceLock::new(),
         });
-        let lifeline = Arc::new(Lifeline(core.clone()));
+        let lifeline = Arc::new(Lifeline(Arc::new(Above {
+            core: core.clone(),
+            parent: None,
+        })));
         // The core holds the scheduler, and living actors hold the core.
         let for_workers = Arc::downgrade(&core);
         let last_worker_gone = move || {
@@ -347,6 +352,7 @@ impl SystemBuilder {
         let (scheduler, tasks) = Scheduler::new(workers, Arc::new(last_worker_gone));
         // Both were empty a moment ago.
         let _ = core.scheduler.set(scheduler);
+        let _ = core.above.set(Arc::downgrade(&lifeline.0));
         let _ = core.lifeline.set(Arc::downgrade(&lifeline));
         for task in tasks {
             drop(core.handle.spawn(task));
@@ -364,11 +370,11 @@ impl SystemBuilder {
 }
 
 /// What the handles outside hold; its end begins the end of the system.
-struct Lifeline(Arc<Core>);
+struct Lifeline(Arc<Above>);
 
 impl Drop for Lifeline {
     fn drop(&mut self) {
-        self.0.begin_stop();
+        self.0.core.begin_stop();
     }
 }
 
@@ -386,19 +392,14 @@ pub(crate) struct Core {
     rng: Mutex<Rng>,
     seed: u64,
     /// Numbers of actors and of watch registrations.
-    numbers: AtomicU64,
-    top: Mutex<Top>,
+    numbers: Apart<AtomicU64>,
+    top: Top,
     ended: watch::Sender<bool>,
     /// Set once, while the system is built.
     scheduler: OnceLock<Arc<Scheduler>>,
+    /// What all actors at the top share, which have it, as the handles outside do.
+    above: OnceLock<Weak<Above>>,
     lifeline: OnceLock<Weak<Lifeline>>,
-}
-
-/// The top of the tree.
-#[derive(Default)]
-struct Top {
-    children: Children,
-    closed: bool,
 }
 
 impl Core {
@@ -415,7 +416,7 @@ impl Core {
 
     /// A number that was never given before in this system.
     pub(crate) fn next_number(&self) -> u64 {
-        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+        self.numbers.0.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// A generator for the actor `uid` alone: what it yields depends on the seed and on nothing that
@@ -443,9 +444,17 @@ impl Core {
         prepare: impl FnOnce(&mut Context<A>),
     ) -> Result<ActorRef<A::Msg>, SpawnError> {
         let uid = self.next_number();
-        let above = || parent.as_ref().map_or(&self.name, |parent| parent.path());
+        let above = match &parent {
+            Some(parent) => Some(parent.clone().above_children()),
+            None => self.above.get().and_then(Weak::upgrade),
+        };
+        let Some(above) = above else {
+            // The last handle is gone, so the system stops.
+            let path = self.name.child(name.unwrap_or("$"));
+            return Err(SpawnError::Stopping { path });
+        };
         let path = match name {
-            Some(name) if is_valid_name(name) => Some(above().child(name)),
+            Some(name) if is_valid_name(name) => Some(above.child(Some(name), uid)),
             Some(name) => {
                 return Err(SpawnError::BadName {
                     name: name.to_owned(),
@@ -453,12 +462,9 @@ impl Core {
             }
             None => None,
         };
-        let shown = || match &path {
-            Some(path) => path.clone(),
-            None => above().child(&format!("${uid}")),
-        };
         if !props.can_be_supervised() {
-            return Err(SpawnError::NoFactory { path: shown() });
+            let path = above.child(name, uid);
+            return Err(SpawnError::NoFactory { path });
         }
         let capacity = props.capacity.unwrap_or(self.capacity).get();
         let (capacity, order) = match props.mailbox {
@@ -469,16 +475,19 @@ impl Core {
                 (u32::MAX, Some(Box::new(Order::priority(rank, capacity))))
             }
         };
-        let identity = Identity::new(self.clone(), uid, parent.clone(), path.clone());
+        let identity = Identity::new(above, uid, path);
         let (cell, consumer) = Cell::new(identity, capacity, order);
         let me = ActorRef::from_target(Arc::new(Target::Local(cell)));
         let adopted = match &parent {
             Some(parent) => parent.adopt(me.target().clone()),
-            None => self.adopt(me.target().clone()),
+            None => self.top.adopt(me.target().clone()),
         };
-        adopted.map_err(|refused| match refused {
-            Refused::NameTaken => SpawnError::NameTaken { path: shown() },
-            Refused::Stopping => SpawnError::Stopping { path: shown() },
+        adopted.map_err(|refused| {
+            let path = me.path().clone();
+            match refused {
+                Refused::NameTaken => SpawnError::NameTaken { path },
+                Refused::Stopping => SpawnError::Stopping { path },
+            }
         })?;
         let mut ctx = Context::new(me.clone(), consumer);
         if let Some(observer) = self.observer_of::<A>() {
@@ -487,7 +496,12 @@ impl Core {
         prepare(&mut ctx);
         let life = Life::new(ctx, props.actor, props.plan);
         tracing::debug!(actor = %me.path(), uid, "an actor starts");
-        me.target().start(Box::new(life));
+        let life = Box::new(life);
+        if life.is_born_idle() {
+            me.target().start_idle(life);
+        } else {
+            me.target().start(life);
+        }
         Ok(me)
     }
 
@@ -505,34 +519,16 @@ impl Core {
         }))
     }
 
-    fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused> {
-        let mut top = lock(&self.top);
-        if top.closed {
-            return Err(Refused::Stopping);
-        }
-        top.children.adopt(child)
-    }
-
     /// An actor at the top has ended.
     pub(crate) fn bury(&self, child: &dyn Node) {
-        let (child, all_ended) = {
-            let mut top = lock(&self.top);
-            let child = top.children.bury(child);
-            (child, top.closed && top.children.is_empty())
-        };
-        drop(child);
-        if all_ended {
+        if self.top.bury(child) {
             self.end();
         }
     }
 
     /// Lets nothing start any more and asks all actors to stop.
     fn begin_stop(&self) {
-        let children: Vec<_> = {
-            let mut top = lock(&self.top);
-            top.closed = true;
-            top.children.all()
-        };
+        let children = self.top.close();
         if children.is_empty() {
             self.end();
         }
@@ -543,12 +539,7 @@ impl Core {
 
     /// Ends all actors from outside.
     fn abandon_all(&self) {
-        let children: Vec<_> = {
-            let mut top = lock(&self.top);
-            top.closed = true;
-            top.children.all()
-        };
-        for child in children {
+        for child in self.top.close() {
             child.abandon();
         }
         self.end();
@@ -561,7 +552,7 @@ impl Core {
     }
 
     fn living(&self) -> Vec<Arc<dyn Node>> {
-        let mut found: Vec<Arc<dyn Node>> = lock(&self.top).children.all();
+        let mut found = self.top.living();
         let mut next = 0;
         while let Some(actor) = found.get(next) {
             let children = actor.children();

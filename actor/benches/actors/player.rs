@@ -158,7 +158,9 @@ impl Player {
             (player @ Self::Member { .. }, Message::Begin(n)) => player.ping_first(n),
             (Self::Producer { consumer }, Message::Begin(n)) => {
                 for _ in 0..n {
-                    put(consumer, Message::Tick).await;
+                    if let Err(refused) = consumer.tell(Message::Tick) {
+                        wait(consumer, refused).await;
+                    }
                 }
             }
             _ => unreachable!("nobody sends that"),
@@ -201,20 +203,28 @@ impl Player {
 
 /// Waits for room if there is none.
 pub(crate) async fn put(to: &Ref, message: Message) {
-    match to.tell(message) {
-        Ok(()) => {}
-        Err(TellError::Full(message)) => to.send(message).await.unwrap(),
-        Err(refused) => panic!("{refused:?}"),
+    if let Err(refused) = to.tell(message) {
+        wait(to, refused).await;
+    }
+}
+
+/// The mailbox has no room just now.
+pub(crate) async fn wait(to: &Ref, refused: TellError<Message>) {
+    match refused {
+        TellError::Full(message) => to.send(message).await.unwrap(),
+        refused => panic!("{refused:?}"),
     }
 }
 
 /// For those who have so few messages under way that no mailbox is ever full.
+#[inline(always)]
 fn tell(to: &Ref, message: Message) {
     if let Err(refused) = to.tell(message) {
         panic!("{refused:?}");
     }
 }
 
+#[inline(always)]
 fn pass(to: &Option<Ref>, message: Message) {
     tell(to.as_ref().unwrap(), message);
 }

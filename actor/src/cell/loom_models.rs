@@ -1,11 +1,12 @@
 //! Proves: who watches an actor is told of its end once, and an actor that is ended from outside is
 //! dropped once, whoever has its token.
 
-use super::{Identity, Node, Runnable, Target};
-use crate::body::{Active, Body, Dormant, Outcome};
+use super::{Above, Identity, Node, Target};
+use crate::body::{Active, Body, Dormant, Outcome, Served};
 use crate::cell::Cell;
 use crate::mailbox::Consumer;
 use crate::models::{bounded, exhaustive};
+use crate::scheduler::Job;
 use crate::sync::{AtomicU64, Ordering};
 use crate::system::{ActorSystem, Core};
 use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher};
@@ -25,7 +26,11 @@ fn with_core(test: impl FnOnce(Arc<Core>)) {
 }
 
 fn cell(core: &Arc<Core>, uid: u64) -> (Arc<Target<u32>>, Consumer) {
-    let identity = Identity::new(core.clone(), uid, None, None);
+    let above = Above {
+        core: core.clone(),
+        parent: None,
+    };
+    let identity = Identity::new(Arc::new(above), uid, None);
     let (cell, consumer) = Cell::new(identity, 8, None);
     (Arc::new(Target::Local(cell)), consumer)
 }
@@ -86,16 +91,29 @@ fn loom_a_watcher_that_leaves_is_told_at_most_once() {
     });
 }
 
+/// For the thread that has the token.
+fn run(target: &Arc<Target<u32>>) {
+    // SAFETY: the token is with the caller, and the target outlives this.
+    #[allow(unsafe_code, reason = "the token is under test")]
+    unsafe {
+        Job::new(target).run();
+    }
+}
+
 /// A life whose handler waits for ever.
 struct Stuck(Arc<AtomicU64>);
 
 impl Dormant for Stuck {
-    fn wake(self: Box<Self>, _: bool) -> Active {
+    fn wake_newborn(self: Box<Self>) -> Active {
         Active::new(*self)
     }
 
-    fn wake_for_other(self: Box<Self>) -> Active {
-        Active::new(*self)
+    fn serve_now(&mut self, _: &mut Context<'_>, _: &mut Option<Active>) -> Served {
+        Served::Other
+    }
+
+    fn wake_for_other(self: Box<Self>) -> Option<Active> {
+        Some(Active::new(*self))
     }
 }
 
@@ -135,7 +153,7 @@ fn loom_an_abandoned_actor_is_dropped_once() {
             let running = {
                 let target = target.clone();
                 thread::spawn(move || {
-                    target.run();
+                    run(&target);
                 })
             };
             target.clone().abandon();
@@ -167,7 +185,7 @@ fn loom_an_abandoned_actor_that_is_woken_is_dropped_once() {
                 let (runs, wakes) = (target.clone(), target.clone());
                 [
                     thread::spawn(move || {
-                        runs.run();
+                        run(&runs);
                     }),
                     thread::spawn(move || wakes.notify()),
                 ]

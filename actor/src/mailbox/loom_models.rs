@@ -22,19 +22,39 @@ struct Hands {
 }
 
 /// An actor whose handlers never wait.
-struct Model {
-    mailbox: Mailbox<u32, (), ()>,
+struct ModelOf<M> {
+    mailbox: Mailbox<M, (), ()>,
     hands: UnsafeCell<Hands>,
+}
+
+type Model = ModelOf<u32>;
+
+/// A message that does not fit into the place that is the queue's own.
+struct Large(
+    u32,
+    #[allow(dead_code, reason = "it only takes room")] [u64; 4],
+);
+
+impl From<u32> for Large {
+    fn from(n: u32) -> Self {
+        Self(n, [0; 4])
+    }
+}
+
+impl From<Large> for u32 {
+    fn from(Large(n, _): Large) -> Self {
+        n
+    }
 }
 
 // SAFETY: the token says who touches the hands; that this is so is what the models check.
 #[allow(unsafe_code, reason = "the token is under test")]
-unsafe impl Sync for Model {}
+unsafe impl<M> Sync for ModelOf<M> {}
 // SAFETY: as above.
 #[allow(unsafe_code, reason = "the token is under test")]
-unsafe impl Send for Model {}
+unsafe impl<M> Send for ModelOf<M> {}
 
-impl Model {
+impl<M: From<u32> + Into<u32>> ModelOf<M> {
     /// The token is with the caller.
     fn new(capacity: u32) -> Arc<Self> {
         let (mailbox, consumer) = Mailbox::new(capacity, None, ());
@@ -63,7 +83,7 @@ impl Model {
                 loop {
                     match self.mailbox.take(&mut hands.consumer) {
                         Taken::Message(n, _) | Taken::Free(Free::Message(n)) => {
-                            hands.handled.push(n);
+                            hands.handled.push(n.into());
                         }
                         Taken::Free(Free::Ended(_)) => {}
                         Taken::Soon => crate::sync::spin(&mut tries),
@@ -75,9 +95,19 @@ impl Model {
                     }
                 }
             });
+            if stop {
+                return;
+            }
+            // As an actor does.
             // SAFETY: the caller has the token.
             #[allow(unsafe_code, reason = "the token is under test")]
-            if stop || unsafe { self.mailbox.park_idle() } {
+            let parked = unsafe {
+                match self.mailbox.has_no_signals() {
+                    true => self.mailbox.park_unseen(),
+                    false => self.mailbox.park_idle(),
+                }
+            };
+            if parked {
                 return;
             }
         }
@@ -91,7 +121,8 @@ impl Model {
 
     /// Tells, and runs the actor if that is due. `false`: refused as full.
     fn tell(&self, n: u32) -> Result<(), TellError<u32>> {
-        let wake = self.mailbox.push(n, Extra::None, drop)?;
+        let pushed = self.mailbox.push(n.into(), Extra::None, drop);
+        let wake = pushed.map_err(|refused| refused.map(Into::into))?;
         self.run_if(wake);
         Ok(())
     }
@@ -102,7 +133,10 @@ impl Model {
     }
 }
 
-fn spawn(model: &Arc<Model>, body: impl FnOnce(&Model) + 'static) -> thread::JoinHandle<()> {
+fn spawn<M: 'static>(
+    model: &Arc<ModelOf<M>>,
+    body: impl FnOnce(&ModelOf<M>) + 'static,
+) -> thread::JoinHandle<()> {
     let model = model.clone();
     thread::spawn(move || body(&model))
 }
@@ -133,13 +167,55 @@ fn loom_parking_frees_a_block_that_nobody_uses() {
     exhaustive(|| {
         let model = Model::new(8);
         model.tell(1).unwrap();
+        model.tell(2).unwrap();
         let producer = spawn(&model, |model| {
-            model.tell(2).unwrap();
             model.tell(3).unwrap();
+            model.tell(4).unwrap();
         });
         model.run();
         producer.join().unwrap();
-        assert_eq!(model.handled(), [1, 2, 3]);
+        assert_eq!(model.handled(), [1, 2, 3, 4]);
+    });
+}
+
+/// The first message lies in the queue's own place, and a block is begun beside the consumer.
+#[test]
+fn loom_a_block_behind_the_own_place_is_begun_beside_the_consumer() {
+    bounded(3, || {
+        let model = Model::new(8);
+        let producer = spawn(&model, |model| {
+            model.tell(1).unwrap();
+            model.tell(2).unwrap();
+        });
+        model.run();
+        producer.join().unwrap();
+        assert_eq!(model.handled(), [1, 2]);
+    });
+}
+
+/// The same where the first message needs a block already.
+#[test]
+fn loom_a_push_of_a_large_message_and_parking_see_each_other() {
+    exhaustive(|| {
+        let model = ModelOf::<Large>::new(8);
+        let producer = spawn(&model, |model| model.tell(1).unwrap());
+        model.run();
+        producer.join().unwrap();
+        assert_eq!(model.handled(), [1]);
+    });
+}
+
+/// The queue's own place is used again and again, each time by another thread.
+#[test]
+fn loom_the_own_place_is_used_again() {
+    exhaustive(|| {
+        let model = Model::new(8);
+        model.run();
+        model.tell(1).unwrap();
+        let producer = spawn(&model, |model| model.tell(2).unwrap());
+        model.tell(3).unwrap();
+        producer.join().unwrap();
+        assert_all(model.handled(), 1..=3);
     });
 }
 

@@ -12,8 +12,9 @@
 //!
 //! # Who wakes whom
 //! - The queue says whether the caller has to schedule the actor. News is written first, then its
-//!   signal is set, then the queue is told ([`queue::Queue::unpark_idle`]): the consumer looks at the
-//!   signals after it has parked, so one of the two sees the other.
+//!   signal is set, then the queue is told ([`queue::Queue::unpark_idle`]). If the token is away, that
+//!   leaves a notice, with which the consumer does not get to park: it looks at the signals once more.
+//!   So it need not look after it has parked, when the mailbox may be gone.
 //! - A sender that waits for room stands in line under the lock, sets its signal, goes through the
 //!   queue's word, and looks at the room once more. The consumer wakes the first of the line whenever
 //!   it parks or ends its turn, so that they fill the room of a turn at once. A sender keeps
@@ -34,15 +35,17 @@ mod random;
 
 use crate::error::TellError;
 use crate::failure::guarded_call;
+use crate::late::Late;
 use crate::observe::mark::Extra;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::sync::{Mutex, lock};
 use crate::watch::Terminated;
 use line::Line;
 pub(crate) use order::{Order, Rank};
-pub(crate) use queue::{AtRest, Consumer, Look, Wake};
-use queue::{Popped, Queue, Refusal};
+pub(crate) use queue::{AtRest, Claim, Consumer, Look, Refusal, Seen, Wake};
+use queue::{Popped, Queue};
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU16;
 use std::task::{Context, Poll, Waker};
 
 /// How many messages an actor handles before others get their turn.
@@ -108,7 +111,7 @@ pub(crate) struct Mailbox<M, T, K> {
 
 struct Middle<M, T, K> {
     owner: T,
-    rest: Mutex<Option<Box<Rest<M, K>>>>,
+    rest: Late<Mutex<Rest<M, K>>>,
 }
 
 /// What only some mailboxes have, or only at times.
@@ -135,10 +138,10 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     /// A mailbox for at most `capacity` messages whose token is with the caller.
     pub(crate) fn new(capacity: u32, order: Option<Box<Order<M>>>, owner: T) -> (Self, Consumer) {
         let diverted = order.is_some();
-        let rest = diverted.then(|| Box::new(Rest::new(order)));
+        let rest = diverted.then(|| Box::new(Mutex::new(Rest::new(order))));
         let middle = Middle {
             owner,
-            rest: Mutex::new(rest),
+            rest: Late::new(rest),
         };
         let (queue, consumer) = Queue::new(capacity, diverted, middle);
         (Self { queue }, consumer)
@@ -148,56 +151,90 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         &self.queue.middle.owner
     }
 
-    /// What the owner keeps under the same lock, if there is some. `body` is short and calls nobody.
+    /// Two bytes for the owner, which nobody uses here.
+    pub(crate) fn spare(&self) -> &AtomicU16 {
+        &self.queue.spare
+    }
+
+    /// What the owner keeps under the same lock. `body` is short and calls nobody. Without a lock,
+    /// if there is nothing: somebody may be about to make it, and what orders the two is the caller's
+    /// to say.
     pub(crate) fn kin<R>(&self, body: impl FnOnce(Option<&mut K>) -> R) -> R {
-        let mut rest = lock(&self.queue.middle.rest);
-        body(rest.as_mut().map(|rest| &mut rest.kin))
+        match self.more() {
+            Some(rest) => body(Some(&mut lock(rest).kin)),
+            None => body(None),
+        }
     }
 
     pub(crate) fn kin_or_new<R>(&self, body: impl FnOnce(&mut K) -> R) -> R {
-        let mut rest = lock(&self.queue.middle.rest);
-        body(&mut rest.get_or_insert_with(|| Box::new(Rest::new(None))).kin)
+        body(&mut lock(self.more_or_new()).kin)
+    }
+
+    fn more(&self) -> Option<&Mutex<Rest<M, K>>> {
+        self.queue.middle.rest.get()
+    }
+
+    fn more_or_new(&self) -> &Mutex<Rest<M, K>> {
+        let rest = &self.queue.middle.rest;
+        rest.get_or_make(|| Mutex::new(Rest::new(None)))
+    }
+
+    /// Looks at the order of a diverted mailbox.
+    fn with_order<R>(&self, body: impl FnOnce(&mut Order<M>) -> R) -> Option<R> {
+        let mut rest = lock(self.more()?);
+        rest.order.as_mut().map(|order| body(order))
     }
 
     /// Queues `message`. What a mailbox gives up for it goes to `given_up`.
-    #[inline]
     pub(crate) fn push(
         &self,
         message: M,
         extra: Extra,
         given_up: impl FnOnce(M),
     ) -> Result<Wake, TellError<M>> {
-        match self.queue.push(message, extra) {
-            Ok(wake) => Ok(wake),
-            Err((Refusal::Full, message, _)) => Err(TellError::Full(message)),
-            Err((Refusal::Closed, message, _)) => Err(TellError::Stopped(message)),
-            Err((Refusal::Diverted, message, extra)) => {
-                self.push_diverted(message, extra, given_up)
-            }
+        match self.claim() {
+            Ok(claim) => Ok(claim.fill(message, extra)),
+            Err(refusal) => self.push_refused(refusal, message, extra, given_up),
         }
     }
 
+    /// A place in the queue, for one who fills it at once; else [`Mailbox::push_refused`] goes on.
+    #[inline(always)]
+    pub(crate) fn claim(&self) -> Result<Claim<M>, Refusal> {
+        self.queue.claim()
+    }
+
+    /// What becomes of a message that got no place in the queue.
     #[cold]
+    pub(crate) fn push_refused(
+        &self,
+        refusal: Refusal,
+        message: M,
+        extra: Extra,
+        given_up: impl FnOnce(M),
+    ) -> Result<Wake, TellError<M>> {
+        match refusal {
+            Refusal::Full => Err(TellError::Full(message)),
+            Refusal::Closed => Err(TellError::Stopped(message)),
+            Refusal::Diverted => self.push_diverted(message, extra, given_up),
+        }
+    }
+
     fn push_diverted(
         &self,
         message: M,
         extra: Extra,
         given_up: impl FnOnce(M),
     ) -> Result<Wake, TellError<M>> {
-        let ranks = {
-            let rest = lock(&self.queue.middle.rest);
-            let order = rest.as_ref().and_then(|rest| rest.order.as_ref());
-            order.and_then(|order| order.rank())
-        };
+        let ranks = self.with_order(|order| order.rank()).flatten();
         let rank = ranks.map_or(Ok(0), |ranks| guarded_call(|| ranks(&message)));
         let rank = rank.unwrap_or_else(|failure| {
             tracing::warn!(%failure, "the rank of a message could not be told: it comes last");
             i64::MIN
         });
         let pushed = {
-            let mut rest = lock(&self.queue.middle.rest);
-            let order = rest.as_mut().and_then(|rest| rest.order.as_mut());
-            match order {
+            let mut rest = lock(self.more_or_new());
+            match rest.order.as_mut() {
                 Some(order) if !self.queue.is_closed() => order.push(message, extra, rank),
                 _ => return Err(TellError::Stopped(message)),
             }
@@ -218,11 +255,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         }
         let room = match self.queue.is_diverted() {
             false => self.queue.room(),
-            true => {
-                let rest = lock(&self.queue.middle.rest);
-                let order = rest.as_ref().and_then(|rest| rest.order.as_ref());
-                order.map_or(0, |order| order.room())
-            }
+            true => self.with_order(|order| order.room()).unwrap_or(0),
         };
         if room == 0 {
             Err(TellError::Full(()))
@@ -233,20 +266,23 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
 
     /// News that was taken and is to be looked at once more, before everything else.
     pub(crate) fn return_news(&self, news: Box<(u64, Terminated)>) {
-        let mut rest = lock(&self.queue.middle.rest);
-        let rest = rest.get_or_insert_with(|| Box::new(Rest::new(None)));
+        let mut rest = lock(self.more_or_new());
         rest.side.push_front((0, Free::Ended(news)));
         self.queue.signals.fetch_or(Signals::NEWS, AcqRel);
     }
 
     /// Queues `entry` beyond the bound; gives it back if the actor accepts nothing any more.
     pub(crate) fn push_free(&self, entry: Free<M>) -> Result<Wake, Free<M>> {
+        if self.queue.is_closed() {
+            return Err(entry);
+        }
         {
-            let mut rest = lock(&self.queue.middle.rest);
+            let mut rest = lock(self.more_or_new());
+            // Whoever closes the queue after this sees what is made above, and looks here.
+            self.queue.settle();
             if self.queue.is_closed() {
                 return Err(entry);
             }
-            let rest = rest.get_or_insert_with(|| Box::new(Rest::new(None)));
             let behind = match &rest.order {
                 Some(order) => order.pushed(),
                 None => self.queue.end(),
@@ -271,8 +307,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         if matches!(result, Err(TellError::Full(()))) {
             let waker = cx.waker().clone();
             let before = {
-                let mut rest = lock(&self.queue.middle.rest);
-                let rest = rest.get_or_insert_with(|| Box::new(Rest::new(None)));
+                let mut rest = lock(self.more_or_new());
                 let (stands, before) = rest.line.stand(*place, waker);
                 *place = Some(stands);
                 self.queue.signals.fetch_or(Signals::SENDERS, AcqRel);
@@ -315,9 +350,9 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     /// A waiting sender goes away; the wake-up it may have got goes to the next.
     pub(crate) fn leave_line(&self, place: u64) {
         let (gone, woken) = {
-            let mut rest = lock(&self.queue.middle.rest);
-            let Some(rest) = rest.as_mut() else { return };
-            (rest.line.leave(place), self.next_in_line(rest))
+            let Some(rest) = self.more() else { return };
+            let mut rest = lock(rest);
+            (rest.line.leave(place), self.next_in_line(&mut rest))
         };
         drop(gone);
         woken.into_iter().for_each(Waker::wake);
@@ -327,9 +362,8 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     #[cold]
     pub(crate) fn wake_senders(&self) {
         let woken = {
-            let mut rest = lock(&self.queue.middle.rest);
-            let Some(rest) = rest.as_mut() else { return };
-            self.next_in_line(rest)
+            let Some(rest) = self.more() else { return };
+            self.next_in_line(&mut lock(rest))
         };
         woken.into_iter().for_each(Waker::wake);
     }
@@ -351,14 +385,28 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         woken
     }
 
-    /// Asks for a later phase. Nothing happens if that or more was asked for before.
+    /// Asks for a later phase. Nothing happens if that or more was asked for before. Whatever the
+    /// actor waits for, it looks at this.
     pub(crate) fn request(&self, phase: Phase) -> Wake {
         if phase == Phase::Stopping {
             self.queue.signals.fetch_or(Signals::STOP, AcqRel);
         }
-        let wake = self.queue.close();
+        let wake = self.queue.close_and_notify();
         self.after_turn();
         wake
+    }
+
+    /// Accepts nothing any more. For the consumer, which stops.
+    pub(crate) fn shut(&self) {
+        if self.is_open() {
+            let Wake(_) = self.request(Phase::Stopping);
+        }
+    }
+
+    /// Whether it is closed and nothing is left in it. For the consumer.
+    #[inline]
+    pub(crate) fn is_over(&self, consumer: &Consumer) -> bool {
+        self.queue.is_over(consumer) && self.signals() & Signals::NEWS == 0
     }
 
     /// The actor is ended from outside. `true`: the caller has its token now and drops it; else
@@ -367,9 +415,9 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         self.queue
             .signals
             .fetch_or(Signals::ABANDONED | Signals::STOP, AcqRel);
-        let Wake(was_idle) = self.queue.close();
+        let wake = self.queue.close_and_notify();
         self.wake_senders();
-        was_idle || self.queue.notify() == Wake(true)
+        wake == Wake(true)
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -405,16 +453,14 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     pub(crate) fn len(&self) -> usize {
         let mut len = self.queue.len();
         if self.queue.is_diverted() {
-            let rest = lock(&self.queue.middle.rest);
-            let order = rest.as_ref().and_then(|rest| rest.order.as_ref());
-            len = order.map_or(0, |order| order.len());
+            len = self.with_order(|order| order.len()).unwrap_or(0);
         }
         usize::try_from(len).unwrap_or(usize::MAX)
     }
 
     /// What comes next, at a glance.
     #[inline]
-    pub(crate) fn look(&self, consumer: &Consumer) -> Look {
+    pub(crate) fn look(&self, consumer: &Consumer) -> Look<M> {
         if self.queue.signals.load(Relaxed) & !Signals::SENDERS != 0 {
             return Look::Other;
         }
@@ -423,11 +469,13 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
 
     /// The message that [`Mailbox::look`] has seen.
     ///
-    /// # Panics
-    /// If there is none.
+    /// # Safety
+    /// `seen` is from the last look at this mailbox, and nothing was taken since.
+    #[allow(unsafe_code, reason = "passes on what the queue asks for")]
     #[inline]
-    pub(crate) fn take_seen(&self, consumer: &mut Consumer) -> M {
-        self.queue.pop_seen(consumer)
+    pub(crate) unsafe fn take_seen(&self, consumer: &mut Consumer, seen: Seen<M>) -> M {
+        // SAFETY: as the caller promises.
+        unsafe { self.queue.pop_seen(consumer, seen) }
     }
 
     /// The next thing to do.
@@ -456,8 +504,8 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         if signals & Signals::NEWS == 0 {
             return None;
         }
-        let mut rest = lock(&self.queue.middle.rest);
-        let rest = rest.as_mut()?;
+        let mut rest = lock(self.more()?);
+        let rest = &mut *rest;
         let begin = match &rest.order {
             Some(order) => order.taken(),
             None => self.queue.begin(),
@@ -483,10 +531,10 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     /// The queue is empty and closed. What came to the side lane before it was closed is still due.
     #[cold]
     fn last(&self) -> Taken<M> {
-        let mut rest = lock(&self.queue.middle.rest);
-        let Some(rest) = rest.as_mut() else {
+        let Some(rest) = self.more() else {
             return Taken::Stop;
         };
+        let mut rest = lock(rest);
         if let Some((message, extra)) = rest.order.as_mut().and_then(|order| order.pop()) {
             return Taken::Message(message, extra);
         }
@@ -524,6 +572,25 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         signals & urgent == 0 || self.queue.unpark_idle() == Wake(false)
     }
 
+    /// Puts the token down if there is nothing to do, for one who has just seen that there are no
+    /// signals. The mailbox is not looked at afterwards: if this returns `true`, it may be gone.
+    ///
+    /// # Safety
+    /// The caller holds the token.
+    #[allow(unsafe_code, reason = "passes on what the queue asks for")]
+    #[inline]
+    pub(crate) unsafe fn park_unseen(&self) -> bool {
+        // SAFETY: as the caller promises.
+        unsafe { self.queue.park_idle() }
+    }
+
+    /// Whether no signal is set. One that is set after this keeps the token from being put down, since
+    /// whoever sets it tells the queue afterwards.
+    #[inline]
+    pub(crate) fn has_no_signals(&self) -> bool {
+        self.queue.signals.load(Relaxed) == 0
+    }
+
     /// Senders get what room there is.
     pub(crate) fn after_turn(&self) {
         if self.queue.signals.load(Acquire) & Signals::SENDERS != 0 {
@@ -545,19 +612,20 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
     /// consumer.
     pub(crate) fn take_left(&self, consumer: &mut Consumer) -> Option<Left<M>> {
         debug_assert!(!self.is_open(), "or more would come");
-        let mut tries = 0;
-        loop {
-            match self.queue.pop(consumer) {
-                Popped::Message(message, _) => return Some(Left(message)),
-                Popped::Coming => crate::sync::spin(&mut tries),
-                Popped::Empty | Popped::Over => break,
+        if !self.queue.is_over(consumer) {
+            let mut tries = 0;
+            loop {
+                match self.queue.pop(consumer) {
+                    Popped::Message(message, _) => return Some(Left(message)),
+                    Popped::Coming => crate::sync::spin(&mut tries),
+                    Popped::Empty | Popped::Over => break,
+                }
             }
         }
         if self.signals() & Signals::NEWS == 0 {
             return None;
         }
-        let mut rest = lock(&self.queue.middle.rest);
-        let rest = rest.as_mut()?;
+        let mut rest = lock(self.more()?);
         if let Some((message, _)) = rest.order.as_mut().and_then(|order| order.pop()) {
             return Some(Left(message));
         }

@@ -26,7 +26,8 @@
 //! - The producer that claims the last slot of a block has allocated the next block before, links
 //!   it, and moves the index to the next lap.
 //! - An idle actor has no block. The consumer frees it when it parks and moves the index to the last
-//!   places of the next lap; the first push brings a short block that has only these.
+//!   places of the next lap. The first of these is the queue's own, for a message that is not large:
+//!   most actors that wake get one. The next push brings a short block that has only the others.
 //!
 //! # The bound
 //! `count(index)` is the number of messages before an index, so the queue holds `count(tail) -
@@ -34,13 +35,21 @@
 //! `limit`, which is never above `count(head) + capacity`, and look at `head` only when it is
 //! reached: the consumer's cache line is not read for each push.
 //!
+//! # What two cores share
+//! While a producer and the consumer work on neighbouring slots, each cache line that both touch goes
+//! to and fro for every message. So all of a slot lies together: the message, and before it one word,
+//! the stamp, that says whether it is there and what lies beside it.
+//!
 //! # Why it is sound
 //! - A slot is written by the one thread whose compare-and-swap claimed its index, before it stores
-//!   `ready` (release); it is read by the token's holder after it loaded `ready` (acquire), once,
+//!   the stamp (release); it is read by the token's holder after it loaded the stamp (acquire), once,
 //!   since `head` moves past it.
 //! - A block is freed by the token's holder when all its slots were claimed and read: the last
-//!   access of a producer to a block is the store of `ready`. A producer that lost its
+//!   access of a producer to a block is the store of a stamp. A producer that lost its
 //!   compare-and-swap has loaded the pointer of a block but not looked inside.
+//! - The queue's own slot is a slot as any other, of the place [`OWN`] while there is no block or a
+//!   short one. Only parking makes that place come again, and only when its message was read: the
+//!   stamp is taken back while the index stands at the end of the lap.
 //! - An index never comes back, so a compare-and-swap that succeeds saw a `tail_block` that belongs
 //!   to its index: the pointer changes only while the index stands at the end of a lap.
 //!
@@ -57,8 +66,9 @@ use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicPtr, AtomicU8, AtomicU64, UnsafeCell, spin};
 use std::alloc::Layout;
 use std::marker::PhantomData;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::{MaybeUninit, offset_of};
 use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::AtomicU16;
 
 /// A message is a reason to run the actor.
 const IDLE: u64 = 1;
@@ -77,18 +87,27 @@ const FLAGS: u64 = (1 << SHIFT) - 1;
 const LAP: u64 = if cfg!(otava_loom) { 4 } else { 32 };
 /// Slots in a block.
 const CAP: usize = LAP as usize - 1;
-/// Slots in the first block after an idle time: most actors that wake get one message.
+/// Slots in the first block after an idle time.
 const SHORT: usize = if cfg!(otava_loom) { 2 } else { 3 };
-/// The place in its lap of the first message after an idle time.
-const FIRST: u64 = (CAP - SHORT) as u64;
 const _: () = assert!(SHORT > 1, "the first message of a block does not end it");
+/// The place in its lap that is the queue's own. A short block begins behind it.
+const OWN: usize = CAP - SHORT - 1;
+/// The room in a queue's own place. An idle actor pays for it; larger messages need a block.
+type Room = [u64; 3];
 
-const EMPTY: u8 = 0;
-const MESSAGE: u8 = 1;
-/// A message with an expiry beside it.
-const EXPIRING: u8 = 2;
-/// A message with a mark beside it.
-const MARKED: u8 = 3;
+/// The stamp of a slot without a message.
+const EMPTY: u64 = 0;
+/// The stamp of a message with nothing beside it.
+const MESSAGE: u64 = 1;
+/// A message that expires; the other bits say when.
+const EXPIRING: u64 = 2;
+/// A message with a mark; the other bits are the mark's address, which has zeros for the kind.
+const MARKED: u64 = 3;
+const KIND_BITS: u32 = 2;
+const KIND: u64 = (1 << KIND_BITS) - 1;
+const _: () = assert!(align_of::<Mark>() > KIND as usize);
+/// An expiry is never later: after a hundred years.
+const EXPIRY_MAX: u64 = u64::MAX >> KIND_BITS;
 
 /// Whether the caller has taken the token and has to schedule the actor.
 #[must_use]
@@ -104,14 +123,38 @@ pub(crate) enum Refusal {
 }
 
 /// What the consumer sees without taking it.
-pub(crate) enum Look {
-    Message,
+pub(crate) enum Look<M> {
+    Message(Seen<M>),
     /// A message, and when it expires.
-    Expires(u64),
+    Expires(Seen<M>, u64),
     /// Nothing: the actor may park.
     Nothing,
     /// Something else, or something that is only coming.
     Other,
+}
+
+/// A place that a producer has claimed, and whether it has to schedule the actor.
+#[must_use = "the consumer waits for the message"]
+pub(crate) struct Claim<M> {
+    slot: NonNull<Slot<M>>,
+    wake: Wake,
+}
+
+impl<M> Claim<M> {
+    /// Puts the message in its place.
+    #[inline(always)]
+    pub(crate) fn fill(self, message: M, extra: Extra) -> Wake {
+        // SAFETY: the queue gave this away once. The block of a claimed place stays until its last slot
+        // was read; the queue's own place stays with the queue, which the caller has.
+        unsafe { self.slot.as_ref().put(message, extra) };
+        self.wake
+    }
+}
+
+/// Where the message lies that the consumer has seen.
+pub(crate) struct Seen<M> {
+    slot: NonNull<Slot<M>>,
+    index: u64,
 }
 
 /// Where the token is.
@@ -153,7 +196,10 @@ pub(crate) struct Queue<M, T> {
     capacity: u32,
     /// Not used here: it lies where the layout has room for it.
     pub(super) signals: AtomicU8,
-    messages: PhantomData<M>,
+    /// As `signals`; for the owner.
+    pub(super) spare: AtomicU16,
+    /// The slot of the queue's own place.
+    own: Own<M>,
 }
 
 // SAFETY: messages only move through the queue, from the thread that pushes to the one that pops;
@@ -166,100 +212,100 @@ unsafe impl<M: Send, T: Send> Send for Queue<M, T> {}
 #[repr(C)]
 struct Block<M> {
     next: AtomicPtr<Self>,
-    /// It has [`SHORT`] slots, for the last places of a lap, and not [`CAP`].
-    is_short: bool,
-    slots: PhantomData<M>,
+    /// The place in its lap of the first slot. A block with [`SHORT`] slots has those for the last
+    /// places, one with [`CAP`] has all.
+    first: usize,
+    /// Where the slots begin.
+    slots: [Slot<M>; 0],
 }
 
 #[repr(C)]
-struct Slots<M, const N: usize> {
+struct Whole<M, const N: usize> {
     block: Block<M>,
-    ready: [AtomicU8; N],
-    slots: [UnsafeCell<MaybeUninit<M>>; N],
-    /// Only written and read for messages that have something beside them.
-    extras: [UnsafeCell<Packed>; N],
-}
-
-/// An [`Extra`] without its kind, which stands in `ready`.
-union Packed {
-    expires: u64,
-    mark: ManuallyDrop<Box<Mark>>,
+    slots: [Slot<M>; N],
 }
 
 /// One place of a block.
-struct Slot<'a, M> {
-    ready: &'a AtomicU8,
-    message: &'a UnsafeCell<MaybeUninit<M>>,
-    extra: &'a UnsafeCell<Packed>,
+#[repr(C)]
+struct Slot<M> {
+    /// What is there, in the lowest bits, and what lies beside it.
+    stamp: AtomicU64,
+    message: UnsafeCell<MaybeUninit<M>>,
 }
 
-impl<M, const N: usize> Slots<M, N> {
+/// A slot for any message that fits ([`Queue::HAS_OWN`]): its size is no matter of `M`.
+#[cfg(not(otava_loom))]
+#[repr(transparent)]
+struct Own<M>(Slot<Room>, PhantomData<M>);
+/// The cells of a model cannot be seen as others.
+#[cfg(otava_loom)]
+struct Own<M>(Slot<M>, PhantomData<M>);
+
+impl<M> Own<M> {
+    fn new() -> Self {
+        let slot = Slot {
+            stamp: AtomicU64::new(EMPTY),
+            message: UnsafeCell::new(MaybeUninit::uninit()),
+        };
+        Self(slot, PhantomData)
+    }
+}
+
+impl<M, const N: usize> Whole<M, N> {
     const LAYOUT: Layout = Layout::new::<Self>();
 
+    #[inline]
     fn allocate() -> NonNull<Block<M>> {
-        let block = pool::allocate(Self::LAYOUT).cast::<Self>();
-        // SAFETY: the memory is ours and large enough; the slots are left uninitialised, which is
-        // what their types say.
+        let whole = pool::allocate(Self::LAYOUT).cast::<Self>();
+        // SAFETY: the memory is ours and large enough; the messages are left uninitialised, which is
+        // what their type says.
         unsafe {
-            (&raw mut (*block.as_ptr()).block).write(Block {
+            (&raw mut (*whole.as_ptr()).block).write(Block {
                 next: AtomicPtr::new(null_mut()),
-                is_short: N == SHORT,
-                slots: PhantomData,
+                first: CAP - N,
+                slots: [],
             });
             for place in 0..N {
-                (&raw mut (*block.as_ptr()).ready[place]).write(AtomicU8::new(EMPTY));
+                let slot = &raw mut (*whole.as_ptr()).slots[place];
+                (&raw mut (*slot).stamp).write(AtomicU64::new(EMPTY));
                 #[cfg(otava_loom)]
-                {
-                    let slot = &raw mut (*block.as_ptr()).slots[place];
-                    slot.write(UnsafeCell::new(MaybeUninit::uninit()));
-                    let extra = &raw mut (*block.as_ptr()).extras[place];
-                    extra.write(UnsafeCell::new(Packed { expires: 0 }));
-                }
+                (&raw mut (*slot).message).write(UnsafeCell::new(MaybeUninit::uninit()));
             }
         }
-        block.cast()
+        whole.cast()
     }
 
     /// # Safety
     /// As for [`Block::free`], and the block has this length.
+    #[inline]
     unsafe fn free(block: NonNull<Block<M>>) {
         // Loom checks that every access to the block happened before this.
         #[cfg(otava_loom)]
         // SAFETY: the caller gives up the block.
         unsafe {
-            let block = &mut *block.cast::<Self>().as_ptr();
-            block.block.next.with_mut(|_| ());
-            block
-                .ready
-                .iter_mut()
-                .for_each(|ready| ready.with_mut(|_| ()));
-            block.slots.iter().for_each(|slot| slot.with_mut(|_| ()));
-            std::ptr::drop_in_place(block);
+            let whole = &mut *block.cast::<Self>().as_ptr();
+            whole.block.next.with_mut(|_| ());
+            for slot in &mut whole.slots {
+                slot.stamp.with_mut(|_| ());
+                slot.message.with_mut(|_| ());
+            }
+            std::ptr::drop_in_place(whole);
         }
         // SAFETY: it was allocated with this layout.
         unsafe { pool::free(block.cast(), Self::LAYOUT) }
     }
-
-    /// # Safety
-    /// `block` is alive and has this length.
-    #[inline]
-    unsafe fn slot<'a>(block: *mut Block<M>, place: usize) -> Slot<'a, M> {
-        // SAFETY: as the caller promises; nobody makes a mutable reference to a block that is alive.
-        let slots = unsafe { &*block.cast::<Self>() };
-        Slot {
-            ready: &slots.ready[place],
-            message: &slots.slots[place],
-            extra: &slots.extras[place],
-        }
-    }
 }
 
 impl<M> Block<M> {
+    fn is_short(&self) -> bool {
+        self.first != 0
+    }
+
     fn allocate(is_short: bool) -> NonNull<Self> {
         if is_short {
-            Slots::<M, SHORT>::allocate()
+            Whole::<M, SHORT>::allocate()
         } else {
-            Slots::<M, CAP>::allocate()
+            Whole::<M, CAP>::allocate()
         }
     }
 
@@ -271,10 +317,10 @@ impl<M> Block<M> {
         };
         // SAFETY: as the caller promises; each by its own length.
         unsafe {
-            if (*block.as_ptr()).is_short {
-                Slots::<M, SHORT>::free(block);
+            if (*block.as_ptr()).is_short() {
+                Whole::<M, SHORT>::free(block);
             } else {
-                Slots::<M, CAP>::free(block);
+                Whole::<M, CAP>::free(block);
             }
         }
     }
@@ -284,97 +330,124 @@ impl<M> Block<M> {
     /// # Safety
     /// `block` is alive, and is the one of the index that stands at this place.
     #[inline]
-    unsafe fn slot<'a>(block: *mut Self, place: usize) -> Slot<'a, M> {
-        // SAFETY: as the caller promises; each by its own length.
+    unsafe fn slot(block: *mut Self, place: usize) -> NonNull<Slot<M>> {
+        // SAFETY: as the caller promises. The slots lie behind the head in the same piece of memory;
+        // nobody makes a mutable reference to one.
         unsafe {
-            if (*block).is_short {
-                Slots::<M, SHORT>::slot(block, place - (CAP - SHORT))
-            } else {
-                Slots::<M, CAP>::slot(block, place)
-            }
-        }
-    }
-
-    /// # Safety
-    /// As for [`Block::slot`], and the caller has claimed `place`.
-    #[inline]
-    unsafe fn put(block: *mut Self, place: usize, message: M, extra: Extra) {
-        // SAFETY: as the caller promises. The claim makes this thread the only one that touches the
-        // slot until `ready`.
-        unsafe {
-            let slot = Self::slot(block, place);
-            slot.message.with_mut(|slot| (*slot).write(message));
-            let kind = match extra {
-                Extra::None => MESSAGE,
-                Extra::Expires(expires) => {
-                    slot.extra.with_mut(|slot| slot.write(Packed { expires }));
-                    EXPIRING
-                }
-                Extra::Marked(mark) => {
-                    let mark = ManuallyDrop::new(mark);
-                    slot.extra.with_mut(|slot| slot.write(Packed { mark }));
-                    MARKED
-                }
-            };
-            slot.ready.store(kind, Release);
+            let first = (&raw mut (*block).slots).cast::<Slot<M>>();
+            debug_assert!(
+                place < CAP && place >= (*block).first,
+                "a place of this block"
+            );
+            NonNull::new_unchecked(first.add(place - (*block).first))
         }
     }
 }
 
-impl<M> Slot<'_, M> {
-    /// What lies beside the message, as `kind` says.
+impl<M> Slot<M> {
+    /// # Safety
+    /// The caller has claimed the place of this slot: nobody else touches it until it is stamped.
+    #[inline(always)]
+    unsafe fn put(&self, message: M, extra: Extra) {
+        let stamp = match extra {
+            Extra::None => MESSAGE,
+            Extra::Expires(at) => at.min(EXPIRY_MAX) << KIND_BITS | EXPIRING,
+            Extra::Marked(mark) => Box::into_raw(mark).expose_provenance() as u64 | MARKED,
+        };
+        // SAFETY: as the caller promises.
+        unsafe { self.message.with_mut(|slot| (*slot).write(message)) };
+        self.stamp.store(stamp, Release);
+    }
+
+    /// What lies beside the message, as `stamp` says.
     ///
     /// # Safety
-    /// The slot is ready and of this `kind`, and this is asked once.
+    /// This is the stamp of the slot, and this is asked once.
     #[inline]
-    unsafe fn take_extra(&self, kind: u8) -> Extra {
-        // SAFETY: the field was written before `ready` was, and is read once, as the caller promises.
-        unsafe {
-            match kind {
-                EXPIRING => Extra::Expires(self.extra.with_mut(|slot| (*slot).expires)),
-                MARKED => {
-                    let mark = self
-                        .extra
-                        .with_mut(|slot| ManuallyDrop::take(&mut (*slot).mark));
-                    Extra::Marked(mark)
-                }
-                _ => Extra::None,
+    unsafe fn extra(stamp: u64) -> Extra {
+        match stamp & KIND {
+            EXPIRING => Extra::Expires(stamp >> KIND_BITS),
+            MARKED => {
+                let mark = std::ptr::with_exposed_provenance_mut((stamp & !KIND) as usize);
+                // SAFETY: it came from a box when the slot was stamped, and is taken once.
+                Extra::Marked(unsafe { Box::from_raw(mark) })
             }
+            _ => Extra::None,
         }
     }
 
     /// # Safety
-    /// The slot is ready, and this is asked once.
+    /// The slot is stamped, and this is asked once.
     #[inline]
     unsafe fn take_message(&self) -> M {
-        // SAFETY: `ready` says that it was written; the caller sees to it that it is read once.
+        // SAFETY: written before the stamp was; the caller sees to it that it is read once.
         unsafe { self.message.with_mut(|slot| (*slot).assume_init_read()) }
     }
 }
 
 impl<M, T> Queue<M, T> {
+    /// Whether messages of this type use the place that is the queue's own.
+    const HAS_OWN: bool = size_of::<M>() <= size_of::<Room>()
+        && align_of::<M>() <= align_of::<Room>()
+        && offset_of!(Slot<M>, message) == offset_of!(Slot<Room>, message);
+    /// The place in its lap of the first message after an idle time.
+    const FIRST: u64 = (if Self::HAS_OWN { OWN } else { OWN + 1 }) as u64;
+
     /// An empty queue whose token is with the caller.
     pub(crate) fn new(capacity: u32, diverted: bool, middle: T) -> (Self, Consumer) {
         let queue = Self {
-            tail: AtomicU64::new(FIRST << SHIFT | if diverted { DIVERTED } else { 0 }),
+            tail: AtomicU64::new(Self::FIRST << SHIFT | if diverted { DIVERTED } else { 0 }),
             tail_block: AtomicPtr::new(null_mut()),
-            limit: AtomicU64::new(count(FIRST) + u64::from(capacity)),
+            limit: AtomicU64::new(count(Self::FIRST) + u64::from(capacity)),
             middle,
-            head: AtomicU64::new(FIRST),
+            head: AtomicU64::new(Self::FIRST),
             head_block: AtomicPtr::new(null_mut()),
             capacity,
             signals: AtomicU8::new(0),
-            messages: PhantomData,
+            spare: AtomicU16::new(0),
+            own: Own::new(),
         };
         (queue, Consumer(()))
     }
 
-    /// Appends `message`, unless it is refused.
-    #[inline]
-    pub(crate) fn push(&self, message: M, extra: Extra) -> Result<Wake, (Refusal, M, Extra)> {
+    /// Claims the next place, unless a message is refused now. The caller fills it at once
+    /// ([`Claim::fill`]).
+    ///
+    /// Two steps, inlined to where the message is made, so that it moves once and after the locked
+    /// instruction: a move right after an enum was written piece by piece waits for the core's store
+    /// buffer.
+    #[inline(always)]
+    pub(crate) fn claim(&self) -> Result<Claim<M>, Refusal> {
+        // Almost always: the actor is at work, and its last block has room.
+        let word = self.tail.load(Acquire);
+        let index = word >> SHIFT;
+        let place = (index % LAP) as usize;
+        if place + 1 < CAP
+            && word & (CLOSED | DIVERTED | IDLE) == 0
+            && count(index) < self.limit.load(Relaxed)
+        {
+            let block = self.tail_block.load(Acquire);
+            if !block.is_null()
+                && self
+                    .tail
+                    .compare_exchange(word, word + (1 << SHIFT), AcqRel, Relaxed)
+                    .is_ok()
+            {
+                // SAFETY: the block of a claimed place.
+                let slot = unsafe { Block::slot(block, place) };
+                let wake = Wake(false);
+                return Ok(Claim { slot, wake });
+            }
+        }
+        self.claim_with_care(word)
+    }
+
+    /// The same, also where blocks or the token change hands. `word` is the queue's, a moment ago.
+    #[inline(never)]
+    fn claim_with_care(&self, word: u64) -> Result<Claim<M>, Refusal> {
         let mut next: Option<NonNull<Block<M>>> = None;
         let mut tries = 0;
-        let mut word = self.tail.load(Acquire);
+        let mut word = word;
         loop {
             let index = word >> SHIFT;
             let place = (index % LAP) as usize;
@@ -388,73 +461,69 @@ impl<M, T> Queue<M, T> {
                 && let Some(refusal) = self.refusal(word)
             {
                 free_unused(next);
-                return Err((refusal, message, extra));
+                return Err(refusal);
             }
             let block = self.tail_block.load(Acquire);
             let ends_block = place + 1 == CAP;
-            if block.is_null() || ends_block {
-                next = Some(match next.take() {
-                    // SAFETY: allocated here, and nobody else knows it.
-                    Some(next) if unsafe { next.as_ref().is_short } == block.is_null() => next,
-                    other => {
-                        free_unused(other);
-                        Block::allocate(block.is_null())
-                    }
-                });
-            }
             let woken = if word & IDLE == 0 { 0 } else { IDLE | PARKED };
             let flags = word & FLAGS & !woken;
             let wake = Wake(woken != 0);
-            let changing = block.is_null() || ends_block;
-            let claimed = if changing {
-                (index - place as u64 + LAP - 1) << SHIFT | flags
-            } else {
-                (index + 1) << SHIFT | flags
+            let is_own = Self::HAS_OWN && place == OWN && block.is_null();
+            if is_own || !block.is_null() && !ends_block {
+                let claimed = (index + 1) << SHIFT | flags;
+                if let Err(now) = self
+                    .tail
+                    .compare_exchange_weak(word, claimed, AcqRel, Acquire)
+                {
+                    word = now;
+                    continue;
+                }
+                free_unused(next);
+                let slot = match is_own {
+                    true => self.own_slot(),
+                    // SAFETY: the block of a claimed place.
+                    false => unsafe { Block::slot(block, place) },
+                };
+                return Ok(Claim { slot, wake });
+            }
+            let new = match next.take() {
+                // SAFETY: allocated here, and nobody else knows it.
+                Some(next) if unsafe { next.as_ref().is_short() } == block.is_null() => next,
+                other => {
+                    free_unused(other);
+                    Block::allocate(block.is_null())
+                }
             };
+            let changing = (index - place as u64 + LAP - 1) << SHIFT | flags;
             if let Err(now) = self
                 .tail
-                .compare_exchange_weak(word, claimed, AcqRel, Acquire)
+                .compare_exchange_weak(word, changing, AcqRel, Acquire)
             {
+                next = Some(new);
                 word = now;
                 continue;
             }
+            // The index stands at the end of its lap, so this thread alone may change blocks.
+            let new = new.as_ptr();
             if block.is_null() {
-                self.begin_block(index, flags, next.take(), message, extra);
-                return Ok(wake);
+                debug_assert!(place == OWN + 1, "a short block begins there");
+                // SAFETY: it is new, and nobody claims its places before the index moves on.
+                let slot = unsafe { Block::slot(new, OWN + 1) };
+                self.head_block.store(new, Release);
+                self.tail_block.store(new, Release);
+                self.tail.store((index + 1) << SHIFT | flags, Release);
+                return Ok(Claim { slot, wake });
             }
-            if ends_block {
-                let next = next.take().map_or(null_mut(), NonNull::as_ptr);
-                // SAFETY: the block of this index stays until its last slot, which is ours and not
-                // yet ready, was read.
-                unsafe { (*block).next.store(next, Release) };
-                self.tail_block.store(next, Release);
-                self.tail.store((index + 2) << SHIFT | flags, Release);
-            } else {
-                free_unused(next);
-            }
-            // SAFETY: as above, and the compare-and-swap claimed this place.
-            unsafe { Block::put(block, place, message, extra) };
-            return Ok(wake);
+            // SAFETY: the block of this index stays until its last slot, which is ours and not yet
+            // stamped, was read.
+            let slot = unsafe {
+                (*block).next.store(new, Release);
+                Block::slot(block, place)
+            };
+            self.tail_block.store(new, Release);
+            self.tail.store((index + 2) << SHIFT | flags, Release);
+            return Ok(Claim { slot, wake });
         }
-    }
-
-    /// The first message after an idle time: the index stands at the end of its lap, so this thread
-    /// alone may change blocks.
-    fn begin_block(
-        &self,
-        index: u64,
-        flags: u64,
-        block: Option<NonNull<Block<M>>>,
-        message: M,
-        extra: Extra,
-    ) {
-        let block = block.map_or(null_mut(), NonNull::as_ptr);
-        debug_assert!(index % LAP == FIRST, "an idle queue stands there");
-        // SAFETY: the block is new and short, and nobody else knows it.
-        unsafe { Block::put(block, FIRST as usize, message, extra) };
-        self.head_block.store(block, Release);
-        self.tail_block.store(block, Release);
-        self.tail.store((index + 1) << SHIFT | flags, Release);
     }
 
     /// Why a push at this word is refused; `None` if it is not.
@@ -513,15 +582,23 @@ impl<M, T> Queue<M, T> {
         self.tail.load(Acquire) & CLOSED != 0
     }
 
-    /// Accepts no message from now on. Takes the token if the actor is idle.
-    pub(crate) fn close(&self) -> Wake {
-        self.change(|word| (unidle(word) | CLOSED, word & IDLE != 0))
+    /// Accepts no message from now on. Takes the token if it lies here, and else leaves a notice.
+    pub(crate) fn close_and_notify(&self) -> Wake {
+        self.change(|word| match word & PARKED {
+            0 => (word | CLOSED | NOTIFIED, false),
+            _ => (word & !(PARKED | IDLE) | CLOSED, true),
+        })
     }
 
     /// There is news that is no message: an idle actor shall run. What the caller wrote before is
     /// seen by the consumer before it parks, or after it was woken.
     pub(crate) fn unpark_idle(&self) -> Wake {
-        self.change(|word| (unidle(word), word & IDLE != 0))
+        self.change(|word| match word & (IDLE | PARKED) {
+            0 => (word | NOTIFIED, false),
+            // A handler is pending, and will look when it is done.
+            PARKED => (word, false),
+            _ => (unidle(word), true),
+        })
     }
 
     /// There is news for whatever the actor waits for, its pending handler for example.
@@ -532,9 +609,13 @@ impl<M, T> Queue<M, T> {
         })
     }
 
-    /// Orders what the caller did before it and does after it against the consumer's parking.
+    /// Orders what the caller did before it and does after it against the consumer's parking: that
+    /// came before this, or it sees what the caller did.
     pub(crate) fn settle(&self) {
-        let Wake(_) = self.change(|word| (word, false));
+        let Wake(_) = self.change(|word| match word & PARKED {
+            0 => (word | NOTIFIED, false),
+            _ => (word, false),
+        });
     }
 
     pub(crate) fn is_diverted(&self) -> bool {
@@ -570,7 +651,7 @@ impl<M, T> Queue<M, T> {
         let diverted = self.tail.load(Relaxed) & DIVERTED;
         let empty = head << SHIFT | diverted;
         let block = self.head_block.load(Acquire);
-        if block.is_null() {
+        if block.is_null() && head % LAP == Self::FIRST {
             let parked = empty | IDLE | PARKED;
             return self
                 .tail
@@ -587,10 +668,11 @@ impl<M, T> Queue<M, T> {
         {
             return self.clear_notified();
         }
+        self.own.0.stamp.store(EMPTY, Relaxed);
         self.head_block.store(null_mut(), Relaxed);
-        self.head.store(lap + LAP + FIRST, Release);
+        self.head.store(lap + LAP + Self::FIRST, Release);
         self.tail_block.store(null_mut(), Release);
-        let parked = (lap + LAP + FIRST) << SHIFT | diverted | IDLE | PARKED;
+        let parked = (lap + LAP + Self::FIRST) << SHIFT | diverted | IDLE | PARKED;
         self.tail.store(parked, Release);
         // SAFETY: the queue was empty, so all claimed slots were read, and the word let nobody claim
         // one since. It is not reachable any more.
@@ -609,22 +691,23 @@ impl<M, T> Queue<M, T> {
 
     /// What comes next.
     #[inline]
-    pub(crate) fn look(&self, _: &Consumer) -> Look {
+    pub(crate) fn look(&self, _: &Consumer) -> Look<M> {
         let block = self.head_block.load(Acquire);
         let index = self.head.load(Relaxed);
-        let place = (index % LAP) as usize;
-        if !block.is_null() {
-            // SAFETY: the block at the head is freed only by the holder of the consumer, in `pass`.
-            let slot = unsafe { Block::slot(block, place) };
-            match slot.ready.load(Acquire) {
-                MESSAGE => return Look::Message,
-                EXPIRING => {
-                    // SAFETY: written before `ready` was, as the kind says.
-                    let at = unsafe { slot.extra.with_mut(|slot| (*slot).expires) };
-                    return Look::Expires(at);
-                }
-                MARKED => return Look::Other,
-                _ => {}
+        // SAFETY: the block at the head is freed only by the holder of the consumer, in `pass`.
+        if let Some(slot) = unsafe { self.slot(block, index) } {
+            let seen = Seen { slot, index };
+            // SAFETY: as above.
+            let stamp = unsafe { slot.as_ref() }.stamp.load(Acquire);
+            // One by one: almost always it is the first.
+            if stamp == MESSAGE {
+                return Look::Message(seen);
+            }
+            if stamp & KIND == EXPIRING {
+                return Look::Expires(seen, stamp >> KIND_BITS);
+            }
+            if stamp != EMPTY {
+                return Look::Other;
             }
         }
         match self.nothing(index) {
@@ -636,25 +719,14 @@ impl<M, T> Queue<M, T> {
     /// Takes the message that [`Queue::look`] has seen. Apart from the look, so that it moves once:
     /// from its slot to where it is handled.
     ///
-    /// # Panics
-    /// If there is none.
+    /// # Safety
+    /// `seen` is from the last look at this queue, and nothing was taken since.
     #[inline]
-    pub(crate) fn pop_seen(&self, _: &mut Consumer) -> M {
-        let block = self.head_block.load(Acquire);
-        let index = self.head.load(Relaxed);
-        let place = (index % LAP) as usize;
-        assert!(!block.is_null(), "it was seen before");
-        // SAFETY: as above.
-        let slot = unsafe { Block::slot(block, place) };
-        let kind = slot.ready.load(Acquire);
-        assert!(kind != EMPTY, "it was seen before");
-        if kind == MARKED {
-            // SAFETY: ready, of this kind, and passed below.
-            drop(unsafe { slot.take_extra(kind) });
-        }
-        // SAFETY: ready, and passed below.
-        let message = unsafe { slot.take_message() };
-        self.pass(block, index);
+    pub(crate) unsafe fn pop_seen(&self, _: &mut Consumer, seen: Seen<M>) -> M {
+        let Seen { slot, index } = seen;
+        // SAFETY: the look has found it stamped; it is passed below.
+        let message = unsafe { slot.as_ref().take_message() };
+        self.pass(index);
         message
     }
 
@@ -662,29 +734,64 @@ impl<M, T> Queue<M, T> {
     pub(crate) fn pop(&self, _: &mut Consumer) -> Popped<M> {
         let block = self.head_block.load(Acquire);
         let index = self.head.load(Relaxed);
-        if block.is_null() {
+        // SAFETY: as in `look`.
+        let Some(slot) = (unsafe { self.slot(block, index) }) else {
+            return self.nothing(index);
+        };
+        // SAFETY: as in `look`.
+        let slot = unsafe { slot.as_ref() };
+        let stamp = slot.stamp.load(Acquire);
+        if stamp == EMPTY {
             return self.nothing(index);
         }
-        let place = (index % LAP) as usize;
-        // SAFETY: as above.
-        let slot = unsafe { Block::slot(block, place) };
-        let kind = slot.ready.load(Acquire);
-        if kind == EMPTY {
-            return self.nothing(index);
-        }
-        // SAFETY: ready, of this kind, and passed below.
-        let (message, extra) = unsafe { (slot.take_message(), slot.take_extra(kind)) };
-        self.pass(block, index);
+        // SAFETY: stamped, and passed below.
+        let (message, extra) = unsafe { (slot.take_message(), Slot::<M>::extra(stamp)) };
+        self.pass(index);
         Popped::Message(message, extra)
     }
 
-    /// The message at `index`, in `block`, was read.
+    /// The slot of this index, which is the head, if it has one yet. `block` is the one there.
+    ///
+    /// # Safety
+    /// For the consumer.
     #[inline]
-    fn pass(&self, block: *mut Block<M>, index: u64) {
+    unsafe fn slot(&self, block: *mut Block<M>, index: u64) -> Option<NonNull<Slot<M>>> {
+        let place = (index % LAP) as usize;
+        if block.is_null() {
+            return (Self::HAS_OWN && place == OWN).then(|| self.own_slot());
+        }
+        // SAFETY: the consumer frees the block at the head, nobody else.
+        unsafe {
+            if Self::HAS_OWN && place < (*block).first {
+                // The block was begun behind a message in the queue's own place.
+                return Some(self.own_slot());
+            }
+            Some(Block::slot(block, place))
+        }
+    }
+
+    /// The queue's own slot, for messages that fit.
+    #[inline]
+    fn own_slot(&self) -> NonNull<Slot<M>> {
+        debug_assert!(Self::HAS_OWN, "a message fits");
+        // A slot of `M` is the beginning of it, as `HAS_OWN` says.
+        NonNull::from(&self.own).cast()
+    }
+
+    /// The message at `index` was read.
+    #[inline]
+    fn pass(&self, index: u64) {
         if (index % LAP) as usize + 1 < CAP {
             return self.head.store(index + 1, Release);
         }
-        // SAFETY: still alive. Its producer linked the next one before it made the slot ready.
+        self.pass_last(index);
+    }
+
+    #[cold]
+    fn pass_last(&self, index: u64) {
+        // The queue's own place is not the last of a lap, so there is a block.
+        let block = self.head_block.load(Relaxed);
+        // SAFETY: still alive. Its producer linked the next one before it stamped the slot.
         let next = unsafe { (*block).next.load(Acquire) };
         self.head_block.store(next, Relaxed);
         self.head.store(index + 2, Release);
@@ -701,6 +808,13 @@ impl<M, T> Queue<M, T> {
         } else {
             Popped::Empty
         }
+    }
+
+    /// Whether nothing is there, and nothing will ever come.
+    #[inline]
+    pub(crate) fn is_over(&self, _: &Consumer) -> bool {
+        let word = self.tail.load(Acquire);
+        word & CLOSED != 0 && word >> SHIFT == self.head.load(Relaxed)
     }
 
     /// Changes the word while nobody changes blocks.

@@ -37,7 +37,7 @@ impl Extra {
     pub(crate) fn now(core: &Core, expires: u64, edge: Option<Edge>) -> Self {
         let traced = super::messages_are_traced();
         if traced || edge.is_some() || core.measures() {
-            return Self::Marked(Box::new(Mark::now(core, traced, expires, edge)));
+            return Self::Marked(Mark::now(core, traced, expires, edge));
         }
         match expires {
             0 => Self::None,
@@ -48,12 +48,12 @@ impl Extra {
 
 impl Mark {
     #[cold]
-    fn now(core: &Core, traced: bool, expires: u64, edge: Option<Edge>) -> Self {
-        Self {
+    fn now(core: &Core, traced: bool, expires: u64, edge: Option<Edge>) -> Box<Self> {
+        Box::new(Self {
             sent_at: core.measures().then(|| core.clock.now()),
             cause: traced.then(Span::current).and_then(|span| span.id()),
             edge,
             expires,
-        }
+        })
     }
 }

@@ -27,11 +27,18 @@ use crate::watch::Ended;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
+use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Level, Span};
 
-/// Whether somebody listens to spans of messages.
+/// Whether somebody listens to spans of messages. One load where no subscriber of the process takes
+/// that level of anything.
 #[inline]
 pub(crate) fn messages_are_traced() -> bool {
+    LevelFilter::current() >= Level::DEBUG && a_subscriber_takes_messages()
+}
+
+#[cold]
+fn a_subscriber_takes_messages() -> bool {
     tracing::enabled!(target: "otava::message", Level::DEBUG)
 }
 
