@@ -503,27 +503,40 @@ impl<M, T> Queue<M, T> {
                 word = now;
                 continue;
             }
-            // The index stands at the end of its lap, so this thread alone may change blocks.
-            let new = new.as_ptr();
-            if block.is_null() {
-                debug_assert!(place == OWN + 1, "a short block begins there");
-                // SAFETY: it is new, and nobody claims its places before the index moves on.
-                let slot = unsafe { Block::slot(new, OWN + 1) };
-                self.head_block.store(new, Release);
-                self.tail_block.store(new, Release);
-                self.tail.store((index + 1) << SHIFT | flags, Release);
-                return Ok(Claim { slot, wake });
-            }
-            // SAFETY: the block of this index stays until its last slot, which is ours and not yet
-            // stamped, was read.
-            let slot = unsafe {
-                (*block).next.store(new, Release);
-                Block::slot(block, place)
-            };
-            self.tail_block.store(new, Release);
-            self.tail.store((index + 2) << SHIFT | flags, Release);
+            let slot = self.begin_block(index, flags, block, new.as_ptr());
             return Ok(Claim { slot, wake });
         }
+    }
+
+    /// The place at `index` was claimed, and with it the right to change blocks: the index stands at the
+    /// end of its lap. `new` comes behind `block`, or is the first. Returns the slot of that place.
+    #[inline]
+    fn begin_block(
+        &self,
+        index: u64,
+        flags: u64,
+        block: *mut Block<M>,
+        new: *mut Block<M>,
+    ) -> NonNull<Slot<M>> {
+        let place = (index % LAP) as usize;
+        if block.is_null() {
+            debug_assert!(place == OWN + 1, "a short block begins there");
+            // SAFETY: it is new, and nobody claims its places before the index moves on.
+            let slot = unsafe { Block::slot(new, place) };
+            self.head_block.store(new, Release);
+            self.tail_block.store(new, Release);
+            self.tail.store((index + 1) << SHIFT | flags, Release);
+            return slot;
+        }
+        // SAFETY: the block of this index stays until its last slot, which is ours and not yet stamped,
+        // was read.
+        let slot = unsafe {
+            (*block).next.store(new, Release);
+            Block::slot(block, place)
+        };
+        self.tail_block.store(new, Release);
+        self.tail.store((index + 2) << SHIFT | flags, Release);
+        slot
     }
 
     /// Why a push at this word is refused; `None` if it is not.
