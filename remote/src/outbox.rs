@@ -36,6 +36,8 @@ struct Queue {
     /// The length of the piece that was taken last: the next one may well be as long.
     last_taken: usize,
     closed: bool,
+    /// What waits is for another connection.
+    held: bool,
 }
 
 #[derive(Default)]
@@ -125,7 +127,7 @@ impl Outbox {
         self.lock().pieces.is_empty()
     }
 
-    /// The next batch; waits for one. `None` once it is closed and empty.
+    /// The next batch; waits for one. `None` once it is held, or closed and empty.
     ///
     /// Cancel safe: what was not returned stays.
     pub(crate) async fn take(&self) -> Option<Batch> {
@@ -133,6 +135,9 @@ impl Outbox {
             let filled = self.filled.notified();
             {
                 let mut queue = self.lock();
+                if queue.held {
+                    return None;
+                }
                 if let Some(batch) = queue.take() {
                     drop(queue);
                     self.room.notify_waiters();
@@ -146,12 +151,15 @@ impl Outbox {
         }
     }
 
-    /// Waits until there is something to take; `false` if there never will be.
+    /// Waits until there is something to take; `false` if it is held, or there never will be.
     pub(crate) async fn filled(&self) -> bool {
         loop {
             let filled = self.filled.notified();
             {
                 let queue = self.lock();
+                if queue.held {
+                    return false;
+                }
                 if !queue.pieces.is_empty() || queue.closed {
                     return !queue.pieces.is_empty();
                 }
@@ -167,6 +175,23 @@ impl Outbox {
         drop(queue);
         self.room.notify_waiters();
         batches
+    }
+
+    /// Keeps what is there and what still comes for the next connection: nothing is taken until
+    /// [`Self::release`].
+    pub(crate) fn hold(&self) {
+        self.lock().held = true;
+        self.filled.notify_one();
+    }
+
+    /// A connection is there again.
+    pub(crate) fn release(&self) {
+        self.lock().held = false;
+        self.filled.notify_one();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Accepts nothing any more; what is there can still be taken.
@@ -291,6 +316,18 @@ mod tests {
         );
         assert_eq!(outbox.take().await.unwrap().bytes.len(), 12);
         outbox.push(&mut vec![0; 1], ABOUT, &[]).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_held_waits_for_the_next_connection() {
+        let outbox = Outbox::new(100);
+        outbox.push(&mut b"a".to_vec(), ABOUT, &[]).unwrap();
+        outbox.hold();
+        outbox.push(&mut b"b".to_vec(), ABOUT, &[]).unwrap();
+        assert!(outbox.take().await.is_none() && !outbox.filled().await);
+        assert!(!outbox.is_empty() && !outbox.is_closed());
+        outbox.release();
+        assert_eq!(&*outbox.take().await.unwrap().bytes, b"ab");
     }
 
     #[tokio::test]

@@ -12,22 +12,23 @@
 //! **Invariant:** nobody is told anything while the relation is locked: watchers and askers run code
 //! that may come back here.
 
+mod system;
+mod watching;
+
+use self::watching::PendingEnd;
 use crate::config::RemoteConfig;
 use crate::core::Core;
 use crate::identity::{PeerIdentity, PeerKind};
 use crate::logic::handshake::{Introduction, Known};
 use crate::logic::runs::Runs;
-
-use crate::logic::system_lane::{Overflow, SystemIn, SystemOut};
+use crate::logic::system_lane::{SystemIn, SystemOut};
 use crate::message::RemoteMessage;
 use crate::node_id::NodeId;
 use crate::outbox::Outbox;
 use crate::remote::RemoteEvent;
-use crate::remote_ref::Address;
-use crate::rights::Permit;
 use crate::watches::{Watch, Watched, Watches};
-use crate::wire_format::{ExportId, Frame, SystemMessage, Target};
-use otava_actor::{ActorPath, Ended, Terminated, Time, Watcher, WatcherId, Watching};
+use crate::wire_format::{ExportId, SystemMessage, Target};
+use otava_actor::{Ended, Terminated, Time, Watcher, Watching};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
@@ -105,13 +106,6 @@ struct Relation {
     /// Ends that the peer is told of once it has read what was sent before them.
     ends: BTreeMap<u64, PendingEnd>,
     next_end: u64,
-}
-
-/// The end of an actor that a peer watches: told when every lane is flushed, so that the news comes
-/// after everything that the actor sent.
-struct PendingEnd {
-    message: SystemMessage,
-    lanes_left: usize,
 }
 
 /// What is to be told once the relation is unlocked.
@@ -339,16 +333,9 @@ impl Peer {
         true
     }
 
-    /// Queues again what was not acknowledged.
-    fn resend(&self, core: &Core, relation: &mut Relation, now: Time) {
-        let run = relation.runs.present().unwrap_or_default();
-        for (seq, message) in relation.out.all(now) {
-            self.push_system(core, run, seq, message);
-        }
-    }
-
-    /// The connection is gone.
-    pub(crate) fn disconnected(&self, core: &Core) {
+    /// The connection is gone. Where it may have taken questions or answers with it, whoever
+    /// would wait for them for ever is told.
+    pub(crate) fn disconnected(&self, core: &Core, lost_nothing: bool) {
         let ends = {
             let mut relation = self.lock();
             relation.connected = false;
@@ -356,7 +343,9 @@ impl Peer {
             self.connected.store(false, Ordering::Relaxed);
             std::mem::take(&mut relation.ends)
         };
-        core.exports.close_endless_ports_to(self.addr);
+        if !lost_nothing {
+            core.exports.close_endless_ports_to(self.addr);
+        }
         // What the peer has not read by now it never will.
         for end in ends.into_values() {
             self.send_system(core, end.message);
@@ -433,236 +422,6 @@ impl Peer {
         news.tell(core, self.addr);
         if let Some(node) = lost {
             self.quarantine(core, &node, why);
-        }
-    }
-
-    /// Registers a watcher of an actor of the peer.
-    pub(crate) fn watch(
-        &self,
-        core: &Core,
-        address: &Address,
-        target: &Target,
-        path: &ActorPath,
-        uid: u64,
-        watcher: Watcher,
-    ) {
-        let now = core.system.now();
-        let said = {
-            let mut relation = self.lock();
-            let run = address.incarnation();
-            if run.is_some_and(|run| relation.runs.is_over(run)) {
-                drop(relation);
-                return watcher.notify(Terminated::new(path.clone(), uid, Ended::NodeLost));
-            }
-            if relation.watches.is_empty() && !relation.connected {
-                // The time in which nobody wanted anything of the node does not count.
-                relation.apart_since = now;
-            }
-            let number = relation.watches.add(address, target, path, uid, watcher);
-            let present = relation.runs.present();
-            let watch = number.and_then(|number| Some((number, relation.watches.get(number)?)));
-            let Some(message) = watch.map(|(number, watch)| watch.message(number, present)) else {
-                return;
-            };
-            self.say(core, &mut relation, now, message)
-        };
-        self.said(core, said);
-    }
-
-    /// Takes a registration back.
-    pub(crate) fn unwatch(&self, core: &Core, address: &Address, target: &Target, id: WatcherId) {
-        let taken = self.lock().watches.take_back(address, target, id);
-        if let Some((watch, _)) = taken {
-            self.send_system(core, SystemMessage::Unwatch { watch });
-        }
-    }
-
-    /// Sends a system message: once, in order, as long as both runs live.
-    fn send_system(&self, core: &Core, message: SystemMessage) {
-        let now = core.system.now();
-        let said = self.say(core, &mut self.lock(), now, message);
-        self.said(core, said);
-    }
-
-    /// Numbers a system message and queues it, under one lock, so that the frames are in the order
-    /// of their numbers.
-    fn say(
-        &self,
-        core: &Core,
-        relation: &mut Relation,
-        now: Time,
-        message: SystemMessage,
-    ) -> Result<(), Overflow> {
-        let seq = relation.out.push(now, message.clone())?;
-        match relation.runs.present().filter(|_| relation.connected) {
-            Some(run) => self.push_system(core, run, seq, message),
-            None => self.wake_if_apart(),
-        }
-        Ok(())
-    }
-
-    /// To be called unlocked with what [`Peer::say`] returned.
-    fn said(&self, core: &Core, said: Result<(), Overflow>) {
-        if let Err(Overflow) = said {
-            self.give_up(core, "too many system messages wait for it");
-        }
-    }
-
-    fn push_system(&self, core: &Core, run: u64, seq: u64, message: SystemMessage) {
-        let frame = Frame::System { seq, message };
-        core.push_frame(self, &self.control, Some(run), &frame);
-    }
-
-    /// Takes a system message from `run` of the peer; `false` if the peer breaks the protocol.
-    pub(crate) fn take_system(
-        self: &Arc<Self>,
-        core: &Arc<Core>,
-        run: u64,
-        seq: u64,
-        message: SystemMessage,
-        permit: &Permit,
-    ) -> bool {
-        let (new, taken) = {
-            let mut relation = self.lock();
-            if relation.runs.present() != Some(run) {
-                return true;
-            }
-            (relation.inbound.take(seq), relation.inbound.taken())
-        };
-        let handled = !new || self.handle_system(core, run, message, permit);
-        let ack = Frame::SystemAck { seq: taken };
-        core.push_frame(self, &self.control, Some(run), &ack);
-        handled
-    }
-
-    fn handle_system(
-        self: &Arc<Self>,
-        core: &Arc<Core>,
-        run: u64,
-        message: SystemMessage,
-        permit: &Permit,
-    ) -> bool {
-        match message {
-            SystemMessage::Terminated { watch, reason } => {
-                let mut news = News::default();
-                self.lock()
-                    .terminated(core, run, watch, reason.into(), &mut news);
-                news.tell(core, self.addr);
-                true
-            }
-            SystemMessage::Unwatch { watch } => {
-                let watching = self.lock().watched.remove(watch);
-                drop(watching);
-                true
-            }
-            SystemMessage::Watch { watch, target } => {
-                self.begin_watched(core, watch, &target, permit)
-            }
-        }
-    }
-
-    fn begin_watched(
-        self: &Arc<Self>,
-        core: &Arc<Core>,
-        watch: u64,
-        target: &Target,
-        permit: &Permit,
-    ) -> bool {
-        let found = core.exports.find(target);
-        let (found, forbidden) = match found {
-            Some(exported) if !permit.allows(exported.protocol()) => (None, true),
-            found => (found, false),
-        };
-        if forbidden {
-            core.counters.not_permitted.add(1);
-        }
-        let Some(exported) = found else {
-            let reason = Ended::Unknown.into();
-            self.send_system(core, SystemMessage::Terminated { watch, reason });
-            return true;
-        };
-        {
-            let mut relation = self.lock();
-            let Ok(before) = relation.watched.begin(watch, target) else {
-                return false;
-            };
-            drop(relation);
-            // Unlocked: it takes a callback back.
-            drop(before);
-        }
-        let (peer, for_callback) = (Arc::downgrade(self), Arc::downgrade(core));
-        // Unlocked: an actor that has ended calls back at once.
-        let watching = exported.on_terminated(Box::new(move |news| {
-            let (Some(peer), Some(core)) = (peer.upgrade(), for_callback.upgrade()) else {
-                return;
-            };
-            let watching = peer.lock().watched.remove(watch);
-            if watching.is_some() {
-                peer.send_end(&core, watch, news.reason);
-            }
-            // It is the callback that runs: its registration is gone already.
-            if let Some(Some(watching)) = watching {
-                watching.detach();
-            }
-        }));
-        // Unlocked too, what is not kept.
-        let over = self.lock().watched.began(watch, watching);
-        drop(over);
-        true
-    }
-
-    /// Tells the peer of an end, behind everything that was sent to it so far.
-    fn send_end(&self, core: &Core, watch: u64, reason: Ended) {
-        let reason = reason.into();
-        let message = SystemMessage::Terminated { watch, reason };
-        let lanes: Vec<&Outbox> = self.used_lanes().collect();
-        let flush = {
-            let mut relation = self.lock();
-            let run = relation.runs.present().filter(|_| relation.connected);
-            run.map(|run| {
-                relation.next_end += 1;
-                let end = PendingEnd {
-                    message: message.clone(),
-                    lanes_left: lanes.len(),
-                };
-                let token = relation.next_end;
-                relation.ends.insert(token, end);
-                (token, run)
-            })
-        };
-        let Some((token, run)) = flush else {
-            return self.send_system(core, message);
-        };
-        for lane in lanes {
-            if !core.push_frame(self, lane, Some(run), &Frame::Flush { token }) {
-                self.take_flushed(core, token);
-            }
-        }
-    }
-
-    /// The peer has read one lane up to this mark.
-    pub(crate) fn take_flushed(&self, core: &Core, token: u64) {
-        let end = {
-            let mut relation = self.lock();
-            let Some(end) = relation.ends.get_mut(&token) else {
-                return;
-            };
-            end.lanes_left = end.lanes_left.saturating_sub(1);
-            if end.lanes_left > 0 {
-                return;
-            }
-            relation.ends.remove(&token)
-        };
-        if let Some(end) = end {
-            self.send_system(core, end.message);
-        }
-    }
-
-    /// The peer has taken the system messages up to `seq`.
-    pub(crate) fn take_ack(&self, now: Time, run: u64, seq: u64) {
-        let mut relation = self.lock();
-        if relation.runs.present() == Some(run) {
-            relation.out.acknowledged(now, seq);
         }
     }
 

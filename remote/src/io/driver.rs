@@ -57,6 +57,8 @@ pub(crate) async fn run_drivers(core: Arc<Core>, mut new: mpsc::UnboundedReceive
 const ADMISSIONS_MAX: usize = 8;
 /// How long what has arrived on a connection is read on when the connection has ended.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
+/// How long the two sides of a connection that nobody uses may take to part.
+const PART_WITHIN: Duration = Duration::from_secs(2);
 
 struct Driver {
     core: Arc<Core>,
@@ -77,6 +79,9 @@ enum ServeEnd {
     Ended(String),
     /// By this node, for a reason: nothing more is read.
     Broken(String),
+    /// Nobody uses it: both sides say so and close it when they have everything. What is sent
+    /// meanwhile waits for the next connection.
+    Idle,
     Replaced(Link),
 }
 
@@ -274,7 +279,12 @@ impl Driver {
         let mut writers = self.start_writers(&mut link);
         let mut readers = Readers::start(&self.core, &self.peer, link);
         let end = self.carry(&connection, &mut readers, &mut writers).await;
+        let mut lost_nothing = false;
         let (reason, next) = match end {
+            ServeEnd::Idle => {
+                lost_nothing = self.part(&connection, &mut readers, &mut writers).await;
+                ("nobody uses it".to_owned(), None)
+            }
             ServeEnd::Ended(reason) => {
                 // Whoever leaves lanes unfinished beyond that has nothing more to say.
                 let drained = readers.drain(&connection);
@@ -288,10 +298,10 @@ impl Driver {
         connection.close(&reason);
         readers.tasks.shutdown().await;
         writers.shutdown().await;
-        if readers.goodbye {
+        if readers.control == Some(LaneEnd::Goodbye) {
             self.peer.left(&self.core, node.incarnation);
         }
-        self.peer.disconnected(&self.core);
+        self.peer.disconnected(&self.core, lost_nothing);
         self.core.emit(RemoteEvent::Disconnected(node));
         next
     }
@@ -326,15 +336,16 @@ impl Driver {
                     Ok(Some(link)) => return ServeEnd::Replaced(link),
                     _ => Ok(()),
                 },
-                Some(ended) = readers.tasks.join_next() => readers.ended(ended),
+                // Before the ends of lanes: when the control lane ends, the others have arrived.
                 lane = connection.accept_lane() => readers.accept(lane),
+                Some(ended) = readers.tasks.join_next() => readers.ended(ended),
                 Some(ended) = writers.join_next() => {
                     ended.unwrap_or_else(|error| Err(LaneFault::Peer(error.to_string())))
                 }
                 reason = connection.closed() => return ServeEnd::Ended(reason),
                 () = sleep_until(&self.core.system, idle_at) => {
                     if self.peer.is_idle(&self.core) {
-                        return ServeEnd::Ended("nobody uses it".to_owned());
+                        return ServeEnd::Idle;
                     }
                     idle_at = self.core.system.now() + self.core.config.idle_close;
                     Ok(())
@@ -345,9 +356,10 @@ impl Driver {
                 }
             };
             match result {
-                Ok(()) if readers.goodbye => {
+                Ok(()) if readers.control == Some(LaneEnd::Goodbye) => {
                     return ServeEnd::Ended("the peer said goodbye".to_owned());
                 }
+                Ok(()) if readers.control.is_some() => return ServeEnd::Idle,
                 Ok(()) => {}
                 Err(LaneFault::Lane(error)) => return ServeEnd::Ended(error.reason),
                 Err(fault) => return ServeEnd::Broken(self.faulted(&node, &fault)),
@@ -365,6 +377,9 @@ impl Driver {
     /// One writer a lane. The one of the control lane says goodbye when its outbox is closed.
     fn start_writers(&self, link: &mut Link) -> JoinSet<Result<(), LaneFault>> {
         let mut writers = JoinSet::new();
+        for outbox in self.peer.outboxes() {
+            outbox.release();
+        }
         if let Some(writer) = link.writer.take() {
             let (core, peer, node) = (self.core.clone(), self.peer.clone(), link.node.clone());
             writers.spawn(self.core.clone().isolated(async move {
@@ -392,6 +407,31 @@ impl Driver {
             write_lane(&core, &peer, &peer.large, &node, writer, None).await
         });
         writers
+    }
+
+    /// Ends a connection that nobody uses, together with the peer, which hears of it by the end of
+    /// the control lane and does the same. Each writes what it has begun and reads until the other
+    /// has no more; whoever is done closes. `false` if something may be lost.
+    async fn part(
+        &self,
+        connection: &Arc<dyn Connection>,
+        readers: &mut Readers,
+        writers: &mut JoinSet<Result<(), LaneFault>>,
+    ) -> bool {
+        for outbox in self.peer.user_lanes() {
+            outbox.hold();
+        }
+        let parted = async {
+            // The peer reads the end of the control lane when it has the others, so that one ends last.
+            for _ in self.peer.user_lanes() {
+                writers.join_next().await;
+            }
+            self.peer.control.hold();
+            writers.join_next().await;
+            readers.read_to_the_end(connection).await
+        };
+        let parted = tokio::time::timeout(PART_WITHIN, parted).await;
+        parted.unwrap_or(false)
     }
 
     /// Sends what is queued, then goodbye, but waits no longer than configured.
@@ -423,8 +463,8 @@ struct Readers {
     tasks: JoinSet<Result<LaneEnd, LaneFault>>,
     opened: OpenedLanes,
     accepted: u8,
-    /// The peer has said that it leaves.
-    goodbye: bool,
+    /// How the control lane ended, if it did: the peer leaves, or has no use for the connection.
+    control: Option<LaneEnd>,
 }
 
 impl Readers {
@@ -443,7 +483,7 @@ impl Readers {
             tasks,
             opened: OpenedLanes::default(),
             accepted: 1,
-            goodbye: false,
+            control: None,
         }
     }
 
@@ -465,8 +505,29 @@ impl Readers {
         ended: Result<Result<LaneEnd, LaneFault>, JoinError>,
     ) -> Result<(), LaneFault> {
         let end = ended.unwrap_or_else(|error| Err(LaneFault::Peer(error.to_string())))?;
-        self.goodbye |= end == LaneEnd::Goodbye;
+        if end != LaneEnd::Finished {
+            self.control = Some(end);
+        }
         Ok(())
+    }
+
+    /// Reads on until the peer has finished every lane, the control lane last; `false` if it does not.
+    async fn read_to_the_end(&mut self, connection: &Arc<dyn Connection>) -> bool {
+        let mut accepts = true;
+        while self.control.is_none() || !self.tasks.is_empty() {
+            tokio::select! {
+                biased;
+                // First: when the control lane ends, the others have arrived.
+                lane = connection.accept_lane(), if accepts => accepts = self.accept(lane).is_ok(),
+                Some(ended) = self.tasks.join_next() => {
+                    if self.ended(ended).is_err() {
+                        return false;
+                    }
+                }
+                else => return false,
+            }
+        }
+        true
     }
 
     /// Reads on until nothing can come any more.

@@ -34,8 +34,12 @@ pub(crate) struct Inbound {
 /// How a lane ended without a fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum LaneEnd {
+    /// An ordinary lane.
     Finished,
+    /// The control lane: the peer leaves.
     Goodbye,
+    /// The control lane: nobody over there uses the connection.
+    Unused,
 }
 
 /// The numbers of the lanes that the peer has opened in one connection, a bit each.
@@ -62,19 +66,29 @@ struct Found {
     allowed: bool,
 }
 
+/// The actor that a message is for.
+struct Receiver {
+    exported: Arc<dyn Exported>,
+    /// Whether the peer may send to it.
+    allowed: bool,
+}
+
 impl Found {
-    fn again(&self, target: TargetView<'_>) -> Option<(Arc<dyn Exported>, bool)> {
+    fn again(&self, target: TargetView<'_>) -> Option<Receiver> {
         if self.target != target.0 {
             return None;
         }
-        Some((self.exported.as_ref()?.upgrade()?, self.allowed))
+        Some(Receiver {
+            exported: self.exported.as_ref()?.upgrade()?,
+            allowed: self.allowed,
+        })
     }
 
-    fn remember(&mut self, target: TargetView<'_>, exported: &Arc<dyn Exported>, allowed: bool) {
+    fn remember(&mut self, target: TargetView<'_>, receiver: &Receiver) {
         self.target.clear();
         self.target.extend_from_slice(target.0);
-        self.exported = Some(Arc::downgrade(exported));
-        self.allowed = allowed;
+        self.exported = Some(Arc::downgrade(&receiver.exported));
+        self.allowed = receiver.allowed;
     }
 }
 
@@ -151,7 +165,7 @@ impl Inbound {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(LaneEnd::Finished)
+        Ok(LaneEnd::Unused)
     }
 
     /// Handles one frame of an ordinary lane.
@@ -243,7 +257,7 @@ impl Inbound {
             None => self.find(message.target, found)?,
         };
         let from = Address::Exactly(self.node.clone());
-        let Some((exported, allowed)) = known else {
+        let Some(Receiver { exported, allowed }) = known else {
             for port in message.ports() {
                 self.core.send_no_answer(&from, port, Refusal::Stopped);
             }
@@ -275,13 +289,12 @@ impl Inbound {
         Ok(())
     }
 
-    /// Whom a message is for, and whether the peer may send to it; `None`, with that said, if nobody
-    /// is reached.
+    /// Whom a message is for; `None`, with that said, if nobody is reached.
     fn find(
         &self,
         target: TargetView<'_>,
         found: &mut Found,
-    ) -> Result<Option<(Arc<dyn Exported>, bool)>, LaneFault> {
+    ) -> Result<Option<Receiver>, LaneFault> {
         let decoded = target.decode();
         let decoded = decoded.map_err(|e| LaneFault::Peer(e.to_string()))?;
         let Some(exported) = self.core.exports.find(&decoded) else {
@@ -289,8 +302,9 @@ impl Inbound {
             return Ok(None);
         };
         let allowed = self.permit.allows(exported.protocol());
-        found.remember(target, &exported, allowed);
-        Ok(Some((exported, allowed)))
+        let receiver = Receiver { exported, allowed };
+        found.remember(target, &receiver);
+        Ok(Some(receiver))
     }
 
     /// Refuses a message that the peer has no right to send, and tells whoever waits at one of its ports.

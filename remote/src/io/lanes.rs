@@ -158,8 +158,8 @@ pub(crate) async fn open(
     Ok(writer)
 }
 
-/// Writes what waits in `outbox`, until it is closed and empty. Then it finishes the lane, after
-/// `last` if there is one.
+/// Writes what waits in `outbox`, until it is held, or closed and empty. Then it finishes the lane; a
+/// closed one after `last`, if there is one.
 pub(crate) async fn write_lane(
     core: &Core,
     peer: &Peer,
@@ -178,7 +178,7 @@ pub(crate) async fn write_lane(
         core.counters.writes.add(1);
         writer.write(bytes).await?;
     }
-    if let Some(frame) = last {
+    if let Some(frame) = last.filter(|_| outbox.is_closed()) {
         let mut bytes = Vec::new();
         frame.encode_into(&mut bytes);
         writer.write(Bytes::from(bytes)).await?;

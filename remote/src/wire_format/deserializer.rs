@@ -506,14 +506,29 @@ impl Reader for Unread<'_> {
 
 impl de::Error for DecodeError {
     fn custom<T: Display>(says: T) -> Self {
-        Self::Malformed(says.to_string())
+        Self::Malformed(cut(says.to_string()))
     }
 
     /// Derived code says this of names only, and the format has none: it is the tag of a method.
     fn unknown_variant(variant: &str, _: &'static [&'static str]) -> Self {
-        let method = variant.to_owned();
+        let method = cut(variant.to_owned());
         Self::NotUnderstood { method }
     }
+}
+
+/// What is kept of words in an error: code of the program may quote in them what a peer sent, and
+/// errors are logged and remembered.
+const WORDS_BYTES_MAX: usize = 256;
+
+fn cut(mut words: String) -> String {
+    if words.len() > WORDS_BYTES_MAX {
+        let mut ends = (0..=WORDS_BYTES_MAX).rev();
+        let end = ends.find(|&end| words.is_char_boundary(end));
+        words.truncate(end.unwrap_or_default());
+        words.push_str("...");
+        words.shrink_to_fit();
+    }
+    words
 }
 
 #[cold]

@@ -129,6 +129,46 @@ async fn an_idle_connection_is_closed_and_made_again() {
     assert_eq!(news.reason, Ended::Stopped);
 }
 
+/// What is sent at the very moment at which an idle connection is closed is not lost, on either side,
+/// and neither is an ask without a deadline.
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_while_an_idle_connection_is_closed_arrives() {
+    const DELAY: Duration = Duration::from_millis(5);
+    let mut closed = 0;
+    for offset in 0..60 {
+        let world = VirtualWorld::new(offset);
+        world.set_delay(DELAY..DELAY + Duration::from_micros(1));
+        let idle = |config: &mut RemoteConfig| config.idle_close = MINUTE;
+        let (a, b) = (node(&world, "a", 1, idle), node(&world, "b", 2, idle));
+        let _counter = b.counter();
+        let counter = a.sees(&b);
+        let mut at_a = TestProbe::<Number>::new(&a.system);
+        a.remote.publish("numbers", at_a.actor_ref()).unwrap();
+        let numbers = b.remote.resolve::<Number>(a.remote.id(), "numbers");
+        assert_eq!(counter.ask(Command::Get).within(SOON).await, Ok(0));
+        let mut events = a.remote.events();
+        // It is found unused when it was so for a whole period.
+        tokio::time::sleep(2 * MINUTE - 6 * DELAY + Duration::from_millis(offset)).await;
+        numbers.tell(Number(1)).unwrap();
+        counter.tell(Command::Add(1)).unwrap();
+        let (reply_to, answer) = ReplyTo::channel(None);
+        counter.tell(Command::Get(reply_to)).unwrap();
+        numbers.tell(Number(2)).unwrap();
+        let answer = tokio::time::timeout(SOON, answer).await;
+        assert!(matches!(answer, Ok(Ok(1))), "{offset} ms: {answer:?}");
+        for n in 1..=2 {
+            assert_eq!(at_a.expect_msg(SOON).await.0, n, "{offset} ms");
+        }
+        closed += so_far(&mut events).await.len();
+        let stats = [a.remote.stats(), b.remote.stats()];
+        assert!(stats.iter().all(|it| it.dropped + it.peer_faults == 0));
+    }
+    assert!(
+        closed > 20,
+        "it was closed at that moment only {closed} times"
+    );
+}
+
 /// A node is remembered as long as anything was agreed with it, or a reference leads to it.
 #[tokio::test(start_paused = true)]
 async fn a_node_is_forgotten_when_nothing_is_lost_by_it() {

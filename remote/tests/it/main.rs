@@ -9,6 +9,7 @@ mod ends;
 mod evolution;
 mod hostile;
 mod isolation;
+mod large;
 mod lossy;
 mod network;
 mod nodes;

@@ -1,4 +1,8 @@
 //! Proves: references and reply ports travel at any depth, in collections, and on to a third node.
+#![allow(
+    clippy::mutable_key_type,
+    reason = "what tells references apart never changes"
+)]
 
 use crate::cuts::{Node, SOON, addr, pair};
 use crate::nodes::{Command, Number};

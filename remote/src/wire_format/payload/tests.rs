@@ -516,3 +516,40 @@ fn elements_that_take_more_memory_than_bytes_are_bounded() {
         .collect();
     assert_eq!(decode(&encode(&large).unwrap()), Ok(large));
 }
+
+/// Reads a text and says what is wrong with it, as code of programs does.
+#[derive(Debug)]
+struct Quoting;
+
+impl<'de> Deserialize<'de> for Quoting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let text = String::deserialize(deserializer)?;
+        Err(match text.strip_prefix('m') {
+            Some(_) => D::Error::unknown_variant(&text, &[]),
+            None => D::Error::custom(text),
+        })
+    }
+}
+
+/// An error is logged and remembered: a peer must not decide how long it is.
+#[test]
+fn an_error_quotes_only_the_beginning_of_what_was_sent() {
+    for begin in ["m", "", "xy"] {
+        let text = format!("{begin}{}", "ä".repeat(100_000));
+        let words = match decode::<Quoting>(&encode(&text).unwrap()) {
+            Err(Malformed(words)) => words,
+            Err(DecodeError::NotUnderstood { method }) => method,
+            other => panic!("{other:?}"),
+        };
+        assert!(
+            words.len() < 300 && words.capacity() < 600,
+            "{begin}: {}",
+            words.len()
+        );
+        assert!(
+            words.starts_with(begin) && words.ends_with("ä..."),
+            "{words}"
+        );
+    }
+}
