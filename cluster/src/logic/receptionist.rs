@@ -98,7 +98,7 @@ pub enum Output {
 /// What a directory must know of a member.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Presence {
-    /// Whether its services are listed: not before it is a full member.
+    /// Whether its services are listed: not before it can be used, as a weakly up member can.
     pub listed: bool,
     /// Whether all reach it.
     pub reachable: bool,

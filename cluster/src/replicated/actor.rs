@@ -425,13 +425,14 @@ fn members(me: &NodeId, state: &ClusterState) -> Members {
     }
 }
 
-/// Whether a member in this state counts for quorums.
+/// Whether a member in this state counts for quorums. A weakly up one does not: not everybody agreed on
+/// it, so members could count different majorities, which need not meet.
 fn counts(status: Status) -> bool {
     matches!(status, Status::Up)
 }
 
-/// Whether data is exchanged with a member in this state: also with one that is about to leave, so that
-/// nothing which only it has is lost.
+/// Whether data is exchanged with a member in this state: also with one that is only weakly up, and with
+/// one on its way out until it is removed, so that nothing which only it has is lost.
 fn exchanges(status: Status) -> bool {
-    matches!(status, Status::Up | Status::Leaving)
+    status.is_live() && status != Status::Joining
 }

@@ -15,4 +15,5 @@ mod simulation;
 mod singleton;
 mod splits;
 mod topic;
+mod weakly_up;
 mod world;

@@ -3,7 +3,7 @@
 
 use otava_actor::{Actor, ActorRef, ActorSystem, Context};
 use otava_cluster::{
-    Cluster, ClusterConfig, ClusterReceptionist, ClusterState, Dissemination, Singletons,
+    Cluster, ClusterConfig, ClusterReceptionist, ClusterState, Dissemination, Singletons, Strategy,
 };
 use otava_remote::{NodeId, Remote, RemoteMessage, VirtualWorld};
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,8 @@ impl Node {
 pub(crate) struct World {
     pub(crate) net: VirtualWorld,
     pub(crate) nodes: BTreeMap<u16, Node>,
+    /// The strategy of nodes that are started from now on.
+    pub(crate) downing: Strategy,
     seed: u64,
     started: u64,
 }
@@ -84,6 +86,7 @@ impl World {
         Self {
             net,
             nodes: BTreeMap::new(),
+            downing: Strategy::KeepMajority,
             seed,
             started: 0,
         }
@@ -92,15 +95,17 @@ impl World {
     /// Nodes 1 to `count`, all up.
     pub(crate) async fn formed(seed: u64, count: u16) -> Self {
         let mut world = Self::new(seed);
-        for number in 1..=count {
-            world.start(number);
-            // So that ages are as numbers.
-            if number < count {
-                world.nodes[&number].cluster.join().await.unwrap();
-            }
-        }
-        world.settled().await;
+        world.form(1..=count).await;
         world
+    }
+
+    /// Starts these nodes, the one after the other so that ages are in their order.
+    pub(crate) async fn form(&mut self, numbers: impl IntoIterator<Item = u16>) {
+        for number in numbers {
+            self.start(number);
+            self.nodes[&number].cluster.join().await.unwrap();
+        }
+        self.settled().await;
     }
 
     pub(crate) fn start(&mut self, number: u16) -> &Node {
@@ -119,6 +124,7 @@ impl World {
         let config = ClusterConfig::default()
             .with_role(role)
             .with_seeds((1..=3).map(addr))
+            .with_downing(self.downing)
             .with_dissemination(Dissemination::Seeded(seed));
         let cluster = Cluster::start(&remote, config).unwrap();
         let receptionist = ClusterReceptionist::start(&cluster);
