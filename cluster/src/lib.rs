@@ -79,11 +79,6 @@ pub use router::ClusterGroup;
 pub use singleton::{SingletonProxy, Singletons};
 pub use topic::{Topic, Topics};
 
-/// The book's chapter on what stands on the membership: its programs compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/book/on-top-of-the-cluster.md")]
-mod book {}
-
 /// The book's chapters on the cluster: their programs compile, and run where they can.
 #[cfg(doctest)]
 mod book {
@@ -91,4 +86,6 @@ mod book {
     mod cluster {}
     #[doc = include_str!("../../docs/book/downing.md")]
     mod downing {}
+    #[doc = include_str!("../../docs/book/on-top-of-the-cluster.md")]
+    mod on_top {}
 }
