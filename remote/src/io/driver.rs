@@ -423,12 +423,13 @@ impl Driver {
         }
         let parted = async {
             // The peer reads the end of the control lane when it has the others, so that one ends last.
+            let mut written = true;
             for _ in self.peer.user_lanes() {
-                writers.join_next().await;
+                written &= matches!(writers.join_next().await, Some(Ok(Ok(()))));
             }
             self.peer.control.hold();
-            writers.join_next().await;
-            readers.read_to_the_end(connection).await
+            written &= matches!(writers.join_next().await, Some(Ok(Ok(()))));
+            readers.read_to_the_end(connection).await && written
         };
         let parted = tokio::time::timeout(PART_WITHIN, parted).await;
         parted.unwrap_or(false)
