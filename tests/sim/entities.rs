@@ -3,7 +3,7 @@
 use crate::counter::{Command, Counter};
 use crate::world::{World, addr, seed, settled};
 use otava::prelude::*;
-use otava::{Ended, Entities, ShardingConfig};
+use otava::{ClusterConfig, Ended, Entities, ShardingConfig, Status, Strategy};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
@@ -227,4 +227,60 @@ async fn planned_moves(seed: u64) {
     }
     assert_eq!(c.counters.homes().values().flatten().count(), 16);
     check(&c.counters, 4_000).await;
+}
+
+/// C5: while 3 cannot be reached and nobody decides, 4 is weakly up: it gets no shard, and what it sends
+/// waits until it is a full member.
+#[tokio::test(start_paused = true)]
+async fn a_weakly_up_node_gets_no_shards() {
+    let mut world = World::new(seed(), 2);
+    let config = ClusterConfig::default().with_downing(Strategy::Manual);
+    let mut members = Vec::new();
+    for number in 1..=4 {
+        if number == 4 {
+            world.net.crash(addr(3));
+            members.pop();
+        }
+        let node = world.start_with(number, config.clone()).await;
+        let counters = node.entities::<Counter>(options()).unwrap();
+        if number < 4 {
+            node.join().await.unwrap();
+            counters.all_hosted().await;
+        }
+        members.push(Member { node, counters });
+    }
+    let [first, _, fourth] = members.as_slice() else {
+        unreachable!("three are left");
+    };
+    let joining = fourth.node.clone();
+    let joining = tokio::spawn(async move { joining.join().await });
+    let counters = fourth.counters.clone();
+    let asked = tokio::spawn(async move {
+        let entity = counters.entity("c-1");
+        let asked = entity.ask(|reply_to| Command::Take(1, reply_to));
+        asked.within(Duration::from_secs(120)).await
+    });
+    let me = fourth.node.id().clone();
+    let has_shards = |member: &Member| {
+        let homes = member.counters.homes();
+        homes.into_values().flatten().any(|home| home == me)
+    };
+    let mut states = first.node.cluster().subscribe();
+    let is_weak = |member: &otava::Member| member.status == Status::WeaklyUp;
+    let seen = states.wait_for(|state| state.get(&me).is_some_and(is_weak));
+    timeout(Duration::from_secs(20), seen)
+        .await
+        .unwrap()
+        .unwrap();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(fourth.counters.local_stats().shards, 0);
+    assert!(!has_shards(first) && !asked.is_finished() && !joining.is_finished());
+
+    let lost = first.node.state().unreachable.first().cloned().unwrap();
+    first.node.cluster().down(&lost).await;
+    joining.await.unwrap().unwrap();
+    asked.await.unwrap().unwrap();
+    settled(&first.node, 3).await;
+    sleep(Duration::from_secs(60)).await;
+    assert!(has_shards(first), "{:?}", first.counters.homes());
 }

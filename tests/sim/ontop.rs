@@ -1,8 +1,9 @@
-//! Proves: singletons, listings and topics of whole nodes follow a leave and a crash, and old terms are
-//! refused by the journal.
+//! Proves: singletons, listings and topics of whole nodes follow a leave and a crash, old terms are refused
+//! by the journal, and replicated data outlives the nodes that wrote it.
 
 use crate::world::{World, addr, seed, settled};
 use otava::prelude::*;
+use otava::replicated::{GCounter, Key, Level, Replicator, ReplicatorConfig, StartError};
 use otava::{
     ActorPath, ClusterGroup, Ended, Journal, SingletonConfig, SingletonContext, SingletonProxy,
 };
@@ -195,4 +196,92 @@ async fn what_stands_on_the_cluster_follows_its_members() {
         assert!(listed.contains(&node), "{node} answers");
     }
     stage.news_come_to_the_living().await;
+}
+
+/// What was set up and asked before a node joins waits until it is a member.
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_before_a_node_joins_waits() {
+    let mut world = World::new(seed(), 1);
+    let first = world.start(1).await;
+    let _singleton = host(&first);
+    first.join().await.unwrap();
+
+    let second = world.start(2).await;
+    let proxy = host(&second);
+    let desk = Answerer {
+        node: "node-2".to_owned(),
+        term: 0,
+    };
+    let desk = second.system().spawn("desk", desk).unwrap();
+    second.receptionist().register(&DESKS, &desk).unwrap();
+    let asked = tokio::spawn(async move { answer(&proxy).await });
+    sleep(SECOND * 10).await;
+    assert!(!asked.is_finished() && second.state().members.is_empty());
+    assert!(first.receptionist().find(&DESKS).unwrap().all().is_empty());
+
+    second.join().await.unwrap();
+    assert_eq!(asked.await.unwrap(), ("node-1".to_owned(), 1));
+    settled(&first, 2).await;
+    sleep(SECOND).await;
+    assert_eq!(first.receptionist().find(&DESKS).unwrap().all().len(), 1);
+}
+
+fn visits() -> Key<GCounter> {
+    Key::new("visits")
+}
+
+/// Waits until all of these have counted so many visits.
+async fn all_count(replicators: &[Replicator], count: u128) {
+    for replicator in replicators {
+        let begin = Instant::now();
+        loop {
+            let read = replicator.get(&visits()).await;
+            if read.as_ref().is_ok_and(|read| read.value() == count) {
+                break;
+            }
+            assert!(begin.elapsed() < SECOND * 20, "{read:?} instead of {count}");
+            sleep(SECOND / 20).await;
+        }
+    }
+}
+
+/// ddata: what was written before a node joined, right before one left, and at one that crashed is at all
+/// others, and at who comes later.
+#[tokio::test(start_paused = true)]
+async fn replicated_data_outlives_the_nodes_that_wrote_it() {
+    let mut world = World::new(seed(), 3);
+    let (mut nodes, mut replicators) = (Vec::new(), Vec::new());
+    for number in 1..=4 {
+        let node = world.start(number).await;
+        let replicator = node.replicator(ReplicatorConfig::default()).await.unwrap();
+        let add = replicator.update(&visits(), |visits| visits.add(1));
+        add.await.unwrap();
+        node.join().await.unwrap();
+        nodes.push(node);
+        replicators.push(replicator);
+    }
+    for node in &nodes {
+        settled(node, 4).await;
+    }
+    let again = nodes[0].replicator(ReplicatorConfig::default()).await;
+    assert!(matches!(again, Err(StartError::NotStarted(_))), "{again:?}");
+    all_count(&replicators, 4).await;
+
+    // Nobody has waited for anybody when it leaves.
+    let add = replicators[0].update(&visits(), |visits| visits.add(10));
+    add.await.unwrap();
+    assert_eq!(nodes[0].leave().await, Ended::Left);
+    all_count(&replicators[1..], 14).await;
+
+    let add = replicators[1].update(&visits(), |visits| visits.add(100));
+    add.level(Level::majority()).await.unwrap();
+    world.net.crash(addr(2));
+    for node in &nodes[2..] {
+        settled(node, 2).await;
+    }
+    all_count(&replicators[2..], 114).await;
+    let late = world.start(5).await;
+    replicators.push(late.replicator(ReplicatorConfig::default()).await.unwrap());
+    late.join().await.unwrap();
+    all_count(&replicators[2..], 114).await;
 }
