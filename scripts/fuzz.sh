@@ -36,8 +36,14 @@ else
   mapfile -t names < <(basename -s .rs fuzz/fuzz_targets/*.rs)
 fi
 
-cargo fetch --quiet --locked --manifest-path fuzz/Cargo.toml --target "$target" ||
+if ! fetched=$(cargo fetch --locked --manifest-path fuzz/Cargo.toml --target "$target" 2>&1); then
+  case $fetched in
+    *--locked*)
+      echo "fuzz/Cargo.lock does not fit the crates: run cargo fetch --manifest-path fuzz/Cargo.toml" >&2
+      exit 1 ;;
+  esac
   skip "libfuzzer-sys cannot be fetched"
+fi
 
 # The flags of cargo-fuzz: coverage by edges, and compared values shown to the fuzzer.
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
