@@ -83,6 +83,35 @@ async fn top(node: &Node, everywhere: &Ledger, of_even: &Ledger) -> Top {
     }
 }
 
+/// Services of each node are found at all, and news cross both ways between 1 and 2.
+async fn services_and_news_cross(world: &World, tops: &BTreeMap<u16, Top>) {
+    let mut inboxes = BTreeMap::new();
+    for (n, node) in &world.nodes {
+        let (desk, inbox) = node.spawn::<Note>("desk");
+        node.receptionist.register(&DESKS, &desk).unwrap();
+        tops[n].topic.subscribe(&desk).unwrap();
+        inboxes.insert(*n, inbox);
+    }
+    sleep(SECOND).await;
+    for node in world.nodes.values() {
+        let listing = node.receptionist.find(&DESKS).unwrap();
+        assert_eq!(listing.reachable().count(), 3, "{listing:?}");
+    }
+    for from in [1, 2] {
+        assert_eq!(tops[&from].topic.publish(Note { from, number: 0 }).nodes, 3);
+    }
+    sleep(SECOND).await;
+    for (n, inbox) in &mut inboxes {
+        let mut got = Vec::new();
+        while let Ok(note) = inbox.try_recv() {
+            got.push(note.from);
+        }
+        // Between two publishers there is no order.
+        got.sort_unstable();
+        assert_eq!(got, [1, 2], "node {n}");
+    }
+}
+
 /// C5: while 5 cannot be reached and nobody decides, 2 is weakly up: it finds and is found, has the data,
 /// and neither runs the singleton of its role nor counts for a majority, until it is a full member.
 #[tokio::test(start_paused = true)]
@@ -109,32 +138,7 @@ async fn a_weakly_up_member_is_told_and_decides_nothing() {
         .await;
     }
 
-    // Services of both are found at the other, and news cross both ways.
-    let mut inboxes = BTreeMap::new();
-    for (n, node) in &world.nodes {
-        let (desk, inbox) = node.spawn::<Note>("desk");
-        node.receptionist.register(&DESKS, &desk).unwrap();
-        tops[n].topic.subscribe(&desk).unwrap();
-        inboxes.insert(*n, inbox);
-    }
-    sleep(SECOND).await;
-    for node in world.nodes.values() {
-        let listing = node.receptionist.find(&DESKS).unwrap();
-        assert_eq!(listing.reachable().count(), 3, "{listing:?}");
-    }
-    for from in [1, 2] {
-        assert_eq!(tops[&from].topic.publish(Note { from, number: 0 }).nodes, 3);
-    }
-    sleep(SECOND).await;
-    for (n, inbox) in &mut inboxes {
-        let mut got = Vec::new();
-        while let Ok(note) = inbox.try_recv() {
-            got.push(note.from);
-        }
-        // Between two publishers there is no order.
-        got.sort_unstable();
-        assert_eq!(got, [1, 2], "node {n}");
-    }
+    services_and_news_cross(&world, &tops).await;
 
     // It has the data and gives its own, but is nobody to count on: 5 is still one of three.
     add(&tops[&1].replicator, Level::majority()).await.unwrap();
