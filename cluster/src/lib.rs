@@ -21,7 +21,7 @@
 //! | --- | --- |
 //! | `config` | the settings |
 //! | `discovery`, `lease` | where addresses are found; what one owner holds at a time |
-//! | `envelope` | a version before what is said on top of the membership |
+//! | `envelope` | a version before the bytes of all that is said and stored |
 //! | `facts` | a statement as keys and values, as chitchat carries it |
 //! | `io/` | the handle, the task that drives the membership, the two disseminations |
 //! | `logic/` | the protocols as pure state machines; no promise of stability |

@@ -15,6 +15,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::envelope::{self, EnvelopeError};
 use crate::logic::door::{JoinAnswer, JoinRequest, Refusal};
 use crate::logic::gossip::GossipMessage;
 use crate::logic::member::Status;
@@ -189,28 +190,18 @@ impl Versioned for WireGossip {
 }
 
 fn pack<T: Serialize + Versioned>(value: &T) -> Option<Vec<u8>> {
-    match otava_remote::encode(value) {
-        Ok(encoded) => {
-            let mut bytes = Vec::with_capacity(encoded.len() + 1);
-            bytes.push(value.version());
-            bytes.extend_from_slice(&encoded);
-            Some(bytes)
-        }
-        Err(error) => {
+    envelope::seal(value.version(), value)
+        .inspect_err(|error| {
             tracing::error!(%error, "a cluster message cannot be encoded and is not sent");
-            None
-        }
-    }
+        })
+        .ok()
 }
 
 fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
-    match bytes.split_first() {
-        Some((1..=VERSION, rest)) => {
-            otava_remote::decode(rest).map_err(|error| WireError::Malformed(error.to_string()))
-        }
-        Some((version, _)) => Err(WireError::Version(*version)),
-        None => Err(WireError::Malformed("it is empty".into())),
-    }
+    envelope::open(VERSION, bytes).map_err(|error| match error {
+        EnvelopeError::Malformed(what) => WireError::Malformed(what),
+        EnvelopeError::Version(version) => WireError::Version(version),
+    })
 }
 
 fn status(code: u8) -> Result<Status, WireError> {

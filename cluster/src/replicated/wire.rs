@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::envelope::{self, EnvelopeError};
 use crate::logic::replicated::causal::{Causal, Renaming};
 use crate::logic::replicated::dots::{Context, Dot, Replica};
 use crate::logic::replicated::message::{Content, Delta, Key, Message, ReadAnswer, State};
@@ -60,22 +61,14 @@ pub(crate) fn decode_state(bytes: &[u8]) -> Result<State, WireError> {
 }
 
 fn pack<T: Serialize>(value: &T) -> Result<Vec<u8>, WireError> {
-    let encoded = otava_remote::encode(value);
-    let encoded = encoded.map_err(|error| WireError::NotEncodable(error.to_string()))?;
-    let mut bytes = Vec::with_capacity(encoded.len() + 1);
-    bytes.push(VERSION);
-    bytes.extend_from_slice(&encoded);
-    Ok(bytes)
+    envelope::seal(VERSION, value).map_err(|error| WireError::NotEncodable(error.to_string()))
 }
 
 fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
-    match bytes.split_first() {
-        Some((&VERSION, rest)) => {
-            otava_remote::decode(rest).map_err(|error| WireError::Malformed(error.to_string()))
-        }
-        Some((version, _)) => Err(WireError::Version(*version)),
-        None => Err(WireError::Malformed("no bytes".into())),
-    }
+    envelope::open(VERSION, bytes).map_err(|error| match error {
+        EnvelopeError::Malformed(what) => WireError::Malformed(what),
+        EnvelopeError::Version(version) => WireError::Version(version),
+    })
 }
 
 fn malformed<T>(what: &str) -> Result<T, WireError> {
