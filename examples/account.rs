@@ -23,7 +23,7 @@ impl EventSourced for Account {
     type Command = Deposit;
     type Event = u64;
     type Snapshot = ();
-    const EVENT_TAG: &'static str = "bank.Deposited";
+    const EVENT_NAME: &'static str = "bank.Deposited";
     const EVENT_VERSION: u16 = 1;
 
     fn handle(&self, Deposit(amount, reply_to): Deposit) -> Effect<Self> {

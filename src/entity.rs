@@ -30,7 +30,7 @@ use std::sync::Arc;
 ///     type Command = Increment;
 ///     type Event = ();
 ///     type Snapshot = ();
-///     const EVENT_TAG: &'static str = "example.Incremented";
+///     const EVENT_NAME: &'static str = "example.Incremented";
 ///     const EVENT_VERSION: u16 = 1;
 ///
 ///     fn handle(&self, Increment(reply_to): Increment) -> Effect<Self> {

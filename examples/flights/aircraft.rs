@@ -46,7 +46,7 @@ impl EventSourced for Aircraft {
     type Command = Command;
     type Event = Flight;
     type Snapshot = (Tally, FlightKeys);
-    const EVENT_TAG: &'static str = "flights.Flight";
+    const EVENT_NAME: &'static str = "flights.Flight";
     const EVENT_VERSION: u16 = 1;
 
     fn handle(&self, command: Command) -> Effect<Self> {

@@ -182,7 +182,7 @@ fn bare(name: &str, batch: u64, length: Duration) {
                 .execute(rusqlite::params![
                     stream.cast_signed(),
                     seq.cast_signed(),
-                    record.tag,
+                    record.name,
                     record.payload
                 ])
                 .unwrap();

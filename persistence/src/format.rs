@@ -3,11 +3,11 @@
 //! ```text
 //! payload   format byte (1) | bincode 2, standard configuration (little endian, varint), serde
 //! checksum  CRC-32 (IEEE) over what identifies the row and what it holds:
-//!             u32 length of id | id | u64 seq | u32 length of tag | tag | u16 version |
+//!             u32 length of id | id | u64 seq | u32 length of name | name | u16 version |
 //!             u64 written at, ms | payload            (all numbers little endian)
 //! ```
 //!
-//! The format byte says how the bytes were encoded, the version beside the tag says which layout of
+//! The format byte says how the bytes were encoded, the version beside the name says which layout of
 //! the type was encoded: the first is this crate's, the second is the user's. Golden bytes of every
 //! released format stay in `persistence/fixtures/` and are decoded in tests for good.
 
@@ -67,15 +67,15 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
     }
 }
 
-/// The checksum of one row: of an event, or of a snapshot with its tag and version.
+/// The checksum of one row: of an event, or of a snapshot with its name and version.
 pub(crate) fn checksum(id: &str, seq: u64, written_at_ms: u64, record: RecordRef<'_>) -> u32 {
     let length = |text: &str| (text.len() as u64 as u32).to_le_bytes();
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&length(id));
     hasher.update(id.as_bytes());
     hasher.update(&seq.to_le_bytes());
-    hasher.update(&length(record.tag));
-    hasher.update(record.tag.as_bytes());
+    hasher.update(&length(record.name));
+    hasher.update(record.name.as_bytes());
     hasher.update(&record.version.to_le_bytes());
     hasher.update(&written_at_ms.to_le_bytes());
     hasher.update(record.payload);
@@ -85,7 +85,7 @@ pub(crate) fn checksum(id: &str, seq: u64, written_at_ms: u64, record: RecordRef
 /// What a checksum covers beside its place.
 #[derive(Clone, Copy)]
 pub(crate) struct RecordRef<'a> {
-    pub(crate) tag: &'a str,
+    pub(crate) name: &'a str,
     pub(crate) version: u16,
     pub(crate) payload: &'a [u8],
 }
@@ -93,7 +93,7 @@ pub(crate) struct RecordRef<'a> {
 impl<'a> From<&'a EventRecord> for RecordRef<'a> {
     fn from(record: &'a EventRecord) -> Self {
         Self {
-            tag: &record.tag,
+            name: &record.name,
             version: record.version,
             payload: &record.payload,
         }
@@ -103,7 +103,7 @@ impl<'a> From<&'a EventRecord> for RecordRef<'a> {
 impl<'a> From<&'a Snapshot> for RecordRef<'a> {
     fn from(snapshot: &'a Snapshot) -> Self {
         Self {
-            tag: &snapshot.tag,
+            name: &snapshot.name,
             version: snapshot.version,
             payload: &snapshot.payload,
         }

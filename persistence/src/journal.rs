@@ -2,8 +2,12 @@
 
 use crate::error::{AppendError, ClaimError, JournalError};
 use crate::id::PersistenceId;
+use crate::offset::OffsetStore;
+use crate::query::{EventQueries, check_tags};
 use crate::snapshot::SnapshotStore;
-use futures_util::future::BoxFuture;
+use crate::state::StateStore;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, ready};
 use std::sync::Arc;
 
 /// A durable, ordered log of events for each persistence id, with fencing.
@@ -27,7 +31,8 @@ pub trait Journal: Send + Sync + 'static {
     fn append(&self, request: AppendRequest) -> BoxFuture<'_, Result<Appended, AppendError>>;
 
     /// Reads the events of one id from `from_seq` on, at most `max` of them, in order and without
-    /// gaps. An empty page means that there are none.
+    /// gaps. An empty page means that there are none. Events that were deleted are passed over:
+    /// [`EventPage::deleted_seq`] tells how far.
     ///
     /// # Errors
     /// [`JournalError::Corrupt`] names the first event that is damaged or missing.
@@ -59,8 +64,39 @@ pub trait Journal: Send + Sync + 'static {
     /// See [`JournalError`].
     fn next_term<'a>(&'a self, scope: &'a str) -> BoxFuture<'a, Result<u64, JournalError>>;
 
+    /// Removes the events of one id up to and including a sequence number, if the fence holds. What
+    /// follows keeps its numbers, and [`Journal::highest_seq`] stays, also when no event is left:
+    /// no number is ever given twice. A number above the newest one removes all.
+    ///
+    /// A store that cannot do it refuses, as this default does.
+    ///
+    /// # Errors
+    /// See [`AppendError`]. Nothing was removed.
+    fn delete(&self, request: DeleteRequest) -> BoxFuture<'_, Result<(), AppendError>> {
+        let reason = format!(
+            "this journal removes no events, not those of {}",
+            request.id
+        );
+        ready(Err(JournalError::Refused { reason }.into())).boxed()
+    }
+
     /// The snapshot store that lives in the same place, if there is one.
     fn snapshots(&self) -> Option<Arc<dyn SnapshotStore>> {
+        None
+    }
+
+    /// The queries over the events of all ids, if the store has them.
+    fn queries(&self) -> Option<Arc<dyn EventQueries>> {
+        None
+    }
+
+    /// The store of states that lives in the same place and checks the same fences, if there is one.
+    fn states(&self) -> Option<Arc<dyn StateStore>> {
+        None
+    }
+
+    /// The store of offsets that lives in the same place, if there is one.
+    fn offsets(&self) -> Option<Arc<dyn OffsetStore>> {
         None
     }
 
@@ -93,6 +129,37 @@ impl AppendRequest {
             expected_seq,
             fence: None,
             events,
+        }
+    }
+
+    /// The same with a fence.
+    #[must_use]
+    pub fn fenced(mut self, fence: Option<Fence>) -> Self {
+        self.fence = fence;
+        self
+    }
+}
+
+/// Which events of one id are to be removed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeleteRequest {
+    /// Whose events.
+    pub id: PersistenceId,
+    /// The last one that is removed.
+    pub seq_max: u64,
+    /// The right by which is deleted; `None` for entities that are not sharded.
+    pub fence: Option<Fence>,
+}
+
+impl DeleteRequest {
+    /// Without a fence.
+    #[must_use]
+    pub fn new(id: PersistenceId, seq_max: u64) -> Self {
+        Self {
+            id,
+            seq_max,
+            fence: None,
         }
     }
 
@@ -153,27 +220,37 @@ impl Fence {
 #[non_exhaustive]
 pub struct EventRecord {
     /// The stable name of the event's type; a contract, like a name on the wire.
-    pub tag: Arc<str>,
+    pub name: Arc<str>,
     /// The version of the type's layout.
     pub version: u16,
     /// The encoded event ([`crate::format`]).
     pub payload: Vec<u8>,
+    /// What queries find it by ([`crate::EventQuery::tag`]); at most [`crate::TAGS_MAX`].
+    pub tags: Vec<Arc<str>>,
 }
 
 impl EventRecord {
-    /// The longest tag in bytes. Stores refuse longer ones.
-    pub const TAG_BYTES_MAX: usize = 256;
+    /// The longest name in bytes. Stores refuse longer ones.
+    pub const NAME_BYTES_MAX: usize = 256;
     /// The largest payload in bytes, 16 MiB. Stores refuse larger ones.
     pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
 
     /// An event in its stored form.
     #[must_use]
-    pub fn new(tag: impl Into<Arc<str>>, version: u16, payload: Vec<u8>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>, version: u16, payload: Vec<u8>) -> Self {
         Self {
-            tag: tag.into(),
+            name: name.into(),
             version,
             payload,
+            tags: Vec::new(),
         }
+    }
+
+    /// The same with tags.
+    #[must_use]
+    pub fn tagged(mut self, tags: Vec<Arc<str>>) -> Self {
+        self.tags = tags;
+        self
     }
 }
 
@@ -213,6 +290,8 @@ pub struct EventPage {
     pub events: Vec<StoredEvent>,
     /// The newest sequence number of the id when the page was read.
     pub highest_seq: u64,
+    /// Events up to this number were deleted; 0 if none was.
+    pub deleted_seq: u64,
 }
 
 impl EventPage {
@@ -222,7 +301,15 @@ impl EventPage {
         Self {
             events,
             highest_seq,
+            deleted_seq: 0,
         }
+    }
+
+    /// The same, of an id whose events up to `seq` were deleted.
+    #[must_use]
+    pub fn deleted(mut self, seq: u64) -> Self {
+        self.deleted_seq = seq;
+        self
     }
 }
 
@@ -245,7 +332,12 @@ impl AppendRequest {
             check_scope(&fence.scope)?;
         }
         for event in &self.events {
-            within("tag in bytes", event.tag.len(), EventRecord::TAG_BYTES_MAX)?;
+            check_tags(&event.tags)?;
+            within(
+                "name in bytes",
+                event.name.len(),
+                EventRecord::NAME_BYTES_MAX,
+            )?;
             within(
                 "event in bytes",
                 event.payload.len(),
@@ -259,7 +351,10 @@ impl AppendRequest {
     pub(crate) fn bytes(&self) -> usize {
         self.events
             .iter()
-            .map(|event| event.payload.len() + event.tag.len() + 64)
+            .map(|event| {
+                let tags: usize = event.tags.iter().map(|tag| tag.len() + 16).sum();
+                event.payload.len() + event.name.len() + tags + 64
+            })
             .sum()
     }
 }

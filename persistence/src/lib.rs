@@ -11,7 +11,8 @@
 //! | write an entity | [`EventSourced`], [`Effect`] |
 //! | run it as an actor | [`event_sourced()`], [`Options`] |
 //! | choose a store | [`SqliteJournal`] for the processes of one machine, [`MemoryJournal`] for tests |
-//! | write a store | [`Journal`], [`SnapshotStore`], then run [`conformance`] |
+//! | write a store | [`Journal`], [`SnapshotStore`], [`EventQueries`], [`StateStore`], [`OffsetStore`], then run [`conformance`] |
+//! | read events across entities | [`EventQuery`], [`current_events`], [`live_events`] |
 //! | know who may write | [`Fence`], [`Journal::claim`] |
 //! | know the bytes on disk | [`mod@format`] |
 //! | test own events | [`testkit`] |
@@ -35,7 +36,10 @@ mod io;
 mod journal;
 mod logic;
 mod memory;
+mod offset;
+mod query;
 mod snapshot;
+mod state;
 pub mod testkit;
 
 pub use error::{AppendError, ClaimError, Damage, JournalError, OpenError};
@@ -46,7 +50,13 @@ pub use event_sourced::{
 pub use id::{PersistenceId, SLICES};
 pub use io::sqlite::{MarkSync, SqliteConfig, SqliteJournal, Verified, VerifyError};
 pub use journal::{
-    APPEND_EVENTS_MAX, AppendRequest, Appended, EventPage, EventRecord, Fence, Journal, StoredEvent,
+    APPEND_EVENTS_MAX, AppendRequest, Appended, DeleteRequest, EventPage, EventRecord, Fence,
+    Journal, StoredEvent,
 };
 pub use memory::MemoryJournal;
+pub use offset::{OFFSET_KEY_BYTES_MAX, OffsetStore, check_offset_key};
+pub use query::{
+    EventQueries, EventQuery, FoundEvent, QueryPage, TAGS_MAX, current_events, live_events,
+};
 pub use snapshot::{Snapshot, SnapshotStore};
+pub use state::{SaveState, SavedState, StateStore, StoredState};

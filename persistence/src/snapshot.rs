@@ -51,8 +51,8 @@ pub struct Snapshot {
     pub id: PersistenceId,
     /// The last event that is in it.
     pub seq: u64,
-    /// The stable name of what is stored: the tag of the events it was made from.
-    pub tag: Arc<str>,
+    /// The stable name of what is stored: the name of the events it was made from.
+    pub name: Arc<str>,
     /// The version of the state's layout.
     pub version: u16,
     /// The encoded state ([`crate::format`]).
@@ -68,14 +68,14 @@ impl Snapshot {
     pub fn new(
         id: PersistenceId,
         seq: u64,
-        tag: impl Into<Arc<str>>,
+        name: impl Into<Arc<str>>,
         version: u16,
         payload: Vec<u8>,
     ) -> Self {
         Self {
             id,
             seq,
-            tag: tag.into(),
+            name: name.into(),
             version,
             payload,
         }
@@ -91,7 +91,11 @@ impl Snapshot {
             self.id.as_str().len(),
             PersistenceId::BYTES_MAX,
         )?;
-        within("tag in bytes", self.tag.len(), EventRecord::TAG_BYTES_MAX)?;
+        within(
+            "name in bytes",
+            self.name.len(),
+            EventRecord::NAME_BYTES_MAX,
+        )?;
         within(
             "snapshot in bytes",
             self.payload.len(),

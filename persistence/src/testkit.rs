@@ -18,7 +18,7 @@ pub fn round_trip_events<E: EventSourced>(
 ) -> Vec<E::Event> {
     let events = events.into_iter().enumerate();
     events
-        .map(|(n, event)| round_trip(&format!("event {n} of {}", E::EVENT_TAG), &event))
+        .map(|(n, event)| round_trip(&format!("event {n} of {}", E::EVENT_NAME), &event))
         .collect()
 }
 
@@ -28,7 +28,7 @@ pub fn round_trip_events<E: EventSourced>(
 /// # Panics
 /// As [`round_trip_events`]; and when the restored state gives another snapshot.
 pub fn round_trip_snapshot<E: EventSourced>(state: &E, mut empty: E) -> Option<E> {
-    let what = format!("the snapshot of {}", E::EVENT_TAG);
+    let what = format!("the snapshot of {}", E::EVENT_NAME);
     let snapshot = state.snapshot()?;
     let bytes = encode(&snapshot).unwrap_or_else(|error| panic!("{what}: {error}"));
     empty.restore(round_trip(&what, &snapshot));

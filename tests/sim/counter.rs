@@ -24,7 +24,7 @@ impl EventSourced for Counter {
     type Command = Command;
     type Event = u64;
     type Snapshot = Vec<u64>;
-    const EVENT_TAG: &'static str = "sim.Taken";
+    const EVENT_NAME: &'static str = "sim.Taken";
     const EVENT_VERSION: u16 = 1;
 
     fn handle(&self, command: Command) -> Effect<Self> {

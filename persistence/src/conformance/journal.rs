@@ -371,10 +371,10 @@ async fn limits_hold(store: Store) {
             .append(append(&long(PersistenceId::BYTES_MAX), 0, &["x"]))
             .await,
     );
-    let tag = EventRecord::new(long(EventRecord::TAG_BYTES_MAX), 1, vec![]);
+    let name = EventRecord::new(long(EventRecord::NAME_BYTES_MAX), 1, vec![]);
     too_large(
         store
-            .append(AppendRequest::new(id("a"), 0, vec![tag]))
+            .append(AppendRequest::new(id("a"), 0, vec![name]))
             .await,
     );
     let payload = EventRecord::new("t", 1, vec![0; EventRecord::PAYLOAD_BYTES_MAX + 1]);

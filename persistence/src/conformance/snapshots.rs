@@ -142,7 +142,7 @@ async fn ids_do_not_mix(store: Store) {
 }
 
 async fn limits_hold(store: Store) {
-    let long = "x".repeat(EventRecord::TAG_BYTES_MAX + 1);
+    let long = "x".repeat(EventRecord::NAME_BYTES_MAX + 1);
     let refused = store
         .save(Snapshot::new(id("a"), 1, long, 1, vec![]), keep(1))
         .await;

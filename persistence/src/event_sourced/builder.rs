@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// #     type Command = ();
 /// #     type Event = ();
 /// #     type Snapshot = ();
-/// #     const EVENT_TAG: &'static str = "bank.Event";
+/// #     const EVENT_NAME: &'static str = "bank.Event";
 /// #     const EVENT_VERSION: u16 = 1;
 /// #     fn handle(&self, _: ()) -> Effect<Self> { Effect::none() }
 /// #     fn apply(&mut self, _: &()) {}

@@ -21,12 +21,12 @@ pub enum EntityError {
         source: JournalError,
     },
     /// An event cannot be encoded; nothing was persisted. A mistake in the event type.
-    #[error("{id}: an event of {tag}: {source}")]
+    #[error("{id}: an event of {name}: {source}")]
     Encode {
         /// Whose event.
         id: PersistenceId,
         /// Its name.
-        tag: &'static str,
+        name: &'static str,
         /// What is wrong.
         source: FormatError,
     },
@@ -45,12 +45,12 @@ pub enum EntityError {
 #[non_exhaustive]
 pub enum RecoveryError {
     /// An event has the right name and version, but cannot be decoded.
-    #[error("event {seq} ({tag}, version {version}): {source}")]
+    #[error("event {seq} ({name}, version {version}): {source}")]
     Decode {
         /// Its sequence number.
         seq: u64,
         /// Its name.
-        tag: Arc<str>,
+        name: Arc<str>,
         /// Its version.
         version: u16,
         /// What is wrong.
@@ -69,14 +69,14 @@ pub enum RecoveryError {
     Store(#[from] JournalError),
     /// An event is of another type, or of another version of it.
     #[error(
-        "event {seq} is {tag}, version {version}; this program knows {known}, version \
+        "event {seq} is {name}, version {version}; this program knows {known}, version \
          {known_version}"
     )]
     UnknownEvent {
         /// Its sequence number.
         seq: u64,
         /// Its name.
-        tag: Arc<str>,
+        name: Arc<str>,
         /// Its version.
         version: u16,
         /// The name that is known.
@@ -224,15 +224,15 @@ impl<E: EventSourced> Entity<E> {
     }
 
     fn encode(&self, events: &[E::Event]) -> Result<Vec<EventRecord>, EntityError> {
-        let tag: Arc<str> = E::EVENT_TAG.into();
+        let name: Arc<str> = E::EVENT_NAME.into();
         let record = |event| {
             let payload = format::encode(event).map_err(|source| EntityError::Encode {
                 id: self.place.id.clone(),
-                tag: E::EVENT_TAG,
+                name: E::EVENT_NAME,
                 source,
             })?;
             Ok(EventRecord::new(
-                Arc::clone(&tag),
+                Arc::clone(&name),
                 E::EVENT_VERSION,
                 payload,
             ))
@@ -286,7 +286,7 @@ impl<E: EventSourced> Entity<E> {
         match format::encode(&content) {
             Ok(payload) => {
                 let snapshot =
-                    Snapshot::new(id.clone(), seq, E::EVENT_TAG, E::SNAPSHOT_VERSION, payload);
+                    Snapshot::new(id.clone(), seq, E::EVENT_NAME, E::SNAPSHOT_VERSION, payload);
                 if let Err(error) = store.save(snapshot, kept).await {
                     tracing::warn!(%id, seq, %error, "a snapshot could not be stored");
                 }
@@ -299,18 +299,20 @@ impl<E: EventSourced> Entity<E> {
 fn decode_event<E: EventSourced>(stored: StoredEvent) -> Result<E::Event, RecoveryError> {
     let StoredEvent {
         seq,
-        record: EventRecord {
-            tag,
-            version,
-            payload,
-        },
+        record:
+            EventRecord {
+                name,
+                version,
+                payload,
+                ..
+            },
         ..
     } = stored;
-    if *tag != *E::EVENT_TAG || version != E::EVENT_VERSION {
-        let (known, known_version) = (E::EVENT_TAG, E::EVENT_VERSION);
+    if *name != *E::EVENT_NAME || version != E::EVENT_VERSION {
+        let (known, known_version) = (E::EVENT_NAME, E::EVENT_VERSION);
         return Err(RecoveryError::UnknownEvent {
             seq,
-            tag,
+            name,
             version,
             known,
             known_version,
@@ -318,17 +320,17 @@ fn decode_event<E: EventSourced>(stored: StoredEvent) -> Result<E::Event, Recove
     }
     format::decode(&payload).map_err(|source| RecoveryError::Decode {
         seq,
-        tag,
+        name,
         version,
         source,
     })
 }
 
 fn decode_snapshot<E: EventSourced>(snapshot: &Snapshot) -> Result<E::Snapshot, String> {
-    if *snapshot.tag != *E::EVENT_TAG || snapshot.version != E::SNAPSHOT_VERSION {
+    if *snapshot.name != *E::EVENT_NAME || snapshot.version != E::SNAPSHOT_VERSION {
         return Err(format!(
             "it is of {}, version {}",
-            snapshot.tag, snapshot.version
+            snapshot.name, snapshot.version
         ));
     }
     format::decode(&snapshot.payload).map_err(|error| error.to_string())

@@ -63,7 +63,7 @@ use serde::de::DeserializeOwned;
 ///     type Command = Command;
 ///     type Event = Deposited;
 ///     type Snapshot = ();
-///     const EVENT_TAG: &'static str = "bank.Deposited";
+///     const EVENT_NAME: &'static str = "bank.Deposited";
 ///     const EVENT_VERSION: u16 = 1;
 ///
 ///     fn handle(&self, command: Command) -> Effect<Self> {
@@ -83,7 +83,7 @@ pub trait EventSourced: Sized + Send + 'static {
     /// What it can be told; the message type of its actor.
     type Command: Send + 'static;
 
-    /// What can happen to it. It is stored for good: see [`Self::EVENT_TAG`].
+    /// What can happen to it. It is stored for good: see [`Self::EVENT_NAME`].
     type Event: Serialize + DeserializeOwned + Send + 'static;
 
     /// What a snapshot holds; `()` for those that take none.
@@ -91,11 +91,11 @@ pub trait EventSourced: Sized + Send + 'static {
 
     /// The name of the event type in the journal. A contract, like a name on the wire: renaming the
     /// Rust type is free, changing this is not.
-    const EVENT_TAG: &'static str;
+    const EVENT_NAME: &'static str;
 
     /// The version of the event type's layout. Raise it with every change of the layout; adding a
     /// variant at the end of an enum is none. Recovery stops, with names, at an event of another
-    /// tag or version.
+    /// name or version.
     const EVENT_VERSION: u16;
 
     /// The version of the snapshot's layout. Snapshots of another version are passed over: the

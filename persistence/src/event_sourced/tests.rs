@@ -41,7 +41,7 @@ impl EventSourced for List {
     type Command = Command;
     type Event = Added;
     type Snapshot = Vec<u64>;
-    const EVENT_TAG: &'static str = "test.Added";
+    const EVENT_NAME: &'static str = "test.Added";
     const EVENT_VERSION: u16 = 2;
 
     fn handle(&self, command: Command) -> Effect<Self> {
@@ -292,9 +292,9 @@ async fn a_panic_loses_no_event_and_invents_none() {
     assert_eq!(done(&list)[0], "reply [1, 2, 3]");
 }
 
-async fn written(journal: &MemoryJournal, tag: &str, version: u16, numbers: std::ops::Range<u64>) {
+async fn written(journal: &MemoryJournal, name: &str, version: u16, numbers: std::ops::Range<u64>) {
     let seq = journal.highest_seq(&id()).await.unwrap();
-    let record = |n| EventRecord::new(tag, version, crate::format::encode(&Added(n)).unwrap());
+    let record = |n| EventRecord::new(name, version, crate::format::encode(&Added(n)).unwrap());
     let request = AppendRequest::new(id(), seq, numbers.map(record).collect());
     journal.append(request).await.unwrap();
 }
@@ -315,7 +315,7 @@ async fn numbers(place: Place) -> Vec<u64> {
 #[tokio::test]
 async fn recovery_takes_in_every_event_in_order() {
     let journal = MemoryJournal::new();
-    written(&journal, List::EVENT_TAG, 2, 0..10_000).await;
+    written(&journal, List::EVENT_NAME, 2, 0..10_000).await;
     for page in [1, 7, 500, 10_000, 20_000] {
         let mut place = place(Arc::new(journal.clone()));
         place.options.recovery_page = NonZeroUsize::new(page).unwrap();
@@ -328,7 +328,7 @@ async fn recovery_takes_in_every_event_in_order() {
 #[tokio::test]
 async fn recoveries_wait_their_turn() {
     let gate = Arc::new(Gate::default());
-    written(&gate.inner, List::EVENT_TAG, 2, 0..50).await;
+    written(&gate.inner, List::EVENT_NAME, 2, 0..50).await;
     let recoveries = Recoveries::at_once(NonZeroUsize::new(8).unwrap());
     let entities = (0..500).map(|_| {
         let mut place = place(Arc::clone(&gate) as _);
@@ -344,24 +344,24 @@ async fn recoveries_wait_their_turn() {
 /// P8: what is not known stops recovery, with its name; nothing is skipped.
 #[tokio::test]
 async fn an_unknown_event_stops_recovery() {
-    for (tag, version) in [
+    for (name, version) in [
         ("test.Removed", 2),
-        (List::EVENT_TAG, 3),
-        (List::EVENT_TAG, 1),
+        (List::EVENT_NAME, 3),
+        (List::EVENT_NAME, 1),
     ] {
         let journal = MemoryJournal::new();
-        written(&journal, List::EVENT_TAG, 2, 0..3).await;
-        written(&journal, tag, version, 3..4).await;
+        written(&journal, List::EVENT_NAME, 2, 0..3).await;
+        written(&journal, name, version, 3..4).await;
         let mut entity = Entity::new(place(Arc::new(journal)), List::default());
         match entity.recover().await {
             Err(EntityError::Recovery { source, .. }) => match source {
                 RecoveryError::UnknownEvent {
                     seq: 4,
-                    tag: t,
+                    name: t,
                     version: v,
                     ..
                 } => {
-                    assert_eq!((&*t, v), (tag, version));
+                    assert_eq!((&*t, v), (name, version));
                 }
                 other => panic!("{other}"),
             },
@@ -373,7 +373,7 @@ async fn an_unknown_event_stops_recovery() {
 #[tokio::test]
 async fn an_event_that_cannot_be_decoded_stops_recovery() {
     let journal = MemoryJournal::new();
-    let record = EventRecord::new(List::EVENT_TAG, 2, vec![1, 255]);
+    let record = EventRecord::new(List::EVENT_NAME, 2, vec![1, 255]);
     journal
         .append(AppendRequest::new(id(), 0, vec![record]))
         .await
@@ -424,22 +424,22 @@ async fn snapshots_are_taken_now_and_then() {
 #[tokio::test]
 async fn a_snapshot_that_cannot_be_used_is_passed_over() {
     let journal = MemoryJournal::new();
-    written(&journal, List::EVENT_TAG, 2, 0..5).await;
+    written(&journal, List::EVENT_NAME, 2, 0..5).await;
     let keep = NonZeroU32::new(9).unwrap();
     let snapshot =
-        |seq, tag: &str, version, payload| Snapshot::new(id(), seq, tag, version, payload);
+        |seq, name: &str, version, payload| Snapshot::new(id(), seq, name, version, payload);
     // It says something else than the events, so that one can see that it was used.
     let good = crate::format::encode(&vec![70_u64, 71]).unwrap();
     let mut expected = vec![0, 1, 2, 3, 4];
-    for (seq, tag, version, payload, used) in [
+    for (seq, name, version, payload, used) in [
         (0, "test.Other", 1, good.clone(), false),
-        (2, List::EVENT_TAG, 1, good.clone(), true),
-        (3, List::EVENT_TAG, 2, good.clone(), false),
-        (4, List::EVENT_TAG, 1, vec![1, 255], false),
+        (2, List::EVENT_NAME, 1, good.clone(), true),
+        (3, List::EVENT_NAME, 2, good.clone(), false),
+        (4, List::EVENT_NAME, 1, vec![1, 255], false),
         (5, "test.Other", 1, good, false),
     ] {
         journal
-            .save(snapshot(seq, tag, version, payload), keep)
+            .save(snapshot(seq, name, version, payload), keep)
             .await
             .unwrap();
         if used {
@@ -456,9 +456,9 @@ async fn a_snapshot_that_cannot_be_used_is_passed_over() {
 #[tokio::test]
 async fn a_snapshot_of_events_that_are_gone_stops_recovery() {
     let journal = MemoryJournal::new();
-    written(&journal, List::EVENT_TAG, 2, 0..5).await;
+    written(&journal, List::EVENT_NAME, 2, 0..5).await;
     let payload = crate::format::encode(&vec![1_u64; 9]).unwrap();
-    let ahead = Snapshot::new(id(), 9, List::EVENT_TAG, 1, payload);
+    let ahead = Snapshot::new(id(), 9, List::EVENT_NAME, 1, payload);
     journal.save(ahead, NonZeroU32::MIN).await.unwrap();
     let mut entity = Entity::new(place(Arc::new(journal)), List::default());
     let error = entity.recover().await.unwrap_err().to_string();
@@ -505,7 +505,7 @@ fn the_test_kit_finds_a_state_that_forgets() {
         type Command = ();
         type Event = ();
         type Snapshot = u8;
-        const EVENT_TAG: &'static str = "test.Forgetful";
+        const EVENT_NAME: &'static str = "test.Forgetful";
         const EVENT_VERSION: u16 = 1;
         fn handle(&self, (): ()) -> Effect<Self> {
             Effect::none()

@@ -31,7 +31,7 @@ impl EventSourced for Account {
     type Command = Command;
     type Event = Deposited;
     type Snapshot = (u64, u64);
-    const EVENT_TAG: &'static str = "test.Deposited";
+    const EVENT_NAME: &'static str = "test.Deposited";
     const EVENT_VERSION: u16 = 1;
 
     fn handle(&self, command: Command) -> Effect<Self> {

@@ -48,23 +48,23 @@ fn read_events(
     let from = i64::try_from(from_seq).unwrap_or(i64::MAX);
     let mut rows = statement.query(params![stream, from, limit])?;
     let mut sequence = Sequence::from(from_seq);
-    let (mut bytes, mut tag) = (0, Arc::from(""));
+    let (mut bytes, mut name) = (0, Arc::from(""));
     while bytes < PAGE_BYTES_MAX
         && let Some(row) = rows.next()?
     {
-        let event = event(row, id, &mut sequence, &mut tag)?;
+        let event = event(row, id, &mut sequence, &mut name)?;
         bytes += event.record.payload.len();
         events.push(event);
     }
     Ok(())
 }
 
-/// Reads one row and checks order and checksum. `tag` is reused while it stays the same.
+/// Reads one row and checks order and checksum. `name` is reused while it stays the same.
 pub(super) fn event(
     row: &Row<'_>,
     id: &PersistenceId,
     sequence: &mut Sequence,
-    tag: &mut Arc<str>,
+    name: &mut Arc<str>,
 ) -> Result<StoredEvent, ReadFault> {
     let position = row.get::<_, i64>(0)?.cast_unsigned();
     let seq = row.get::<_, i64>(1)?.cast_unsigned();
@@ -90,7 +90,7 @@ pub(super) fn event(
     let written_at_ms = row.get::<_, i64>(4).unwrap_or_default().cast_unsigned();
     let payload = row.get_ref(5)?.as_blob().unwrap_or_default();
     let record = RecordRef {
-        tag: content.tag,
+        name: content.name,
         version: content.version,
         payload,
     };
@@ -106,27 +106,27 @@ pub(super) fn event(
             },
         ));
     }
-    if **tag != *content.tag {
-        *tag = content.tag.into();
+    if **name != *content.name {
+        *name = content.name.into();
     }
-    let record = EventRecord::new(Arc::clone(tag), content.version, payload.to_vec());
+    let record = EventRecord::new(Arc::clone(name), content.version, payload.to_vec());
     Ok(StoredEvent::new(seq, position, written_at_ms, record))
 }
 
 struct Content<'a> {
-    tag: &'a str,
+    name: &'a str,
     version: u16,
 }
 
 /// Tag and version, at `column` and the next.
 fn content<'a>(row: &'a Row<'_>, column: usize) -> Result<Content<'a>, &'static str> {
-    let tag = row
+    let name = row
         .get_ref(column)
         .ok()
         .and_then(|value| value.as_str().ok())
-        .ok_or("tag")?;
+        .ok_or("name")?;
     let version = row.get::<_, u16>(column + 1).map_err(|_| "version")?;
-    Ok(Content { tag, version })
+    Ok(Content { name, version })
 }
 
 /// The newest intact snapshot up to `seq_max`; broken ones are passed over, and logged.
@@ -168,7 +168,7 @@ pub(super) fn snapshot(row: &Row<'_>, id: &PersistenceId) -> Result<Snapshot, &'
         .get::<_, i64>(1)
         .map_err(|_| "sequence number")?
         .cast_unsigned();
-    let Content { tag, version } = content(row, 2)?;
+    let Content { name, version } = content(row, 2)?;
     let payload = row
         .get_ref(4)
         .ok()
@@ -179,7 +179,7 @@ pub(super) fn snapshot(row: &Row<'_>, id: &PersistenceId) -> Result<Snapshot, &'
         seq,
         0,
         RecordRef {
-            tag,
+            name,
             version,
             payload,
         },
@@ -190,7 +190,7 @@ pub(super) fn snapshot(row: &Row<'_>, id: &PersistenceId) -> Result<Snapshot, &'
     Ok(Snapshot::new(
         id.clone(),
         seq,
-        tag,
+        name,
         version,
         payload.to_vec(),
     ))

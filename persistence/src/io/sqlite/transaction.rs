@@ -183,7 +183,7 @@ impl Transaction<'_> {
                 self.head.position.cast_signed(),
                 stream,
                 seq.cast_signed(),
-                record.tag,
+                record.name,
                 record.version,
                 self.now_ms.cast_signed(),
                 record.payload,
@@ -284,7 +284,7 @@ impl Transaction<'_> {
             .execute(params![
                 stream,
                 seq,
-                snapshot.tag,
+                snapshot.name,
                 snapshot.version,
                 snapshot.payload,
                 crc

@@ -141,10 +141,10 @@ impl Check<'_> {
              WHERE stream = ?1 ORDER BY seq",
         )?;
         let mut rows = statement.query(params![stream])?;
-        let (mut sequence, mut tag, mut count) = (Sequence::from(1), Arc::from(""), 0);
+        let (mut sequence, mut name, mut count) = (Sequence::from(1), Arc::from(""), 0);
         while let Some(row) = rows.next()? {
             count += 1;
-            match rows::event(row, id, &mut sequence, &mut tag) {
+            match rows::event(row, id, &mut sequence, &mut name) {
                 Ok(_) => {}
                 Err(ReadFault::Sqlite(error)) => return Err(error),
                 Err(ReadFault::Journal(error)) => {
