@@ -59,6 +59,7 @@
 //! | [`Node`], `node` | all layers of one member: started in order, ended in the reverse order |
 //! | [`Client`], `client` | the way to entities and actors from a process that is no member |
 //! | [`PersistentEntity`], `entity` | event-sourced state that sharding places |
+//! | `testkit`, behind the feature of that name | a cluster from a seed, and a checker of histories |
 //! | [`JournalAllocationStore`], `store` | terms and epochs of shards and singletons, kept in the journal |
 //! | [`otava_actor`], as `otava::actor` | actors in one process |
 //! | [`otava_remote`] | references and messages between nodes |
@@ -70,9 +71,13 @@
 
 mod client;
 mod entity;
+#[cfg(feature = "testkit")]
+mod logic;
 mod node;
 pub mod prelude;
 mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 pub use client::{Client, ClientBuilder, ClientError, NoContact, Published};
 pub use entity::{EntityOptions, PersistentEntity};
