@@ -43,6 +43,7 @@ pub use entities::{Entities, EntityRef, LocalStats};
 pub use entity::{ENTITY_ID_BYTES_MAX, EntityContext, FencedHandle};
 pub use error::{HandOverError, StartError};
 pub use logic::allocation::{AllocationStrategy, Hosting, LeastShards, Move};
+pub use logic::passivation::Passivation;
 pub use message::RegionMessage;
 pub use start::Sharding;
 pub use store::{AllocationStore, ClaimError, MemoryAllocationStore, StoreError};
