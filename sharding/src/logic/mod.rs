@@ -15,4 +15,5 @@ pub mod pace;
 pub mod passivation;
 pub mod region;
 pub mod reign;
+pub mod remembering;
 pub mod view;

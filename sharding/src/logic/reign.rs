@@ -258,10 +258,12 @@ impl Reign {
     pub fn advance(&mut self, now: Time, view: &View) {
         if let Some(until) = self.gathering {
             let answered = |node: &NodeId| self.regions.contains_key(node);
-            if now < until && !view.hosts.keys().all(answered) {
+            // A proxy has nothing, and need not have been started.
+            let hosts = || view.hosts.keys().filter(|node| view.may_have(node));
+            if now < until && !hosts().all(answered) {
                 if now >= self.ask_at {
                     self.ask_at = now + self.config.resend;
-                    let silent = view.hosts.keys().filter(|node| !answered(node));
+                    let silent = hosts().filter(|node| !answered(node));
                     let silent: Vec<NodeId> = silent.cloned().collect();
                     for node in silent {
                         self.send_gather(&node);

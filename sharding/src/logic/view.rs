@@ -10,7 +10,7 @@ pub struct View {
     pub me: NodeId,
     /// The Up member that is up for the longest: where the coordinator lives.
     pub oldest: Option<NodeId>,
-    /// Members whose regions may hold shards.
+    /// Members whose regions may hold shards, or send to those that do.
     pub hosts: BTreeMap<NodeId, Host>,
     /// Members that are out for good.
     pub gone: BTreeSet<NodeId>,
@@ -23,6 +23,8 @@ pub struct View {
 pub enum Host {
     /// It is on its way out: what it has is moved away, nothing is placed there.
     Leaving,
+    /// It hosts nothing, but its region may send straight to the others.
+    Proxy,
     /// It may get shards.
     Up,
 }
@@ -44,6 +46,12 @@ impl View {
     #[must_use]
     pub fn is_up(&self, node: &NodeId) -> bool {
         self.hosts.get(node) == Some(&Host::Up)
+    }
+
+    /// Whether `node` may have shards already.
+    #[must_use]
+    pub fn may_have(&self, node: &NodeId) -> bool {
+        matches!(self.hosts.get(node), Some(Host::Leaving | Host::Up))
     }
 
     /// Whether there is a member on which shards may be placed.

@@ -104,8 +104,13 @@ fn messages() -> Vec<(&'static str, RegionMessage<Cmd>)> {
         term: 4,
         shards: 16,
     };
+    let wake = Command::Wake {
+        entity: "N328AA".into(),
+        hops: 1,
+    };
     vec![
         ("deliver", RegionMessage(deliver)),
+        ("wake", RegionMessage(wake)),
         ("barrier", protocol(ProtocolMessage::Barrier(barrier))),
         ("gather", protocol(gather)),
         (
@@ -144,6 +149,9 @@ fn bytes_are_those_of_the_fixtures() {
                 Command::Deliver { .. },
             ) => {
                 assert_eq!((&*entity, hops, message), ("N328AA", 2, Cmd::Add(300)));
+            }
+            (Command::Wake { entity, hops }, Command::Wake { .. }) => {
+                assert_eq!((&*entity, hops), ("N328AA", 1));
             }
             _ => panic!("{name} is read as something else"),
         }
