@@ -77,8 +77,6 @@ struct Shard {
     stopping: bool,
     /// Messages that were given to its entities.
     handled: u64,
-    /// How many of them were told by [`Host::loads`].
-    told: u64,
 }
 
 impl<A: Actor> Host<A> {
@@ -148,17 +146,6 @@ impl<A: Actor> Host<A> {
         let memories = self.shards.values().filter_map(|here| here.memory.as_ref());
         let next = memories.filter_map(Remembering::poll_timeout).min();
         next.unwrap_or(Time::MAX).min(self.next())
-    }
-
-    /// Messages given to entities since this was asked last, by shard, in the order of shards.
-    pub(crate) fn loads(&mut self) -> Vec<(u32, u64)> {
-        let loads = self.shards.iter_mut().map(|(shard, here)| {
-            let told = std::mem::replace(&mut here.told, here.handled);
-            (*shard, here.handled - told)
-        });
-        let mut loads: Vec<(u32, u64)> = loads.collect();
-        loads.sort_unstable();
-        loads
     }
 
     /// What is known of each shard that is here.
@@ -288,7 +275,6 @@ impl<A: Actor> Host<A> {
             memory,
             stopping: false,
             handled: 0,
-            told: 0,
         };
         self.shards.insert(shard, here);
         self.request(ctx, shard);

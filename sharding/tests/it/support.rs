@@ -242,6 +242,11 @@ impl Cluster {
         Sharding::start_with::<Counter>(remote, views, kind, store, config, factory)
     }
 
+    /// The members as node `n` is told of them, for another kind there.
+    pub(crate) fn views(&self, n: u16) -> watch::Receiver<View> {
+        self.nodes[&n].views.subscribe()
+    }
+
     pub(crate) fn start_again(&self, n: u16, kind: &str) -> Result<Entities<Cmd>, StartError> {
         let node = &self.nodes[&n];
         self.start(&node.remote, node.views.subscribe(), kind)
@@ -252,11 +257,16 @@ impl Cluster {
         self.tell_members();
     }
 
-    /// Leaves as a node does: known as leaving, hand-over, gone.
-    pub(crate) async fn leave(&mut self, n: u16) {
+    /// The members are told that a node is on its way out.
+    pub(crate) fn begin_leave(&mut self, n: u16) {
         self.up.retain(|other| *other != n);
         self.leaving.push(n);
         self.tell_members();
+    }
+
+    /// Leaves as a node does: known as leaving, hand-over, gone.
+    pub(crate) async fn leave(&mut self, n: u16) {
+        self.begin_leave(n);
         let limit = SECOND * 20;
         self.nodes[&n].entities.hand_over(limit).await.unwrap();
         assert_eq!(self.nodes[&n].entities.local_stats().shards, 0);
