@@ -26,6 +26,8 @@ pub enum ProtocolMessage {
         /// How many shards it believes the kind has.
         shards: u32,
     },
+    /// Coordinator that gives way to the one of the next term: what it had decided.
+    Legacy(Box<Legacy>),
     /// Region to coordinator: what it has.
     Status(Box<Status>),
     /// Coordinator to region: where everything is.
@@ -132,6 +134,18 @@ impl Table {
     pub fn is_newer_than(&self, other: &Self) -> bool {
         (self.term, self.revision) > (other.term, other.revision)
     }
+}
+
+/// The last word of a coordinator: it decides nothing any more, and the next one goes on from here
+/// without asking anybody.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Legacy {
+    /// The term for which it is; the next one after that of the table.
+    pub term: u32,
+    /// Where everything is. Regions may not have seen it.
+    pub table: Arc<Table>,
+    /// Where moving shards go, by shard.
+    pub targets: Vec<(u32, NodeId)>,
 }
 
 /// What one region has.

@@ -302,7 +302,7 @@ impl<D> Region<D> {
             }
             ProtocolMessage::Table(table) => self.learn(now, table),
             // For the coordinator beside this region.
-            ProtocolMessage::Status(_) => {}
+            ProtocolMessage::Legacy(_) | ProtocolMessage::Status(_) => {}
         }
     }
 

@@ -19,7 +19,9 @@
 //! A region's status counts for a shard only if the region had seen the revision in which the
 //! coordinator last changed it; an older one speaks of a time before.
 //!
-//! A move that a new coordinator finds under way is taken back, if the region still waits for
+//! A new coordinator that is given a [`Legacy`] by the one before needs none of that: it goes on with what
+//! that one knew and had decided, moves included. Otherwise:
+//! a move that a new coordinator finds under way is taken back, if the region still waits for
 //! barriers: it goes on as the home. If its entities are ending already, the end is awaited.
 
 use crate::logic::allocation::Hosting;
@@ -27,7 +29,7 @@ use crate::logic::coordinator::CoordinatorConfig;
 use crate::logic::epoch::Epoch;
 use crate::logic::pace::Pace;
 use crate::logic::view::{Host, View};
-use crate::wire::{Claim, Entry, Phase, ProtocolMessage, Status, Table};
+use crate::wire::{Claim, Entry, Legacy, Phase, ProtocolMessage, Status, Table};
 use otava_actor::Time;
 use otava_remote::NodeId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -252,6 +254,82 @@ impl Reign {
         }
         self.compare(&status);
         Ok(())
+    }
+
+    /// What the coordinator of `term`, the next one, needs in order to go on; nothing while this one
+    /// does not know it itself.
+    #[must_use]
+    pub fn legacy(&self, term: u32) -> Option<Legacy> {
+        if self.is_gathering() || term != self.term.saturating_add(1) {
+            return None;
+        }
+        let targets = (0..).zip(&self.shards);
+        let targets = targets.filter_map(|(number, shard)| match &shard.state {
+            State::Moving { to: Some(to), .. } => Some((number, to.clone())),
+            _ => None,
+        });
+        Some(Legacy {
+            term,
+            table: Arc::new(self.write_table()),
+            targets: targets.collect(),
+        })
+    }
+
+    /// Goes on from where the coordinator of the term before stopped.
+    pub fn inherit(&mut self, now: Time, view: &View, legacy: &Legacy) {
+        let table = &legacy.table;
+        let fits = legacy.term == self.term && table.term.checked_add(1) == Some(self.term);
+        if !self.is_gathering() || !fits || !table.is_sound(self.config.shards) {
+            return;
+        }
+        tracing::info!(term = self.term, from = %table.from, "the table is inherited");
+        self.gathering = None;
+        self.earlier = None;
+        let is_host = |node: &&NodeId| view.hosts.contains_key(*node);
+        // Whoever goes by a table of that term has to send barriers, so it stays in the next one.
+        for region in table.regions.iter().filter(is_host) {
+            self.regions.entry(region.clone()).or_insert(Known {
+                number: 0,
+                revision: 0,
+                resend_at: now,
+            });
+        }
+        let silent = table.silent.iter().filter(is_host);
+        let silent = silent.filter(|node| !self.regions.contains_key(*node));
+        self.missing = silent.cloned().collect();
+        let targets: BTreeMap<u32, &NodeId> = legacy
+            .targets
+            .iter()
+            .map(|(shard, to)| (*shard, to))
+            .collect();
+        for (shard, entry) in table.entries.iter().enumerate() {
+            let to = targets.get(&(shard as u32)).copied();
+            let to = to.filter(|to| view.is_up(to)).cloned();
+            let state = match (*entry, table.home(*entry)) {
+                (_, Some((at, _))) if !view.hosts.contains_key(at) => State::Unallocated,
+                (Entry::Hosted { .. }, Some((at, epoch))) => {
+                    let at = at.clone();
+                    State::Hosted { at, epoch }
+                }
+                (Entry::Moving { move_no, .. }, Some((at, epoch))) => State::Moving {
+                    at: at.clone(),
+                    epoch,
+                    move_no,
+                    to,
+                },
+                (Entry::Starting { .. }, Some((at, epoch))) => {
+                    let at = at.clone();
+                    State::Starting { at, epoch }
+                }
+                (_, None) | (Entry::Unallocated, _) => State::Unallocated,
+            };
+            let known = |state: &State| state.place().map(|(_, epoch)| epoch);
+            if known(&self.shards[shard].state) <= known(&state) {
+                self.set(shard, state);
+            }
+        }
+        self.push.want();
+        self.rebalance_at = now + self.config.rebalance_interval;
     }
 
     /// Does what is due.

@@ -46,6 +46,12 @@ impl View {
         self.hosts.get(node) == Some(&Host::Up)
     }
 
+    /// Whether `node` is on its way out.
+    #[must_use]
+    pub fn is_leaving(&self, node: &NodeId) -> bool {
+        self.hosts.get(node) == Some(&Host::Leaving)
+    }
+
     /// Whether there is a member on which shards may be placed.
     #[must_use]
     pub fn has_up(&self) -> bool {

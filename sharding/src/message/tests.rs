@@ -4,7 +4,7 @@ use super::*;
 use crate::logic::coordinator::Coordinator;
 use crate::logic::region::{Delivery, Input, Region};
 use crate::logic::view::Host;
-use crate::wire::{Barrier, Claim, Entry, Phase, Refused, Status, Table};
+use crate::wire::{Barrier, Claim, Entry, Legacy, Phase, Refused, Status, Table};
 use otava_actor::{Rng, Time};
 use otava_remote::{decode, encode};
 use std::path::Path;
@@ -86,6 +86,14 @@ fn status() -> Status {
     }
 }
 
+fn legacy() -> Legacy {
+    Legacy {
+        term: 4,
+        table: Arc::new(table()),
+        targets: vec![(3, node(2))],
+    }
+}
+
 /// The messages of version 1, by the names of their fixtures.
 fn messages() -> Vec<(&'static str, RegionMessage<Cmd>)> {
     let protocol = |message| RegionMessage(Command::Protocol(message));
@@ -108,6 +116,10 @@ fn messages() -> Vec<(&'static str, RegionMessage<Cmd>)> {
         ("deliver", RegionMessage(deliver)),
         ("barrier", protocol(ProtocolMessage::Barrier(barrier))),
         ("gather", protocol(gather)),
+        (
+            "legacy",
+            protocol(ProtocolMessage::Legacy(Box::new(legacy()))),
+        ),
         (
             "status",
             protocol(ProtocolMessage::Status(Box::new(status()))),
@@ -187,10 +199,9 @@ fn survive(message: ProtocolMessage) {
     coordinator.change_view(Time::ZERO, view.clone());
     coordinator.term_claimed(Time::ZERO, Some(4));
     region.handle(now, Input::View(view));
-    if let ProtocolMessage::Status(status) = &message {
-        coordinator.status(now, (**status).clone());
+    if let Some(message) = coordinator.handle(now, message) {
+        region.handle(now, Input::Protocol(message));
     }
-    region.handle(now, Input::Protocol(message));
     for shard in 0..5 {
         let delivery = Delivery {
             shard,

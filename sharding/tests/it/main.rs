@@ -10,3 +10,4 @@ mod protocol;
 mod scenarios;
 mod sim;
 mod support;
+mod waiting;

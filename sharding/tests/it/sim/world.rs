@@ -320,7 +320,8 @@ impl World {
     }
 
     pub(crate) fn has_left(&self, n: u16) -> bool {
-        self.nodes[&n].region.is_empty()
+        let node = &self.nodes[&n];
+        node.region.is_empty() && node.coordinator.term().is_none()
     }
 
     // --- what happens ---
@@ -387,14 +388,15 @@ impl World {
                 }
             }
             Event::Process(n, shard) => self.process(n, shard),
-            Event::Protocol(n, ProtocolMessage::Status(status)) => {
-                if self.nodes[&n].alive {
-                    let node = self.nodes.get_mut(&n).unwrap();
-                    node.coordinator.status(now, *status);
+            Event::Protocol(n, message) => {
+                let node = self.nodes.get_mut(&n).unwrap();
+                if node.alive {
+                    if let Some(message) = node.coordinator.handle(now, message) {
+                        node.region.handle(now, Input::Protocol(message));
+                    }
                     self.pump(n);
                 }
             }
-            Event::Protocol(n, message) => self.input(n, Input::Protocol(message)),
             Event::Send(n) => {
                 if !self.sending || !self.nodes[&n].alive || self.nodes[&n].leaving {
                     return;
