@@ -13,7 +13,7 @@
 //! | [`EntityClient`] | reaching entities from a process that is no member |
 //! | [`EntityContext`], [`FencedHandle`] | what an entity knows of its allocation |
 //! | [`AllocationStore`] | terms and claims: who may write |
-//! | [`AllocationStrategy`] | which region gets which shard |
+//! | [`AllocationStrategy`], [`Placement`] | which region gets which shard |
 //! | [`ShardingConfig`] | settings |
 //! | `wire` | what regions and coordinators of two nodes say to each other |
 //! | `message` | the message type of a region |
@@ -42,7 +42,10 @@ pub use config::ShardingConfig;
 pub use entities::{Entities, EntityRef, LocalStats};
 pub use entity::{ENTITY_ID_BYTES_MAX, EntityContext, FencedHandle};
 pub use error::{HandOverError, StartError};
-pub use logic::allocation::{AllocationStrategy, Hosting, LeastShards, Move};
+pub use logic::allocation::{
+    AllocationStrategy, ConsistentHashing, ExternalAllocation, Hosting, LeastLoad, LeastShards,
+    Move, Placement, RoundLimit,
+};
 pub use message::RegionMessage;
 pub use start::Sharding;
 pub use store::{AllocationStore, ClaimError, MemoryAllocationStore, StoreError};

@@ -165,6 +165,8 @@ pub struct Status {
     pub claims: Vec<Claim>,
     /// What the store refused it.
     pub refused: Vec<Refused>,
+    /// Messages a second that its shards handle, by shard, of those that were measured.
+    pub loads: Vec<(u32, u32)>,
     /// The table of an earlier term that it goes by, for the coordinator of a new one.
     pub table: Option<Arc<Table>>,
 }

@@ -1,7 +1,7 @@
 //! Members: the cluster's state, as sharding needs to see it.
 
 use crate::logic::view::{Host, View};
-use otava_cluster::{Cluster, ClusterEvent, ClusterState, Status};
+use otava_cluster::{Cluster, ClusterEvent, ClusterState, Member, Status};
 use otava_remote::NodeId;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -93,6 +93,14 @@ impl Members {
             .filter(|node| self.view.hosts.contains_key(node))
             .cloned()
             .collect();
+        let statuses = state.members.values().map(|member| member.status);
+        self.view.joining = statuses
+            .into_iter()
+            .any(|status| matches!(status, Status::Joining | Status::WeaklyUp));
+        let version = |node: &NodeId| state.members.get(node).map(Member::app_version);
+        let newest = self.view.hosts.keys().filter_map(version).max();
+        self.view.outdated = self.view.hosts.keys().cloned().collect();
+        self.view.outdated.retain(|node| version(node) < newest);
         self.view.oldest = state.oldest().map(|member| member.id.clone());
     }
 

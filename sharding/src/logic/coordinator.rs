@@ -288,3 +288,6 @@ impl Coordinator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

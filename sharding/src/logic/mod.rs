@@ -9,6 +9,7 @@ pub mod coordinator;
 pub mod epoch;
 pub mod exchange;
 pub mod hash;
+pub mod load;
 pub mod name;
 pub mod pace;
 pub mod region;

@@ -24,7 +24,7 @@
 //! a move that a new coordinator finds under way is taken back, if the region still waits for
 //! barriers: it goes on as the home. If its entities are ending already, the end is awaited.
 
-use crate::logic::allocation::Hosting;
+use crate::logic::allocation::{Hosting, Placement};
 use crate::logic::coordinator::CoordinatorConfig;
 use crate::logic::epoch::Epoch;
 use crate::logic::pace::Pace;
@@ -61,6 +61,8 @@ pub struct Reign {
     /// The newest table of an earlier term.
     earlier: Option<Arc<Table>>,
     table: Option<Arc<Table>>,
+    /// What shards carry, as it was measured last, here or where they were before.
+    loads: BTreeMap<u32, u32>,
     push: Pace,
     rebalance_at: Time,
     outputs: VecDeque<(NodeId, ProtocolMessage)>,
@@ -136,6 +138,7 @@ impl Reign {
             missing: BTreeSet::new(),
             earlier: None,
             table: None,
+            loads: BTreeMap::new(),
             push: Pace::new(config.table_pause),
             rebalance_at: now,
             outputs: VecDeque::new(),
@@ -252,6 +255,9 @@ impl Reign {
                 self.counter = self.counter.max(refused.current.counter);
             }
         }
+        let known = |(shard, _): &(u32, u32)| *shard < self.config.shards;
+        self.loads
+            .extend(status.loads.iter().copied().filter(known));
         self.compare(&status);
         Ok(())
     }
@@ -498,9 +504,13 @@ impl Reign {
         State::Starting { at, epoch }
     }
 
-    /// What each region that may get shards has or is about to get.
-    fn hosting(&self, view: &View) -> Hosting {
-        let regions = self.regions.keys().filter(|node| view.is_up(node));
+    /// What each region that may get shards has or is about to get. While a new version of the program
+    /// is rolled out, what needs a home goes to nodes that have it, so that it moves once.
+    fn placement(&self, view: &View) -> Placement {
+        let up = || self.regions.keys().filter(|node| view.is_up(node));
+        let updated = |node: &&NodeId| !view.outdated.contains(*node);
+        let all = !up().any(|node| updated(&node));
+        let regions = up().filter(|node| all || updated(node));
         let mut hosting: Hosting = regions.map(|node| (node.clone(), Vec::new())).collect();
         for (shard, Shard { state, .. }) in (0..).zip(&self.shards) {
             let at = match state {
@@ -511,7 +521,7 @@ impl Reign {
                 shards.push(shard);
             }
         }
-        hosting
+        Placement::new(hosting).with_loads(self.loads.clone())
     }
 
     fn allocate(&mut self, view: &View) {
@@ -519,16 +529,16 @@ impl Reign {
         if !self.shards.iter().any(free) {
             return;
         }
-        let mut hosting = self.hosting(view);
+        let mut placement = self.placement(view);
         for shard in 0..self.shards.len() {
             if self.shards[shard].state != State::Unallocated {
                 continue;
             }
             let number = shard as u32;
-            let Some(at) = self.config.strategy.allocate(number, &hosting) else {
+            let Some(at) = self.config.strategy.allocate(number, &placement) else {
                 continue;
             };
-            let Some(shards) = hosting.get_mut(&at) else {
+            let Some(shards) = placement.hosting.get_mut(&at) else {
                 continue;
             };
             shards.push(number);
@@ -551,7 +561,7 @@ impl Reign {
         let moving = |shard: &&Shard| matches!(shard.state, State::Moving { .. });
         let under_way = self.shards.iter().filter(moving).count();
         let mut room = self.config.drain_shards_max.saturating_sub(under_way);
-        let mut hosting = self.hosting(view);
+        let mut placement = self.placement(view);
         for shard in 0..self.shards.len() {
             let State::Hosted { at, epoch } = self.shards[shard].state.clone() else {
                 continue;
@@ -560,8 +570,9 @@ impl Reign {
                 continue;
             }
             let number = shard as u32;
-            let to = self.config.strategy.allocate(number, &hosting);
-            let Some((to, shards)) = to.and_then(|to| Some((to.clone(), hosting.get_mut(&to)?)))
+            let to = self.config.strategy.allocate(number, &placement);
+            let Some((to, shards)) =
+                to.and_then(|to| Some((to.clone(), placement.hosting.get_mut(&to)?)))
             else {
                 return;
             };
@@ -577,11 +588,13 @@ impl Reign {
         }
         self.rebalance_at = now + self.config.rebalance_interval;
         let at_rest = |shard: &Shard| matches!(shard.state, State::Hosted { .. });
-        if !self.may_move(view) || !self.shards.iter().all(at_rest) {
+        let may = self.may_move(view) && view.may_rebalance();
+        if !may || !self.shards.iter().all(at_rest) {
             return;
         }
-        let hosting = self.hosting(view);
-        for step in self.config.strategy.rebalance(&hosting) {
+        let placement = self.placement(view);
+        let hosting = &placement.hosting;
+        for step in self.config.strategy.rebalance(&placement) {
             let shard = step.shard as usize;
             let Some(Shard { state, .. }) = self.shards.get(shard) else {
                 continue;

@@ -82,6 +82,7 @@ fn status() -> Status {
             epoch: epoch(1),
             current: epoch(2),
         }],
+        loads: vec![(0, 70_000), (2, 0)],
         table: Some(Arc::new(table())),
     }
 }

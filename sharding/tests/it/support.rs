@@ -10,7 +10,7 @@ use otava_sharding::{
     ShardingConfig, StartError, StoreError,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -317,7 +317,7 @@ impl Cluster {
                 oldest: self.up.first().map(id),
                 hosts: hosts.clone(),
                 gone: self.gone.iter().cloned().collect(),
-                unreachable: BTreeSet::new(),
+                ..View::empty(node.id.clone())
             });
         }
     }

@@ -91,6 +91,7 @@ async fn formed(whole: &Whole, count: u16) -> Vec<Node> {
     nodes
 }
 
+#[expect(clippy::print_stdout, reason = "the figures of the issue")]
 /// Checks waiting in a window of time: of those questions whose entity moved, and of the others.
 fn check(what: &str, seed: u64, asked: &[Asked], moved: impl Fn(&str) -> bool, begin: Instant) {
     let during = asked.iter().filter(|asked| asked.at >= begin);
@@ -113,7 +114,7 @@ fn check(what: &str, seed: u64, asked: &[Asked], moved: impl Fn(&str) -> bool, b
 /// coordinator is at work before the old one is gone.
 #[tokio::test(start_paused = true)]
 async fn the_oldest_leaves_and_nobody_waits() {
-    for seed in 0..3 {
+    for seed in 0..2 {
         let mut whole = Whole::new(seed);
         whole.store_delay = Duration::from_millis(5);
         let mut nodes = formed(&whole, 4).await;
@@ -159,7 +160,7 @@ async fn the_oldest_leaves_and_nobody_waits() {
 /// with what it finds, and nobody waits for that either.
 #[tokio::test(start_paused = true)]
 async fn the_coordinator_leaves_in_the_middle_of_moves() {
-    for seed in 0..4 {
+    for seed in 0..3 {
         let mut whole = Whole::new(seed);
         whole.store_delay = Duration::from_millis(5);
         let mut nodes = formed(&whole, 4).await;
@@ -194,7 +195,7 @@ async fn the_coordinator_leaves_in_the_middle_of_moves() {
 /// others are not.
 #[tokio::test(start_paused = true)]
 async fn a_rebalance_lets_nobody_wait() {
-    for seed in 0..3 {
+    for seed in 0..2 {
         let mut whole = Whole::new(seed);
         whole.store_delay = Duration::from_millis(5);
         let nodes = formed(&whole, 3).await;

@@ -141,6 +141,7 @@ impl World {
             },
             resend: Duration::from_millis(500),
             status_pause: Duration::from_millis(5),
+            measure_every: None,
         };
         let coordination = CoordinatorConfig {
             shards: SHARDS,
@@ -433,7 +434,7 @@ impl World {
             oldest: truth.up.first().map(|n| id(*n)),
             hosts: up.chain(leaving).collect(),
             gone: truth.gone.iter().map(|n| id(*n)).collect(),
-            unreachable: BTreeSet::new(),
+            ..View::empty(node.id.clone())
         };
         node.coordinator.change_view(now, view.clone());
         self.input(n, Input::View(view));
