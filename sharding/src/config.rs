@@ -144,6 +144,13 @@ impl ShardingConfig {
         }
     }
 
+    /// These settings with another strategy.
+    #[must_use]
+    pub fn strategy(mut self, strategy: impl AllocationStrategy) -> Self {
+        self.strategy = Arc::new(strategy);
+        self
+    }
+
     pub(crate) fn region(&self) -> RegionConfig {
         RegionConfig {
             shards: self.shards,
@@ -153,6 +160,7 @@ impl ShardingConfig {
             },
             resend: self.resend,
             status_pause: PAUSE,
+            measure_every: self.strategy.measure_every(),
         }
     }
 

@@ -15,7 +15,7 @@
 //! | [`Passivation`], [`Remember`] | which entities stop without need, and which live without messages |
 //! | [`RememberStore`] | who is remembered, outside of the nodes |
 //! | [`AllocationStore`] | terms and claims: who may write |
-//! | [`AllocationStrategy`] | which region gets which shard |
+//! | [`AllocationStrategy`], [`Placement`] | which region gets which shard |
 //! | [`ShardingConfig`] | settings |
 //! | `wire` | what regions and coordinators of two nodes say to each other |
 //! | `message`, `query` | the message type of a region, and what it answers about what it has |
@@ -49,7 +49,10 @@ pub use config::ShardingConfig;
 pub use entities::{Entities, EntityRef, HomeChanges, LocalStats};
 pub use entity::{ENTITY_ID_BYTES_MAX, EntityContext, FencedHandle, Memory, Passivate};
 pub use error::{HandOverError, StartError};
-pub use logic::allocation::{AllocationStrategy, Hosting, LeastShards, Move};
+pub use logic::allocation::{
+    AllocationStrategy, ConsistentHashing, ExternalAllocation, Hosting, LeastLoad, LeastShards,
+    Move, Placement, RoundLimit,
+};
 pub use logic::passivation::Passivation;
 pub use message::RegionMessage;
 pub use query::{EntityPage, HomeChange, KindStats, NodeStats, QueryError, ShardStats};

@@ -102,6 +102,14 @@ impl Members {
             .filter(|node| self.view.hosts.contains_key(node))
             .cloned()
             .collect();
+        let statuses = state.members.values().map(|member| member.status);
+        self.view.joining = statuses
+            .into_iter()
+            .any(|status| matches!(status, Status::Joining | Status::WeaklyUp));
+        let version = |node: &NodeId| state.members.get(node).map(Member::app_version);
+        let newest = self.view.hosts.keys().filter_map(version).max();
+        self.view.outdated = self.view.hosts.keys().cloned().collect();
+        self.view.outdated.retain(|node| version(node) < newest);
         let oldest = state.up().filter(|member| hosts_kind(member));
         let oldest = oldest.min_by_key(|member| member.seniority());
         self.view.oldest = oldest.map(|member| member.id.clone());

@@ -156,9 +156,8 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
     }
 
     fn protocol(&mut self, now: Time, message: ProtocolMessage) {
-        match message {
-            ProtocolMessage::Status(status) => self.coordinator.status(now, *status),
-            message => self.region.handle(now, Input::Protocol(message)),
+        if let Some(message) = self.coordinator.handle(now, message) {
+            self.region.handle(now, Input::Protocol(message));
         }
     }
 
@@ -439,7 +438,9 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
         let out = !self.view.is_up(&self.me);
         let alone = !self.view.has_up();
         let empty = self.region.is_empty() && self.peers.is_idle();
-        self.handing_over && out && empty && (alone || !named)
+        // The next coordinator is at work before this one goes.
+        let reigns = self.coordinator.term().is_some();
+        self.handing_over && out && empty && (alone || (!named && !reigns))
     }
 
     fn settle(&mut self, ctx: &mut Context<Self>) {

@@ -10,6 +10,7 @@ pub mod epoch;
 pub mod exchange;
 pub mod hash;
 pub mod lives;
+pub mod load;
 pub mod name;
 pub mod pace;
 pub mod passivation;

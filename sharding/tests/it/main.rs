@@ -14,3 +14,4 @@ mod remembered;
 mod scenarios;
 mod sim;
 mod support;
+mod waiting;

@@ -1,15 +1,16 @@
 //! Support: a cluster of nodes in one process, over the virtual network, with members as told. All who
 //! use it run on virtual time (`start_paused = true`).
 
+use futures_util::future::BoxFuture;
 use otava_actor::{Actor, ActorSystem, Context, Props, ReplyTo};
 use otava_remote::{NodeId, Remote, RemoteMessage, VirtualWorld};
 use otava_sharding::logic::view::{Host, View};
 use otava_sharding::{
-    AllocationStore, Entities, EntityContext, MemoryAllocationStore, Sharding, ShardingConfig,
-    StartError,
+    AllocationStore, ClaimError, Entities, EntityContext, MemoryAllocationStore, Sharding,
+    ShardingConfig, StartError, StoreError,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -75,6 +76,28 @@ impl Journal {
             );
             (*epoch, *node) = (row.epoch, row.node.clone());
         }
+    }
+}
+
+/// A store that takes its time.
+pub(crate) struct SlowStore {
+    pub(crate) inner: Arc<MemoryAllocationStore>,
+    pub(crate) delay: Duration,
+}
+
+impl AllocationStore for SlowStore {
+    fn next_term<'a>(&'a self, scope: &'a str) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            tokio::time::sleep(self.delay).await;
+            self.inner.next_term(scope).await
+        })
+    }
+
+    fn claim<'a>(&'a self, scope: &'a str, epoch: u64) -> BoxFuture<'a, Result<(), ClaimError>> {
+        Box::pin(async move {
+            tokio::time::sleep(self.delay).await;
+            self.inner.claim(scope, epoch).await
+        })
     }
 }
 
@@ -304,7 +327,7 @@ impl Cluster {
                 oldest: self.up.first().map(id),
                 hosts: hosts.clone(),
                 gone: self.gone.iter().cloned().collect(),
-                unreachable: BTreeSet::new(),
+                ..View::empty(node.id.clone())
             });
         }
     }
