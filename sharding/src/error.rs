@@ -17,6 +17,9 @@ pub enum StartError {
     /// A client needs an address to begin with.
     #[error("a client of entities needs at least one contact")]
     NoContacts,
+    /// A proxy sends to members with roles that it lacks, and no roles were given.
+    #[error("a proxy needs the roles of the members that host the entities")]
+    NoRoles,
     /// The region was not published.
     #[error(transparent)]
     Publish(#[from] PublishError),

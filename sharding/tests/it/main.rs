@@ -5,8 +5,13 @@
 )]
 
 mod clusters;
+mod living;
 mod nodes;
+mod passivation;
 mod protocol;
+mod queries;
+mod remembered;
 mod scenarios;
 mod sim;
 mod support;
+mod waiting;
