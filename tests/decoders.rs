@@ -275,6 +275,22 @@ fn lanes_of_frames() {
     target.check(otava_remote::fuzzing::lane);
 }
 
+/// Packed frames may hold 255 times their bytes; they are unpacked here, packed and unpacked again.
+fn a_packed_frame(bytes: usize) -> usize {
+    4 * 255 * bytes + (2 << 20)
+}
+
+/// R5: a frame inside a frame, compressed.
+#[test]
+fn packed_frames() {
+    let golden = fs::read(root().join("remote/fixtures/v2/frame_packed.bin")).unwrap();
+    let target = Target {
+        memory: a_packed_frame,
+        ..Target::new("packed", vec![("text".to_owned(), golden[4..].to_vec())])
+    };
+    target.check(otava_remote::fuzzing::packed);
+}
+
 /// X4
 #[test]
 fn introductions() {

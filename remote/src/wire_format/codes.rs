@@ -20,6 +20,8 @@ pub(crate) enum FrameKind {
     Flushed = 20,
     Question = 21,
     NoAnswer = 22,
+    /// Since version 2; see `packed.rs`.
+    Packed = 23,
 }
 
 impl FrameKind {
@@ -39,6 +41,7 @@ impl FrameKind {
             20 => Self::Flushed,
             21 => Self::Question,
             22 => Self::NoAnswer,
+            23 => Self::Packed,
             _ => return None,
         })
     }
