@@ -1,10 +1,11 @@
 //! Entity: event-sourced state that sharding places, with the fence that ties the two together.
 
+use crate::remember::JournalRememberStore;
 use crate::store::JournalAllocationStore;
 use otava_cluster::Cluster;
 use otava_persistence::{EventSourced, Fence, Journal, Options, PersistenceId, event_sourced};
 use otava_remote::RemoteMessage;
-use otava_sharding::{Entities, EntityContext, Sharding, ShardingConfig, StartError};
+use otava_sharding::{Entities, EntityContext, Remember, Sharding, ShardingConfig, StartError};
 use std::sync::Arc;
 
 /// Event-sourced state that lives somewhere in the cluster, found by its id.
@@ -66,6 +67,9 @@ pub struct EntityOptions {
     pub persistence: Options,
     /// Shards, buffers and rebalancing. The number of shards must be the same on all nodes.
     pub sharding: ShardingConfig,
+    /// Whether entities that were started live until they stop by themselves, wherever their shard is.
+    /// Default: they live while messages come ([`ShardingConfig::passivation`]).
+    pub remembered: bool,
 }
 
 impl EntityOptions {
@@ -82,6 +86,14 @@ impl EntityOptions {
         self.sharding = config;
         self
     }
+
+    /// Sets [`Self::remembered`]. Who is remembered is kept in the journal ([`JournalRememberStore`]); another
+    /// store, or a fixed set, goes into [`ShardingConfig::remember`].
+    #[must_use]
+    pub fn remembered(mut self) -> Self {
+        self.remembered = true;
+        self
+    }
 }
 
 pub(crate) fn start_entities<E: PersistentEntity>(
@@ -91,6 +103,10 @@ pub(crate) fn start_entities<E: PersistentEntity>(
 ) -> Result<Entities<E::Command>, StartError> {
     let store = Arc::new(JournalAllocationStore::new(journal.clone()));
     let persistence = options.persistence;
+    let mut sharding = options.sharding;
+    if options.remembered {
+        sharding.remember = Remember::started(Arc::new(JournalRememberStore::new(journal.clone())));
+    }
     let factory = move |entity: EntityContext| {
         let id = PersistenceId::new(E::KIND, &entity.id);
         let fence = Fence::new(entity.scope.clone(), entity.epoch);
@@ -101,5 +117,5 @@ pub(crate) fn start_entities<E: PersistentEntity>(
             .options(persistence.clone())
             .props()
     };
-    Sharding::start(cluster, E::KIND, store, options.sharding, factory)
+    Sharding::start(cluster, E::KIND, store, sharding, factory)
 }

@@ -16,4 +16,5 @@ mod kit;
 mod membership;
 mod ontop;
 mod random;
+mod remember;
 mod world;
