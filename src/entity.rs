@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// There is one instance of an id at a time: it moves when nodes come, go or fail, and finds all its
 /// events again. The store refuses writes of an instance whose shard was given to another node.
 ///
+/// An entity that needs more than its id, such as a topic or a client of another service, is started by
+/// [`crate::Node::entities_with`], and needs no more than [`EventSourced`].
+///
 /// # Examples
 /// ```
 /// use otava::prelude::*;
@@ -96,11 +99,14 @@ impl EntityOptions {
     }
 }
 
-pub(crate) fn start_entities<E: PersistentEntity>(
+pub(crate) fn start_entities<E: EventSourced<Command: RemoteMessage>>(
     cluster: &Cluster,
+    kind: &str,
     journal: Arc<dyn Journal>,
     options: EntityOptions,
+    create: impl Fn(&str) -> E + Send + Sync + 'static,
 ) -> Result<Entities<E::Command>, StartError> {
+    let (create, own_kind) = (Arc::new(create), kind.to_owned());
     let store = Arc::new(JournalAllocationStore::new(journal.clone()));
     let persistence = options.persistence;
     let mut sharding = options.sharding;
@@ -108,14 +114,14 @@ pub(crate) fn start_entities<E: PersistentEntity>(
         sharding.remember = Remember::started(Arc::new(JournalRememberStore::new(journal.clone())));
     }
     let factory = move |entity: EntityContext| {
-        let id = PersistenceId::new(E::KIND, &entity.id);
+        let id = PersistenceId::new(&own_kind, &entity.id);
         let fence = Fence::new(entity.scope.clone(), entity.epoch);
-        let (name, fenced) = (entity.id, entity.fenced);
-        event_sourced(id, move || E::create(&name), journal.clone())
+        let (name, fenced, create) = (entity.id, entity.fenced, create.clone());
+        event_sourced(id, move || create(&name), journal.clone())
             .fence(fence)
             .on_fenced(move || fenced.report())
             .options(persistence.clone())
             .props()
     };
-    Sharding::start(cluster, E::KIND, store, sharding, factory)
+    Sharding::start(cluster, kind, store, sharding, factory)
 }

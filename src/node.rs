@@ -21,7 +21,7 @@ use otava_cluster::{
     AppVersion, Cluster, ClusterConfig, ClusterReceptionist, ClusterState, Discovery, JoinError,
     LeaveError, SingletonProxy, Singletons, Topic, Topics,
 };
-use otava_persistence::{Journal, SqliteConfig, SqliteJournal};
+use otava_persistence::{EventSourced, Journal, SqliteConfig, SqliteJournal};
 use otava_remote::{
     Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, RemoteMessage, Rights,
 };
@@ -157,8 +157,24 @@ impl Node {
         &self,
         options: EntityOptions,
     ) -> Result<Entities<E::Command>, otava_sharding::StartError> {
+        self.entities_with(E::KIND, options, E::create)
+    }
+
+    /// As [`Node::entities`], for entities that `create` makes of their id: it can hand them what this
+    /// node has. What it makes must be the same state on every node. `kind` is the name of the kind: a
+    /// part of persistence ids and of names on the wire, so a contract.
+    ///
+    /// # Errors
+    /// As [`Node::entities`].
+    pub fn entities_with<E: EventSourced<Command: RemoteMessage>>(
+        &self,
+        kind: &str,
+        options: EntityOptions,
+        create: impl Fn(&str) -> E + Send + Sync + 'static,
+    ) -> Result<Entities<E::Command>, otava_sharding::StartError> {
         let inner = &self.inner;
-        let entities = start_entities::<E>(&inner.cluster, inner.journal.clone(), options)?;
+        let journal = inner.journal.clone();
+        let entities = start_entities(&inner.cluster, kind, journal, options, create)?;
         let kind = entities.clone();
         let hand_over: HandOver = Arc::new(move |within| {
             let kind = kind.clone();

@@ -391,7 +391,6 @@ mod tests {
     #[tokio::test]
     async fn what_is_remembered_is_what_was_added_and_not_removed() {
         for (seed, shards) in [(1, 1), (2, 8), (3, 2_048)] {
-            println!("seed {seed}");
             let journal = MemoryJournal::new();
             claimed(&journal, shards, 1).await;
             let node = || JournalRememberStore::new(Arc::new(journal.clone()));
