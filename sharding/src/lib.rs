@@ -65,3 +65,8 @@ pub use remember::{
 };
 pub use start::Sharding;
 pub use store::{AllocationStore, ClaimError, MemoryAllocationStore, StoreError};
+
+/// The programs of `docs/book/sharding.md`, as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/book/sharding.md")]
+mod book {}
