@@ -155,10 +155,13 @@ pub enum RememberError {
     Store(#[from] StoreError),
 }
 
+/// Ids in the order of their hashes.
+type Ids = BTreeSet<(u64, Arc<str>)>;
+
 /// A store in memory: for tests, and for a cluster inside one process. Share one between the nodes.
 #[derive(Default)]
 pub struct MemoryRememberStore {
-    kinds: Mutex<BTreeMap<Arc<str>, BTreeSet<(u64, Arc<str>)>>>,
+    kinds: Mutex<BTreeMap<Arc<str>, Ids>>,
     /// The highest epoch by which a scope was written or read.
     epochs: Mutex<BTreeMap<Arc<str>, u64>>,
 }
@@ -184,7 +187,7 @@ impl MemoryRememberStore {
     fn with<R>(
         &self,
         shard: &RememberedShard,
-        act: impl FnOnce(&mut BTreeSet<(u64, Arc<str>)>) -> R,
+        act: impl FnOnce(&mut Ids) -> R,
     ) -> Result<R, RememberError> {
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         let current = epochs.entry(shard.scope.clone()).or_default();

@@ -22,6 +22,7 @@ pub(crate) enum Do {
         reply_to: Option<ReplyTo<u64>>,
     },
     Fail,
+    Idle,
     /// It asks to be passivated.
     Passivate,
     /// It says how much it holds.
@@ -164,6 +165,7 @@ impl Actor for Living {
                 }
             }
             Do::Fail => return Err("as told".to_owned()),
+            Do::Idle => {}
             Do::Passivate => self.context.passivate.request(),
             Do::Hold(bytes) => self.context.memory.set(bytes),
             Do::Stop => ctx.stop_self_after_queued(),

@@ -164,3 +164,34 @@ async fn a_failed_entity_comes_back_and_messages_wait() {
     assert_eq!(ledger.handled("a").last(), Some(&100));
     ledger.check();
 }
+
+/// Resident memory of this process in bytes.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4_096
+}
+
+/// What an idle entity costs: run it alone, `cargo test --release .. -- --ignored --nocapture idle_entity`.
+#[tokio::test(start_paused = true)]
+#[ignore = "prints figures"]
+#[expect(clippy::print_stdout, reason = "what it is for")]
+async fn figures_of_an_idle_entity() {
+    let cluster = Cluster::started(1, 1).await;
+    let ledger = Arc::new(Ledger::default());
+    let entities = 100_000_u64;
+    let all = living_on(&cluster, 1, &ledger, &config(Passivation::default())).await;
+    let (before, begin) = (resident(), std::time::Instant::now());
+    for id in 0..entities {
+        all[0]
+            .entity(format!("e{id}"))
+            .send(Do::Idle)
+            .await
+            .unwrap();
+    }
+    ask(&all[0], "last", 1).await;
+    let took = begin.elapsed() / entities as u32;
+    let bytes = (resident() - before) / entities;
+    println!("{bytes} bytes and {took:?} an entity");
+    assert!(bytes < 1_024, "{bytes}");
+}

@@ -93,7 +93,10 @@ impl RememberStore for Faulty {
             None => Step::FirstPage,
         };
         let limit = self.page_max.unwrap_or(limit);
-        Box::pin(self.at(step, self.inner.load(shard, after, limit)))
+        Box::pin(self.at(
+            step,
+            async move { self.inner.load(shard, after, limit).await },
+        ))
     }
 
     fn add<'a>(
@@ -106,7 +109,7 @@ impl RememberStore for Faulty {
             true => Step::AddAgain,
             false => Step::Add,
         };
-        Box::pin(self.at(step, self.inner.add(shard, ids)))
+        Box::pin(self.at(step, async { self.inner.add(shard, ids).await }))
     }
 
     fn remove<'a>(
@@ -115,7 +118,7 @@ impl RememberStore for Faulty {
         ids: &'a [Arc<str>],
     ) -> BoxFuture<'a, Result<(), RememberError>> {
         self.forgotten.lock().unwrap().extend_from_slice(ids);
-        Box::pin(self.at(Step::Remove, self.inner.remove(shard, ids)))
+        Box::pin(self.at(Step::Remove, async { self.inner.remove(shard, ids).await }))
     }
 }
 

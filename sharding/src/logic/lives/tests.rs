@@ -200,11 +200,11 @@ fn a_million_races_lose_nothing() {
         let id = &ids[rng.below(8) as usize];
         let number = world.names.get(id.as_str());
         let number = number.and_then(|place| world.by_place.get(place).copied());
-        match (rng.below(8), number) {
+        match (rng.below(16), number) {
             (0, Some(number)) => world.passivate(number),
             (1, Some(number)) => world.instances.get_mut(&number).unwrap().2.closed = true,
-            (2..4, Some(number)) => (0..4).for_each(|_| world.run(number)),
-            (4, _) => world.pass(rng.below(20)),
+            (2, Some(number)) => (0..17).for_each(|_| world.run(number)),
+            (3, _) => world.pass(rng.below(20)),
             _ => {
                 let closing = |number| world.instances[&number].2.closed;
                 races += u32::from(number.is_some_and(closing));
@@ -221,7 +221,7 @@ fn a_million_races_lose_nothing() {
     for (id, handled) in &world.handled {
         assert!(handled.is_sorted(), "seed {seed}: {id} out of order");
     }
-    assert!(world.births > 100_000, "{}", world.births);
+    assert!(world.births > 20_000, "{}", world.births);
 }
 
 /// S6: one that fails is started again after a wait that grows, for the messages that came meanwhile.
