@@ -194,6 +194,18 @@ pub enum OpenError {
         /// The newest format that this program knows.
         known: u32,
     },
+    /// The file has an older format, and cannot be brought to the present one while another
+    /// process has it open. Nothing was changed.
+    #[error(
+        "{path} has an older format than {known}, which this program writes, and another process \
+         has it open: stop all processes that use it once, then start them with this version"
+    )]
+    OldFormatInUse {
+        /// The file.
+        path: PathBuf,
+        /// The format that it would be brought to.
+        known: u32,
+    },
     /// The database could not be opened or prepared.
     #[error("cannot open {path}: {reason}")]
     Store {

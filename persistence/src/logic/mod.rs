@@ -3,3 +3,4 @@
 
 pub(crate) mod mark;
 pub(crate) mod sequence;
+pub(crate) mod tags;

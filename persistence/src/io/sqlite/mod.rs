@@ -33,12 +33,17 @@ mod config;
 mod halt;
 mod journal;
 mod marks;
+mod offsets;
 mod open;
+mod queries;
 mod reader;
 mod rows;
 mod schema;
+mod states;
+mod sweep;
 mod transaction;
 mod verify;
+mod watch;
 
 pub use config::{MarkSync, SqliteConfig};
 pub use journal::SqliteJournal;
