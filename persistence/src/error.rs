@@ -29,6 +29,9 @@ pub enum JournalError {
         /// What is wrong with it.
         damage: Damage,
     },
+    /// There is no room left on the disk. Nothing was written; it may be tried again when there is.
+    #[error("no room is left on the disk; nothing was written")]
+    Full,
     /// The store stopped for good after an error that leaves its state unknown. What was asked for
     /// may have happened or not, and must not be repeated blindly: recover first, from a store
     /// that was opened anew.

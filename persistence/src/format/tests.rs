@@ -56,6 +56,12 @@ fn checksums_are_fixed() {
     assert_eq!(sum(1, 1_700_000_000_000), 0x347E_CC50);
     assert_ne!(sum(1, 1_700_000_000_000), sum(2, 1_700_000_000_000));
     assert_ne!(sum(1, 1_700_000_000_000), sum(1, 1_700_000_000_001));
+    let tags = crate::logic::tags::encode(&["vip".into(), "ä".into()]);
+    let tagged = RecordRef::new(&record, &tags);
+    assert_eq!(
+        checksum("account|7", 1, 1_700_000_000_000, tagged),
+        0xC5E6_BA7F
+    );
 }
 
 #[test]

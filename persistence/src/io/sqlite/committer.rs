@@ -76,6 +76,7 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 /// Why nothing of a batch was done, or nobody knows.
 enum Failure {
     Busy,
+    Full,
     Halted(Arc<str>),
 }
 
@@ -168,6 +169,7 @@ impl Committer {
                     Failure::Busy => JournalError::Busy {
                         waited: begin.elapsed(),
                     },
+                    Failure::Full => JournalError::Full,
                     Failure::Halted(reason) => JournalError::Halted { reason },
                 };
                 for request in batch.drain(..) {
@@ -312,6 +314,11 @@ impl Committer {
         match fault {
             Fault::Sqlite(error) if matches!(severity(&error), Severity::Busy) => {
                 Err(Failure::Busy)
+            }
+            // The frames of the commit are not whole: no reader, now or later, takes them for one.
+            Fault::Sqlite(error) if matches!(severity(&error), Severity::Full) => {
+                tracing::warn!(%error, "no room is left on the disk");
+                Err(Failure::Full)
             }
             Fault::Sqlite(error) => Err(self.fatal("a transaction failed", &error)),
             Fault::Untrusted(reason) => Err(Failure::Halted(self.halt.halt(&reason))),
