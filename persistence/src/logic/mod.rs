@@ -7,4 +7,5 @@ pub(crate) mod inbox;
 pub(crate) mod mark;
 pub(crate) mod outbox;
 pub(crate) mod sequence;
+pub(crate) mod tags;
 pub(crate) mod unsent;

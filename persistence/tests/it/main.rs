@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod fixture;
 mod fsync;
+mod kept;
 mod opening;
 mod shared;
 mod support;
