@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! payload   format byte (1) | bincode 2, standard configuration (little endian, varint), serde
+//!           format byte (3) | mail | payload                 (a snapshot of an entity with letters)
 //! checksum  CRC-32 (IEEE) over what identifies the row and what it holds:
 //!             u32 length of id | id | u64 seq | u32 length of name | name | u16 version |
 //!             u64 written at, ms | payload            (all numbers little endian)
@@ -10,6 +11,8 @@
 //! The format byte says how the bytes were encoded, the version beside the name says which layout of
 //! the type was encoded: the first is this crate's, the second is the user's. Golden bytes of every
 //! released format stay in `persistence/fixtures/` and are decoded in tests for good.
+
+pub(crate) mod mail;
 
 use crate::journal::EventRecord;
 use crate::snapshot::Snapshot;

@@ -44,8 +44,9 @@ pub mod testkit;
 
 pub use error::{AppendError, ClaimError, Damage, JournalError, OpenError};
 pub use event_sourced::{
-    Effect, EntityError, EventSourced, EventSourcedActor, EventSourcedBuilder, Options, Recoveries,
-    RecoveryError, event_sourced,
+    Courier, CourierError, Delivery, Effect, EntityError, EventReader, EventSourced,
+    EventSourcedActor, EventSourcedBuilder, Letter, NoLetters, Options, OutboxFinder, Parcel,
+    Persisted, Receipt, Recoveries, RecoveryError, Upcaster, event_sourced, is_own_record,
 };
 pub use id::{PersistenceId, SLICES};
 pub use io::sqlite::{MarkSync, SqliteConfig, SqliteJournal, Verified, VerifyError};
