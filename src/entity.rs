@@ -2,7 +2,9 @@
 
 use crate::store::JournalAllocationStore;
 use otava_cluster::Cluster;
-use otava_persistence::{EventSourced, Fence, Journal, Options, PersistenceId, event_sourced};
+use otava_persistence::{
+    Courier, EventSourced, Fence, Journal, Options, PersistenceId, event_sourced,
+};
 use otava_remote::RemoteMessage;
 use otava_sharding::{Entities, EntityContext, Sharding, ShardingConfig, StartError};
 use std::sync::Arc;
@@ -87,6 +89,7 @@ impl EntityOptions {
 pub(crate) fn start_entities<E: PersistentEntity>(
     cluster: &Cluster,
     journal: Arc<dyn Journal>,
+    courier: Arc<dyn Courier>,
     options: EntityOptions,
 ) -> Result<Entities<E::Command>, StartError> {
     let store = Arc::new(JournalAllocationStore::new(journal.clone()));
@@ -97,6 +100,7 @@ pub(crate) fn start_entities<E: PersistentEntity>(
         let (name, fenced) = (entity.id, entity.fenced);
         event_sourced(id, move || E::create(&name), journal.clone())
             .fence(fence)
+            .courier(courier.clone())
             .on_fenced(move || fenced.report())
             .options(persistence.clone())
             .props()

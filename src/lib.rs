@@ -59,6 +59,7 @@
 //! | [`Node`], `node` | all layers of one member: started in order, ended in the reverse order |
 //! | [`Client`], `client` | the way to entities and actors from a process that is no member |
 //! | [`PersistentEntity`], `entity` | event-sourced state that sharding places |
+//! | [`Arrived`], `letters` | letters between entities, taken exactly once |
 //! | [`JournalAllocationStore`], `store` | terms and epochs of shards and singletons, kept in the journal |
 //! | [`otava_actor`], as `otava::actor` | actors in one process |
 //! | [`otava_remote`] | references and messages between nodes |
@@ -70,12 +71,14 @@
 
 mod client;
 mod entity;
+mod letters;
 mod node;
 pub mod prelude;
 mod store;
 
 pub use client::{Client, ClientBuilder, ClientError, NoContact, Published};
 pub use entity::{EntityOptions, PersistentEntity};
+pub use letters::{Arrived, NoMessage};
 pub use node::{Ended, Node, NodeBuilder, NodeError};
 pub use store::JournalAllocationStore;
 
@@ -98,7 +101,7 @@ pub use otava_cluster::{
     JoinError, Lease, Member, Refusal, SingletonProxy, Status, Strategy, Topic,
 };
 pub use otava_persistence::{
-    Effect, EventSourced, Journal, MemoryJournal, Options, SqliteConfig, SqliteJournal,
+    Effect, EventSourced, Journal, Letter, MemoryJournal, Options, SqliteConfig, SqliteJournal,
 };
 pub use otava_remote::{
     CredentialFiles, Credentials, Network, NodeId, PeerIdentity, QuicNetwork, Remote, RemoteConfig,

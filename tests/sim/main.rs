@@ -12,6 +12,7 @@ mod endings;
 mod entities;
 mod fencing;
 mod fleet;
+mod letters;
 mod membership;
 mod ontop;
 mod random;

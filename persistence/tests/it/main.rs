@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod fixture;
 mod fsync;
+mod letters;
 mod opening;
 mod shared;
 mod support;
