@@ -3,7 +3,9 @@
 use crate::remember::JournalRememberStore;
 use crate::store::JournalAllocationStore;
 use otava_cluster::Cluster;
-use otava_persistence::{EventSourced, Fence, Journal, Options, PersistenceId, event_sourced};
+use otava_persistence::{
+    Courier, EventSourced, Fence, Journal, Options, PersistenceId, event_sourced,
+};
 use otava_remote::RemoteMessage;
 use otava_sharding::{Entities, EntityContext, Remember, Sharding, ShardingConfig, StartError};
 use std::sync::Arc;
@@ -102,7 +104,7 @@ impl EntityOptions {
 pub(crate) fn start_entities<E: EventSourced<Command: RemoteMessage>>(
     cluster: &Cluster,
     kind: &str,
-    journal: Arc<dyn Journal>,
+    (journal, courier): (Arc<dyn Journal>, Arc<dyn Courier>),
     options: EntityOptions,
     create: impl Fn(&str) -> E + Send + Sync + 'static,
 ) -> Result<Entities<E::Command>, StartError> {
@@ -119,6 +121,7 @@ pub(crate) fn start_entities<E: EventSourced<Command: RemoteMessage>>(
         let (name, fenced, create) = (entity.id, entity.fenced, create.clone());
         event_sourced(id, move || create(&name), journal.clone())
             .fence(fence)
+            .courier(courier.clone())
             .on_fenced(move || fenced.report())
             .options(persistence.clone())
             .props()

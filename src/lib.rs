@@ -60,6 +60,7 @@
 //! | [`Client`], `client` | the way to entities and actors from a process that is no member |
 //! | [`PersistentEntity`], `entity` | event-sourced state that sharding places |
 //! | `testkit`, behind the feature of that name | a cluster from a seed, and a checker of histories |
+//! | [`Arrived`], `letters` | letters between entities, taken exactly once |
 //! | [`JournalAllocationStore`], `store` | terms and epochs of shards and singletons, kept in the journal |
 //! | [`JournalRememberStore`], `remember` | which entities live without messages, kept in the journal |
 //! | [`otava_actor`], as `otava::actor` | actors in one process |
@@ -72,6 +73,7 @@
 
 mod client;
 mod entity;
+mod letters;
 #[cfg(feature = "testkit")]
 mod logic;
 mod node;
@@ -83,6 +85,7 @@ pub mod testkit;
 
 pub use client::{Client, ClientBuilder, ClientError, NoContact, Published};
 pub use entity::{EntityOptions, PersistentEntity};
+pub use letters::{Arrived, NoMessage};
 pub use node::{Ended, Node, NodeBuilder, NodeError};
 pub use remember::JournalRememberStore;
 pub use store::JournalAllocationStore;
@@ -106,7 +109,7 @@ pub use otava_cluster::{
     JoinError, Lease, Member, Refusal, SingletonProxy, Status, Strategy, Topic,
 };
 pub use otava_persistence::{
-    Effect, EventSourced, Journal, MemoryJournal, Options, SqliteConfig, SqliteJournal,
+    Effect, EventSourced, Journal, Letter, MemoryJournal, Options, SqliteConfig, SqliteJournal,
 };
 pub use otava_remote::{
     CredentialFiles, Credentials, Network, NodeId, PeerIdentity, QuicNetwork, Remote, RemoteConfig,

@@ -2,12 +2,11 @@
 //!
 //! ```text
 //! payload   format byte (1) | bincode 2, standard configuration (little endian, varint), serde
+//!           format byte (2) | cipher | nonce | sealed payload          (with the key of the entity)
 //!           format byte (3) | mail | payload                 (a snapshot of an entity with letters)
 //! checksum  CRC-32 (IEEE) over what identifies the row and what it holds:
 //!             u32 length of id | id | u64 seq | u32 length of name | name | u16 version |
 //!             u64 written at, ms | payload            (all numbers little endian)
-//!           and, only if there are tags: | tags | u32 length of tags
-//! tags      for each: u16 length | text
 //! ```
 //!
 //! The format byte says how the bytes were encoded, the version beside the name says which layout of
@@ -15,6 +14,7 @@
 //! released format stay in `persistence/fixtures/` and are decoded in tests for good.
 
 pub(crate) mod mail;
+pub(crate) mod sealed;
 
 use crate::journal::EventRecord;
 use crate::snapshot::Snapshot;
@@ -37,8 +37,11 @@ pub enum FormatError {
     /// Bytes are left after the value: they are of another type, or of another version of it.
     #[error("{0} bytes are left over after the value")]
     LeftOver(usize),
+    /// The bytes are encrypted and cannot be opened.
+    #[error("it is encrypted: {0}")]
+    Sealed(&'static str),
     /// The format byte is of no known format.
-    #[error("unknown format {0:?}; this program knows format 1")]
+    #[error("unknown format {0:?}; this program knows formats 1 to 3")]
     UnknownFormat(Option<u8>),
 }
 
@@ -59,8 +62,10 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, FormatError> {
 /// # Errors
 /// See [`FormatError`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
-    let Some((&FORMAT, body)) = bytes.split_first() else {
-        return Err(FormatError::UnknownFormat(bytes.first().copied()));
+    let body = match bytes.split_first() {
+        Some((&FORMAT, body)) => body,
+        Some((&sealed::SEALED, _)) => return Err(FormatError::Sealed("no keys were given")),
+        other => return Err(FormatError::UnknownFormat(other.map(|(format, _)| *format))),
     };
     let config = bincode::config::standard().with_limit::<{ Snapshot::PAYLOAD_BYTES_MAX }>();
     let (value, read) = bincode::serde::decode_from_slice(body, config)
@@ -84,10 +89,6 @@ pub(crate) fn checksum(id: &str, seq: u64, written_at_ms: u64, record: RecordRef
     hasher.update(&record.version.to_le_bytes());
     hasher.update(&written_at_ms.to_le_bytes());
     hasher.update(record.payload);
-    if !record.tags.is_empty() {
-        hasher.update(record.tags);
-        hasher.update(&(record.tags.len() as u64 as u32).to_le_bytes());
-    }
     hasher.finalize()
 }
 
@@ -97,17 +98,14 @@ pub(crate) struct RecordRef<'a> {
     pub(crate) name: &'a str,
     pub(crate) version: u16,
     pub(crate) payload: &'a [u8],
-    /// As they are stored ([`crate::logic::tags`]); rows of the first format of the file have none.
-    pub(crate) tags: &'a [u8],
 }
 
-impl<'a> RecordRef<'a> {
-    pub(crate) fn new(record: &'a EventRecord, tags: &'a [u8]) -> Self {
+impl<'a> From<&'a EventRecord> for RecordRef<'a> {
+    fn from(record: &'a EventRecord) -> Self {
         Self {
             name: &record.name,
             version: record.version,
             payload: &record.payload,
-            tags,
         }
     }
 }
@@ -118,7 +116,6 @@ impl<'a> From<&'a Snapshot> for RecordRef<'a> {
             name: &snapshot.name,
             version: snapshot.version,
             payload: &snapshot.payload,
-            tags: &[],
         }
     }
 }

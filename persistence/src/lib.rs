@@ -34,6 +34,7 @@ pub mod format;
 mod id;
 mod io;
 mod journal;
+mod keys;
 mod logic;
 mod memory;
 mod offset;
@@ -54,6 +55,7 @@ pub use journal::{
     APPEND_EVENTS_MAX, AppendRequest, Appended, DeleteRequest, EventPage, EventRecord, Fence,
     Journal, StoredEvent,
 };
+pub use keys::{EntityKey, KeyError, KeyStore, MemoryKeys, StateKeys};
 pub use memory::MemoryJournal;
 pub use offset::{OFFSET_KEY_BYTES_MAX, OffsetStore, check_offset_key};
 pub use query::{

@@ -13,6 +13,7 @@ mod entities;
 mod fencing;
 mod fleet;
 mod kit;
+mod letters;
 mod membership;
 mod ontop;
 mod random;

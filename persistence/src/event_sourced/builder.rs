@@ -5,6 +5,7 @@ use crate::event_sourced::entity::{Fresh, Place};
 use crate::event_sourced::{Courier, EventSourced, EventSourcedActor, Options};
 use crate::id::PersistenceId;
 use crate::journal::{Fence, Journal};
+use crate::keys::KeyStore;
 use crate::snapshot::SnapshotStore;
 use otava_actor::Props;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub fn event_sourced<E: EventSourced>(
             snapshots,
             fence: None,
             courier: None,
+            keys: None,
             options,
         },
         fresh: Fresh::new(create),
@@ -85,6 +87,14 @@ impl<E: EventSourced> EventSourcedBuilder<E> {
     /// none; a command that sends a letter fails then.
     pub fn courier(mut self, courier: Arc<dyn Courier>) -> Self {
         self.place.courier = Some(courier);
+        self
+    }
+
+    /// Encrypts its events, letters and snapshots with the key that `keys` has for its id. What was
+    /// written before in the clear is still read. When the key was shredded it does not start:
+    /// [`crate::KeyError::Shredded`], in [`crate::RecoveryError::Key`].
+    pub fn encrypted(mut self, keys: Arc<dyn KeyStore>) -> Self {
+        self.place.keys = Some(keys);
         self
     }
 

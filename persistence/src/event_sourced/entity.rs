@@ -2,6 +2,7 @@
 
 use crate::error::{AppendError, JournalError};
 use crate::event_sourced::letter::{Delivery, Receiving, Sending, check_target};
+use crate::event_sourced::post::Codec;
 use crate::event_sourced::post::{Change, Post};
 use crate::event_sourced::{
     Courier, Effect, EventReader, EventSourced, Options, Parcel, Receipt, RecoveryError,
@@ -9,6 +10,7 @@ use crate::event_sourced::{
 use crate::format::{self, FormatError};
 use crate::id::PersistenceId;
 use crate::journal::{AppendRequest, DeleteRequest, EventRecord, Fence, Journal};
+use crate::keys::KeyStore;
 use crate::logic::inbox::Verdict;
 use crate::snapshot::SnapshotStore;
 use otava_actor::ReplyTo;
@@ -72,6 +74,7 @@ pub(super) struct Place {
     pub(super) snapshots: Option<Arc<dyn SnapshotStore>>,
     pub(super) fence: Option<Fence>,
     pub(super) courier: Option<Arc<dyn Courier>>,
+    pub(super) keys: Option<Arc<dyn KeyStore>>,
     pub(super) options: Options,
 }
 
@@ -134,6 +137,7 @@ pub(super) struct Entity<E: EventSourced> {
     /// The last event in the state.
     pub(super) seq: u64,
     pub(super) post: Post,
+    pub(super) codec: Codec,
     pub(super) reader: EventReader<E>,
     pub(super) fresh: Fresh<E>,
     pub(super) publish: Option<Publish<E>>,
@@ -149,6 +153,7 @@ struct Taken {
 impl<E: EventSourced> Entity<E> {
     pub(super) fn new(place: Place, fresh: Fresh<E>) -> Self {
         Self {
+            codec: Codec::new(place.id.clone()),
             place,
             state: fresh.make(),
             seq: 0,
@@ -241,10 +246,8 @@ impl<E: EventSourced> Entity<E> {
             }
             wants_snapshot = self.take_in(&events, changes, before);
         }
-        if delete {
-            if let Some(refused) = self.remove_all().await? {
-                return Ok(refused);
-            }
+        if delete && let Some(refused) = self.remove_all().await? {
+            return Ok(refused);
         }
         if let Some(Taken {
             number: up_to,
@@ -264,14 +267,13 @@ impl<E: EventSourced> Entity<E> {
     }
 
     fn encode(&self, events: &[E::Event]) -> Result<Vec<EventRecord>, EntityError> {
-        let name: Arc<str> = E::EVENT_NAME.into();
-        let record = |event| {
-            let payload = format::encode(event)
-                .map_err(|source| self.cannot_encode(E::EVENT_NAME, source))?;
-            let record = EventRecord::new(Arc::clone(&name), E::EVENT_VERSION, payload);
-            Ok(record.tagged(self.state.tags(event)))
+        let record = |(seq, event)| {
+            let record = EventRecord::new(E::EVENT_NAME, E::EVENT_VERSION, format::encode(event)?);
+            let record = record.tagged(self.state.tags(event));
+            self.codec.close_event(seq, record)
         };
-        events.iter().map(record).collect()
+        let records: Result<_, _> = (self.seq + 1..).zip(events).map(record).collect();
+        records.map_err(|source| self.cannot_encode(E::EVENT_NAME, source))
     }
 
     fn cannot_encode(&self, name: &'static str, source: FormatError) -> EntityError {
@@ -291,8 +293,9 @@ impl<E: EventSourced> Entity<E> {
         records: &mut Vec<EventRecord>,
     ) -> Result<Vec<Change>, EntityError> {
         let mut changes = Vec::new();
-        let mut add = |change: Change, name, records: &mut Vec<EventRecord>| {
-            let record = change.record();
+        let add = |change: Change, name, changes: &mut Vec<Change>, records: &mut Vec<_>| {
+            let seq = self.seq + records.len() as u64 + 1;
+            let record = change.record(&self.codec, seq);
             records.push(record.map_err(|source| self.cannot_encode(name, source))?);
             changes.push(change);
             Ok::<_, EntityError>(())
@@ -314,22 +317,25 @@ impl<E: EventSourced> Entity<E> {
             let change = Change::sent(&self.post, letter, *before, seq);
             *before += 1;
             let change = change.map_err(|source| self.cannot_encode(name, source))?;
-            add(change, name, records)?;
+            add(change, name, &mut changes, records)?;
         }
         if let Some(Taken { from, number, .. }) = taken {
             let (from, number) = (from.clone(), *number);
-            add(Change::Received { from, number }, "otava.received", records)?;
+            let received = Change::Received { from, number };
+            add(received, "otava.received", &mut changes, records)?;
         }
         if delete {
             let mut post = self.post.clone();
-            for change in &changes {
+            for change in changes.iter().cloned() {
                 // They follow: they were made from it just now.
-                let _ = post.apply(change.clone());
+                let _ = post.apply(change);
             }
-            let end = Change::Deleted(post);
-            let record = end.record();
-            records.push(record.map_err(|source| self.cannot_encode("otava.deleted", source))?);
-            changes.push(end);
+            add(
+                Change::Deleted(post),
+                "otava.deleted",
+                &mut changes,
+                records,
+            )?;
         }
         Ok(changes)
     }
@@ -388,7 +394,8 @@ impl<E: EventSourced> Entity<E> {
         if changes.is_empty() {
             return Ok(Next::Continue);
         }
-        let records = changes.iter().map(Change::record);
+        let records = (self.seq + 1..).zip(&changes);
+        let records = records.map(|(seq, change)| change.record(&self.codec, seq));
         let records: Result<Vec<_>, _> = records.collect();
         let records = records.map_err(|source| self.cannot_encode("otava.confirmed", source))?;
         let before = self.seq;

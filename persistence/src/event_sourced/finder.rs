@@ -2,7 +2,7 @@
 
 use crate::error::JournalError;
 use crate::event_sourced::letter::{Courier, Parcel};
-use crate::event_sourced::post::{Change, OUTBOX_TAG};
+use crate::event_sourced::post::{Change, Codec, OUTBOX_TAG};
 use crate::format::mail;
 use crate::id::PersistenceId;
 use crate::journal::{Journal, StoredEvent};
@@ -166,7 +166,7 @@ impl OutboxFinder {
             };
             for FoundEvent { id, event, .. } in page.events {
                 let (seq, position) = (event.seq, event.position);
-                match note(&event) {
+                match note(&id, &event) {
                     Some(note) => unsent.note(now, &id, Place { seq, position }, note),
                     // Its entity says so when it recovers.
                     None => tracing::warn!(%id, seq, "a record of a letter cannot be read"),
@@ -211,11 +211,12 @@ async fn wake(courier: &dyn Courier, from: &PersistenceId) {
     }
 }
 
-fn note(event: &StoredEvent) -> Option<Note> {
+fn note(from: &PersistenceId, event: &StoredEvent) -> Option<Note> {
     if !event.record.name.starts_with(mail::RESERVED) {
         return None;
     }
-    match Change::of(event).ok()? {
+    // Whom letters are for is not encrypted.
+    match Change::of(event, &Codec::new(from.clone())).ok()? {
         Change::Confirmed { to, up_to } => Some(Note::Confirmed { to, up_to }),
         Change::Sent { to, number, .. } => Some(Note::Sent { to, number }),
         Change::Deleted(post) => {

@@ -3,6 +3,7 @@
 use crate::event_sourced::RecoveryError;
 use crate::event_sourced::letter::Sending;
 use crate::format::mail::{self, Confirmed, Mail, Outgoing, Received};
+use crate::format::sealed::{Seal, Spot, What};
 use crate::format::{FormatError, decode};
 use crate::id::PersistenceId;
 use crate::journal::{EventRecord, StoredEvent};
@@ -17,6 +18,84 @@ pub(crate) const OUTBOX_TAG: &str = "otava.outbox";
 pub(super) struct Post {
     pub(super) outbox: Outbox,
     pub(super) inbox: Inbox,
+}
+
+/// Encrypts and decrypts what one entity writes, if it has a key.
+pub(super) struct Codec {
+    id: PersistenceId,
+    pub(super) seal: Option<Seal>,
+}
+
+impl Codec {
+    /// Without a key nothing is encrypted, and what is stays so.
+    pub(super) fn new(id: PersistenceId) -> Self {
+        let seal = None;
+        Self { id, seal }
+    }
+
+    fn spot<'a>(&'a self, what: What, seq: u64, name: &'a str, version: u16) -> Spot<'a> {
+        Spot {
+            what,
+            id: &self.id,
+            seq,
+            name,
+            version,
+        }
+    }
+
+    pub(super) fn close(
+        &self,
+        (what, seq): (What, u64),
+        (name, version): (&str, u16),
+        payload: Vec<u8>,
+    ) -> Result<Vec<u8>, FormatError> {
+        match &self.seal {
+            Some(seal) => seal.close(self.spot(what, seq, name, version), &payload),
+            None => Ok(payload),
+        }
+    }
+
+    pub(super) fn open(
+        &self,
+        (what, seq): (What, u64),
+        (name, version): (&str, u16),
+        payload: Vec<u8>,
+    ) -> Result<Vec<u8>, FormatError> {
+        match &self.seal {
+            Some(seal) => seal.open(self.spot(what, seq, name, version), payload),
+            None => Ok(payload),
+        }
+    }
+
+    pub(super) fn close_event(
+        &self,
+        seq: u64,
+        mut record: EventRecord,
+    ) -> Result<EventRecord, FormatError> {
+        let of = (&*record.name, record.version);
+        record.payload = self.close((What::Event, seq), of, record.payload)?;
+        Ok(record)
+    }
+
+    fn close_letter(
+        &self,
+        seq: u64,
+        name: &str,
+        version: u16,
+        payload: &[u8],
+    ) -> Result<Vec<u8>, FormatError> {
+        self.close((What::Letter, seq), (name, version), payload.to_vec())
+    }
+
+    fn open_letter(
+        &self,
+        seq: u64,
+        name: &str,
+        version: u16,
+        payload: Vec<u8>,
+    ) -> Result<Vec<u8>, FormatError> {
+        self.open((What::Letter, seq), (name, version), payload)
+    }
 }
 
 /// One change of outbox or inbox, before it is a record and after it was one.
@@ -59,7 +138,8 @@ impl Change {
         Ok(Self::Sent { to, number, letter })
     }
 
-    pub(super) fn record(&self) -> Result<EventRecord, FormatError> {
+    /// The record of this, which will be the one with the number `seq`.
+    pub(super) fn record(&self, codec: &Codec, seq: u64) -> Result<EventRecord, FormatError> {
         let outbox_tag = || vec![Arc::from(OUTBOX_TAG)];
         Ok(match self {
             Self::Confirmed { to, up_to } => {
@@ -68,7 +148,11 @@ impl Change {
                 mail::record(mail::CONFIRMED, &content)?.tagged(outbox_tag())
             }
             Self::Deleted(post) => {
-                let content = Mail::of(&post.outbox, &post.inbox);
+                let mut content = Mail::of(&post.outbox, &post.inbox);
+                for letter in content.letters() {
+                    letter.payload =
+                        codec.close_letter(seq, &letter.name, letter.version, &letter.payload)?;
+                }
                 mail::record(mail::DELETED, &content)?.tagged(outbox_tag())
             }
             Self::Received { from, number } => {
@@ -81,15 +165,20 @@ impl Change {
                     number: *number,
                     name: letter.name.to_string(),
                     version: letter.version,
-                    payload: letter.payload.clone(),
+                    payload: codec.close_letter(
+                        seq,
+                        &letter.name,
+                        letter.version,
+                        &letter.payload,
+                    )?,
                 };
                 mail::record(mail::OUTGOING, &content)?.tagged(outbox_tag())
             }
         })
     }
 
-    /// Reads a record of Otava's own.
-    pub(super) fn of(stored: &StoredEvent) -> Result<Self, RecoveryError> {
+    /// Reads a record of Otava's own. What is sealed stays so when there is no key.
+    pub(super) fn of(stored: &StoredEvent, codec: &Codec) -> Result<Self, RecoveryError> {
         let (seq, record) = (stored.seq, &stored.record);
         let (name, version, bytes) = (&record.name, record.version, &record.payload);
         if version != mail::VERSION {
@@ -100,7 +189,12 @@ impl Change {
                 let to = mail::parse_id(&to)?;
                 Ok(Self::Confirmed { to, up_to })
             }),
-            mail::DELETED => decode::<Mail>(bytes).and_then(|mail| {
+            mail::DELETED => decode::<Mail>(bytes).and_then(|mut mail| {
+                for letter in mail.letters() {
+                    let payload = std::mem::take(&mut letter.payload);
+                    letter.payload =
+                        codec.open_letter(seq, &letter.name, letter.version, payload)?;
+                }
                 let (outbox, inbox) = mail.into_boxes()?;
                 Ok(Self::Deleted(Post { outbox, inbox }))
             }),
@@ -108,7 +202,7 @@ impl Change {
                 let from = mail::parse_id(&from)?;
                 Ok(Self::Received { from, number })
             }),
-            mail::OUTGOING => decode(bytes).and_then(|outgoing| sent_of(outgoing, seq)),
+            mail::OUTGOING => decode(bytes).and_then(|outgoing| sent_of(outgoing, seq, codec)),
             _ => return Err(unknown(seq, name, version)),
         };
         change.map_err(|source| RecoveryError::Decode {
@@ -120,11 +214,12 @@ impl Change {
     }
 }
 
-fn sent_of(outgoing: Outgoing, seq: u64) -> Result<Change, FormatError> {
+fn sent_of(outgoing: Outgoing, seq: u64, codec: &Codec) -> Result<Change, FormatError> {
+    let (name, version) = (outgoing.name, outgoing.version);
     let letter = Waiting {
-        name: outgoing.name.into(),
-        version: outgoing.version,
-        payload: outgoing.payload,
+        payload: codec.open_letter(seq, &name, version, outgoing.payload)?,
+        name: name.into(),
+        version,
         seq,
     };
     Ok(Change::Sent {

@@ -2,10 +2,12 @@
 
 use crate::error::JournalError;
 use crate::event_sourced::entity::{Entity, EntityError};
-use crate::event_sourced::post::{Change, Post};
+use crate::event_sourced::post::{Change, Codec, Post};
 use crate::event_sourced::{EventSourced, is_own_record};
+use crate::format::sealed::What;
 use crate::format::{self, FormatError, mail};
-use crate::journal::{EventPage, StoredEvent};
+use crate::journal::{EventPage, EventRecord, StoredEvent};
+use crate::keys::KeyError;
 use crate::snapshot::Snapshot;
 use std::sync::Arc;
 
@@ -44,6 +46,9 @@ pub enum RecoveryError {
         /// The last event in the journal.
         highest: u64,
     },
+    /// The entity is encrypted, and there is no key: it was shredded, or cannot be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A record of a letter contradicts those before it.
     #[error("event {seq}: {reason}")]
     Letters {
@@ -87,6 +92,9 @@ impl<E: EventSourced> Entity<E> {
     }
 
     async fn restore_and_replay(&mut self) -> Result<(), RecoveryError> {
+        if let Some(keys) = &self.place.keys {
+            self.codec.seal = Some(keys.key(&self.place.id).await?.seal());
+        }
         self.restore().await?;
         let snapshot = self.seq;
         let page_events = self.place.options.recovery_page.get();
@@ -104,8 +112,9 @@ impl<E: EventSourced> Entity<E> {
             let last = page.events.is_empty();
             for stored in page.events {
                 self.seq = stored.seq;
-                if self.replay(&stored)? {
-                    deletion = Some((stored.seq, page.deleted_seq));
+                let seq = stored.seq;
+                if self.replay(stored)? {
+                    deletion = Some((seq, page.deleted_seq));
                 }
             }
             if last || self.seq >= highest {
@@ -133,14 +142,12 @@ impl<E: EventSourced> Entity<E> {
     }
 
     /// Takes in one stored event; true when it says that the entity was deleted.
-    fn replay(&mut self, stored: &StoredEvent) -> Result<bool, RecoveryError> {
+    fn replay(&mut self, stored: StoredEvent) -> Result<bool, RecoveryError> {
         if !is_own_record(&stored.record.name) {
-            for event in self.reader.read(stored)? {
-                self.state.apply(&event);
-            }
+            self.replay_event(stored)?;
             return Ok(false);
         }
-        let change = Change::of(stored)?;
+        let change = Change::of(&stored, &self.codec)?;
         let is_end = matches!(change, Change::Deleted(_));
         if is_end {
             self.state = self.fresh.make();
@@ -149,6 +156,29 @@ impl<E: EventSourced> Entity<E> {
         let applied = self.post.apply(change);
         applied.map_err(|reason| RecoveryError::Letters { seq, reason })?;
         Ok(is_end)
+    }
+
+    fn replay_event(&mut self, stored: StoredEvent) -> Result<(), RecoveryError> {
+        let StoredEvent { seq, record, .. } = stored;
+        let EventRecord {
+            name,
+            version,
+            payload,
+            ..
+        } = record;
+        let opened = self
+            .codec
+            .open((What::Event, seq), (&name, version), payload);
+        let payload = opened.map_err(|source| RecoveryError::Decode {
+            seq,
+            name: Arc::clone(&name),
+            version,
+            source,
+        })?;
+        for event in self.reader.read_payload(seq, &name, version, &payload)? {
+            self.state.apply(&event);
+        }
+        Ok(())
     }
 
     /// A deletion was written and not carried out to its end: the process ended in between.
@@ -167,7 +197,7 @@ impl<E: EventSourced> Entity<E> {
         let mut seq_max = u64::MAX;
         while let Some(snapshot) = store.latest(&self.place.id, seq_max).await? {
             let seq = snapshot.seq;
-            match decode_snapshot::<E>(&snapshot) {
+            match decode_snapshot::<E>(snapshot, &self.codec) {
                 Ok((content, post)) => {
                     self.state.restore(content);
                     (self.seq, self.post) = (seq, post);
@@ -187,10 +217,15 @@ impl<E: EventSourced> Entity<E> {
     }
 }
 
-fn decode_snapshot<E: EventSourced>(snapshot: &Snapshot) -> Result<(E::Snapshot, Post), String> {
+fn decode_snapshot<E: EventSourced>(
+    snapshot: Snapshot,
+    codec: &Codec,
+) -> Result<(E::Snapshot, Post), String> {
     let (name, version) = (&*snapshot.name, snapshot.version);
     let read = || {
-        let (mail, state) = mail::split_mail(&snapshot.payload)?;
+        let at = (What::Snapshot, snapshot.seq);
+        let payload = codec.open(at, (name, version), snapshot.payload)?;
+        let (mail, state) = mail::split_mail(&payload)?;
         let (outbox, inbox) = mail.into_boxes()?;
         let post = Post { outbox, inbox };
         let state = if name == E::EVENT_NAME && version == E::SNAPSHOT_VERSION {

@@ -1,8 +1,12 @@
 //! Schema: how stored events become events of this program, also those of older versions.
 
+use crate::event_sourced::post::Codec;
 use crate::event_sourced::{EventSourced, RecoveryError};
+use crate::format::sealed::What;
 use crate::format::{self, FormatError, mail};
+use crate::id::PersistenceId;
 use crate::journal::{EventRecord, StoredEvent};
+use crate::keys::KeyStore;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::sync::Arc;
@@ -162,6 +166,33 @@ impl<E: EventSourced> EventReader<E> {
         self.read_payload(stored.seq, name, *version, payload)
     }
 
+    /// As [`Self::read`], of an entity that is encrypted.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; [`RecoveryError::Key`] when its key was shredded: nobody can read it any more.
+    pub async fn read_encrypted(
+        &self,
+        keys: &dyn KeyStore,
+        id: &PersistenceId,
+        stored: &StoredEvent,
+    ) -> Result<Vec<E::Event>, RecoveryError> {
+        let (seq, record) = (stored.seq, &stored.record);
+        if is_own_record(&record.name) {
+            return Ok(Vec::new());
+        }
+        let mut codec = Codec::new(id.clone());
+        codec.seal = Some(keys.key(id).await?.seal());
+        let (name, version) = (&record.name, record.version);
+        let opened = codec.open((What::Event, seq), (name, version), record.payload.clone());
+        let payload = opened.map_err(|source| RecoveryError::Decode {
+            seq,
+            name: Arc::clone(name),
+            version,
+            source,
+        })?;
+        self.read_payload(seq, name, version, &payload)
+    }
+
     pub(super) fn read_payload(
         &self,
         seq: u64,
@@ -200,3 +231,6 @@ impl<E: EventSourced> EventReader<E> {
 pub fn is_own_record(name: &str) -> bool {
     name.starts_with(mail::RESERVED)
 }
+
+#[cfg(test)]
+mod tests;

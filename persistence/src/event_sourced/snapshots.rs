@@ -2,6 +2,7 @@
 
 use crate::event_sourced::EventSourced;
 use crate::event_sourced::entity::Entity;
+use crate::format::sealed::What;
 use crate::format::{self, FormatError, mail};
 use crate::snapshot::{Snapshot, SnapshotStore};
 use std::sync::Arc;
@@ -43,7 +44,9 @@ impl<E: EventSourced> Entity<E> {
     fn encode_snapshot(&self, content: &E::Snapshot) -> Result<Vec<u8>, FormatError> {
         let state = format::encode(content)?;
         let mail = mail::Mail::of(&self.post.outbox, &self.post.inbox);
-        mail::with_mail(&mail, state)
+        let payload = mail::with_mail(&mail, state)?;
+        let of = (E::EVENT_NAME, E::SNAPSHOT_VERSION);
+        self.codec.close((What::Snapshot, self.seq), of, payload)
     }
 
     /// Deletes the events that every kept snapshot holds. Those that say that a letter waits stay, so
@@ -75,3 +78,6 @@ impl<E: EventSourced> Entity<E> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

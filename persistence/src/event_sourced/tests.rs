@@ -95,6 +95,7 @@ fn place(journal: Arc<dyn Journal>) -> Place {
         snapshots,
         fence: None,
         courier: None,
+        keys: None,
         options: Options::default(),
     }
 }

@@ -98,6 +98,11 @@ impl Mail {
         }
     }
 
+    /// The letters that wait.
+    pub(crate) fn letters(&mut self) -> impl Iterator<Item = &mut WaitingForm> {
+        self.lanes.iter_mut().flat_map(|lane| &mut lane.waiting)
+    }
+
     /// # Errors
     /// An id in it is none.
     pub(crate) fn into_boxes(self) -> Result<(Outbox, Inbox), FormatError> {

@@ -10,6 +10,7 @@ mod damage;
 mod fixture;
 mod fsync;
 mod kept;
+mod letters;
 mod opening;
 mod shared;
 mod support;
