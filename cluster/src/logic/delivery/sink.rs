@@ -120,10 +120,10 @@ impl Sink {
         sink
     }
 
-    /// The source asks.
-    pub fn probe(&mut self, probe: &Probe) {
+    /// The source asks; `false` if it is one from before.
+    pub fn probe(&mut self, probe: &Probe) -> bool {
         if probe.session.series != self.session.series || probe.session < self.session {
-            return;
+            return false;
         }
         if probe.session > self.session {
             self.session = probe.session;
@@ -131,7 +131,7 @@ impl Sink {
             self.gap = None;
         }
         if self.broken {
-            return;
+            return true;
         }
         self.skip_to(probe.start);
         let missing_to = if probe.sent > self.received {
@@ -142,6 +142,7 @@ impl Sink {
         };
         self.report(probe.nonce, missing_to);
         self.hand();
+        true
     }
 
     /// A part of a message has come.

@@ -220,6 +220,11 @@ impl<T> Source<T> {
         self.probe(now);
     }
 
+    /// Asks the sink where it is.
+    pub fn ask(&mut self, now: Time) {
+        self.probe(now);
+    }
+
     /// There is no consumer any more.
     pub fn close(&mut self) {
         self.session = None;

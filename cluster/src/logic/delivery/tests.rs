@@ -137,7 +137,7 @@ impl Run {
                 self.source.handle(self.now, &report).unwrap();
             }
             Event::Arrives(Wire::Probe(probe)) => match &mut self.sink {
-                Some(sink) => sink.probe(&probe),
+                Some(sink) => drop(sink.probe(&probe)),
                 None => self.sink = Some(Sink::new(sink_settings(), self.consumer, &probe)),
             },
             Event::Arrives(Wire::Chunk(chunk)) => {
