@@ -3,6 +3,7 @@
 use super::payload::PayloadError;
 use super::queue::QueueError;
 use otava_actor::SpawnError;
+use otava_actor::receptionist::KeyError;
 use otava_remote::EncodeError;
 use std::fmt;
 
@@ -10,6 +11,9 @@ use std::fmt;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// The key of the workers is in use for other messages.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Its actor could not be started.
     #[error("the producer was not started: {0}")]
     Spawn(#[from] SpawnError),

@@ -4,6 +4,7 @@
 use super::config::ProducerConfig;
 use super::error::{SendError, Unconfirmed};
 use super::payload;
+use otava_actor::{ActorRef, TellError};
 use otava_remote::RemoteMessage;
 use std::fmt;
 use std::sync::Arc;
@@ -57,36 +58,48 @@ impl Intake {
         }
     }
 
-    /// Encodes a message and waits for its place.
-    pub(super) async fn take<M: RemoteMessage>(
+    /// Encodes a message, waits for its place, and gives it to `actor`.
+    pub(super) async fn send<M: RemoteMessage, C: Send + 'static>(
         &self,
+        actor: &ActorRef<C>,
+        wrap: impl FnOnce(Parcel) -> C,
         message: M,
-    ) -> Result<(M, Parcel, Sent), SendError<M>> {
+    ) -> Result<Sent, SendError<M>> {
         let (message, bytes) = self.encode(message)?;
-        let wanted = self.share(bytes.len());
         let Ok(place) = self.messages.clone().acquire_owned().await else {
             return Err(SendError::Ended(message));
         };
+        let wanted = self.share(bytes.len());
         let Ok(share) = self.bytes.clone().acquire_many_owned(wanted).await else {
             return Err(SendError::Ended(message));
         };
         let (parcel, sent) = self.parcel(bytes, (place, share));
-        Ok((message, parcel, sent))
+        match actor.send(wrap(parcel)).await {
+            Ok(()) => Ok(sent),
+            Err(_) => Err(SendError::Ended(message)),
+        }
     }
 
     /// The same without waiting.
-    pub(super) fn try_take<M: RemoteMessage>(
+    pub(super) fn try_send<M: RemoteMessage, C: Send + 'static>(
         &self,
+        actor: &ActorRef<C>,
+        wrap: impl FnOnce(Parcel) -> C,
         message: M,
-    ) -> Result<(M, Parcel, Sent), SendError<M>> {
+    ) -> Result<Sent, SendError<M>> {
         let (message, bytes) = self.encode(message)?;
-        match self.place(bytes.len()) {
-            Some(place) => {
-                let (parcel, sent) = self.parcel(bytes, place);
-                Ok((message, parcel, sent))
-            }
-            None if self.messages.is_closed() => Err(SendError::Ended(message)),
-            None => Err(SendError::Full(message)),
+        let Some(place) = self.place(bytes.len()) else {
+            return Err(if self.messages.is_closed() {
+                SendError::Ended(message)
+            } else {
+                SendError::Full(message)
+            });
+        };
+        let (parcel, sent) = self.parcel(bytes, place);
+        match actor.tell(wrap(parcel)) {
+            Ok(()) => Ok(sent),
+            Err(TellError::Full(_)) => Err(SendError::Full(message)),
+            Err(_) => Err(SendError::Ended(message)),
         }
     }
 

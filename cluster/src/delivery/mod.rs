@@ -2,7 +2,8 @@
 //!
 //! What is told to an actor on another node arrives at most once: a lost connection, or a node that ends,
 //! takes messages with it. A [`Producer`] keeps each message until the handler at a [`Consumer`] has
-//! confirmed it, and sends it again until then, also to the next consumer.
+//! confirmed it, and sends it again until then, also to the next consumer. A [`WorkProducer`] gives each
+//! message to one of many consumers.
 //!
 //! ```no_run
 //! use otava_actor::{Actor, ActorRef, ActorSystem, Context};
@@ -75,6 +76,7 @@ pub(crate) mod payload;
 mod producer;
 mod queue;
 pub(crate) mod wire;
+mod work;
 
 pub use config::{ConsumerConfig, ProducerConfig};
 pub use consumer::{Confirm, Consumer, Delivered};
@@ -83,3 +85,4 @@ pub use intake::Sent;
 pub use producer::Producer;
 pub use queue::{DeliveryQueue, MemoryDeliveryQueue, QueueError, QueueState, StoredMessage};
 pub use wire::{ConsumerMessage, ProducerMessage};
+pub use work::WorkProducer;

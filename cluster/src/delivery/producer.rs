@@ -7,7 +7,7 @@ use super::keeper::Keeper;
 use super::queue::{QueueError, QueueState, StoredMessage};
 use super::wire::{ConsumerMessage, ConsumerRef, ProducerMessage, ToSource};
 use crate::logic::delivery::source::{Outgoing, Output, Source};
-use otava_actor::{Actor, ActorRef, ActorSystem, Context, TellError, Terminated, Time};
+use otava_actor::{Actor, ActorRef, ActorSystem, Context, Terminated, Time};
 use otava_remote::RemoteMessage;
 use std::fmt;
 
@@ -86,11 +86,7 @@ impl<M: RemoteMessage> Producer<M> {
     /// # Cancel safety
     /// If dropped before it returns, the message was not taken.
     pub async fn send(&self, message: M) -> Result<Sent, SendError<M>> {
-        let (message, parcel, sent) = self.intake.take(message).await?;
-        match self.actor.send(Command::Push(parcel)).await {
-            Ok(()) => Ok(sent),
-            Err(_) => Err(SendError::Ended(message)),
-        }
+        self.intake.send(&self.actor, Command::Push, message).await
     }
 
     /// As [`Producer::send`], without waiting.
@@ -98,12 +94,7 @@ impl<M: RemoteMessage> Producer<M> {
     /// # Errors
     /// [`SendError`], which gives the message back.
     pub fn try_send(&self, message: M) -> Result<Sent, SendError<M>> {
-        let (message, parcel, sent) = self.intake.try_take(message)?;
-        match self.actor.tell(Command::Push(parcel)) {
-            Ok(()) => Ok(sent),
-            Err(TellError::Full(_)) => Err(SendError::Full(message)),
-            Err(_) => Err(SendError::Ended(message)),
-        }
+        self.intake.try_send(&self.actor, Command::Push, message)
     }
 
     /// How many messages were taken and are not confirmed.

@@ -255,3 +255,91 @@ impl<M: Send + 'static> fmt::Debug for ProducerMessage<M> {
         f.write_str("ProducerMessage(..)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use otava_remote::{decode, encode};
+
+    const SESSION: Session = Session {
+        series: 0x0102_0304_0506_0708,
+        claim: 2,
+        number: 3,
+    };
+
+    /// These bytes are what other versions read: they never change. The reference is left out.
+    #[test]
+    fn the_bytes_are_fixed_and_come_back() {
+        let chunk = Chunk {
+            session: SESSION,
+            seq: 300,
+            begins: true,
+            ends: false,
+            bytes: vec![7, 8],
+        };
+        let probe = Probe {
+            session: SESSION,
+            start: 1,
+            sent: 9,
+            nonce: 4,
+        };
+        let head = [253, 8, 7, 6, 5, 4, 3, 2, 1, 2, 3];
+        for (message, kind, rest) in [
+            (
+                ToSink::Chunk(chunk.into()),
+                0,
+                vec![251, 44, 1, 1, 0, 2, 7, 8],
+            ),
+            (
+                ToSink::Probe {
+                    probe: probe.into(),
+                    registration: 5,
+                    producer: (),
+                },
+                1,
+                vec![1, 9, 4, 5],
+            ),
+        ] {
+            let fixed = [&[1, kind], &head[..], &rest].concat();
+            assert_eq!(encode(&message).unwrap(), fixed);
+            assert_eq!(decode::<ToSink<()>>(&fixed).unwrap(), message);
+        }
+        let report = Report {
+            session: SESSION,
+            consumer: 10,
+            nonce: 4,
+            confirmed: 5,
+            received: 6,
+            missing_to: 7,
+            granted: 60,
+        };
+        let message = ToSource::Report(report.into());
+        let fixed = [&[1, 1], &head[..], &[10, 4, 5, 6, 7, 60]].concat();
+        assert_eq!(encode(&message).unwrap(), fixed);
+        assert_eq!(decode::<ToSource<()>>(&fixed).unwrap(), message);
+        let message = ToSource::Register {
+            consumer: (),
+            registration: 5,
+        };
+        assert_eq!(encode(&message).unwrap(), [1, 0, 5]);
+        assert_eq!(decode::<ToSource<()>>(&[1, 0, 5]).unwrap(), message);
+    }
+
+    /// The type of the messages inside is part of what both ends compare.
+    #[test]
+    fn the_layout_is_that_of_the_messages_too() {
+        #[derive(Deserialize, Serialize)]
+        struct A;
+        impl RemoteMessage for A {
+            const NAME: &'static str = "test.A";
+        }
+        #[derive(Deserialize, Serialize)]
+        struct B;
+        impl RemoteMessage for B {
+            const NAME: &'static str = "test.B";
+        }
+        assert_ne!(ConsumerMessage::<A>::LAYOUT, ConsumerMessage::<B>::LAYOUT);
+        assert_ne!(ProducerMessage::<A>::LAYOUT, ProducerMessage::<B>::LAYOUT);
+        assert_ne!(ProducerMessage::<A>::LAYOUT, ConsumerMessage::<A>::LAYOUT);
+    }
+}

@@ -2,10 +2,11 @@
 //! as confirmed that was not.
 
 use crate::ontop::{MS, Note, SECOND, World};
-use otava_actor::{Actor, ActorRef, ActorSystem, Context, ReplyTo};
+use otava_actor::{Actor, ActorRef, ActorSystem, Context, ReplyTo, ServiceKey};
 use otava_cluster::delivery::{
     Consumer, ConsumerConfig, ConsumerMessage, Delivered, DeliveryQueue, MemoryDeliveryQueue,
     Producer, ProducerConfig, QueueError, SendError, StartError, StoredMessage, Unconfirmed,
+    WorkProducer,
 };
 use otava_remote::RemoteMessage;
 use serde::{Deserialize, Serialize};
@@ -297,4 +298,237 @@ async fn large_messages_go_in_chunks() {
     };
     let refused = producer.send(too_large).await.unwrap_err();
     assert!(matches!(refused, SendError::TooLarge { bytes_max, .. } if bytes_max == 3 << 20));
+}
+
+fn durable(queue: &Arc<MemoryDeliveryQueue>) -> ProducerConfig {
+    ProducerConfig::default().with_queue(queue.clone())
+}
+
+/// A producer that ends goes on with its queue: nothing is lost, the consumer that lives on gets nothing twice,
+/// and of two runs the earlier one is out.
+#[tokio::test(start_paused = true)]
+async fn a_queue_outlives_its_producer() {
+    let queue = Arc::new(MemoryDeliveryQueue::new());
+    let mut world = World::formed(34, 3).await;
+    let (orders, mut heard) = consumer::<Note>(&world.nodes[&2].system, "orders", MS * 3);
+    let there = seen_from(&world, 1, 2, &orders);
+    let producer = Producer::start(&world.nodes[&1].system, "out", durable(&queue));
+    let producer = producer.await.unwrap();
+    producer.deliver_to(&there).await;
+    for number in 1..=200 {
+        let mut sent = producer.send(note(number)).await.unwrap();
+        sent.stored().await.unwrap();
+    }
+    sleep(MS * 100).await;
+    let crashed = queue.len();
+    assert!((1..200).contains(&crashed), "{crashed}");
+    world.crash(1).await;
+
+    // On another node, with the same queue.
+    let system = world.nodes[&3].system.clone();
+    let producer = Producer::start(&system, "out", durable(&queue)).await;
+    let producer = producer.unwrap();
+    let node = &world.nodes[&2];
+    let there = world.nodes[&3].remote.resolve(node.id(), "orders");
+    producer.deliver_to(&there).await;
+    let last = producer.send(note(201)).await.unwrap();
+    timeout(SECOND * 60, last.confirmed())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(drain(&mut heard), (1..=201).collect::<Vec<_>>());
+    sleep(SECOND).await;
+    assert!(queue.is_empty());
+
+    // A third run takes the queue over while the second one still believes that it has it.
+    let third = Producer::<Note>::start(&system, "out-3", durable(&queue));
+    let third = third.await.unwrap();
+    let mut sent = producer.send(note(202)).await.unwrap();
+    assert_eq!(sent.stored().await, Err(Unconfirmed));
+    assert!(matches!(
+        producer.send(note(203)).await,
+        Err(SendError::Ended(_))
+    ));
+    third.deliver_to(&there).await;
+    let sent = third.send(note(204)).await.unwrap();
+    timeout(SECOND * 60, sent.confirmed())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(drain(&mut heard), [204]);
+}
+
+/// A queue that fails now and then is asked again; nothing is sent before it is stored.
+#[tokio::test(start_paused = true)]
+async fn a_queue_may_fail_for_a_time() {
+    #[derive(Default)]
+    struct Failing {
+        queue: MemoryDeliveryQueue,
+        asked: std::sync::atomic::AtomicU64,
+    }
+    impl Failing {
+        fn fails(&self) -> bool {
+            let asked = self
+                .asked
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            !asked.is_multiple_of(3)
+        }
+    }
+    type Done<'a, T> = futures_util::future::BoxFuture<'a, Result<T, QueueError>>;
+    impl DeliveryQueue for Failing {
+        fn claim(&self, series: u64) -> Done<'_, otava_cluster::delivery::QueueState> {
+            self.queue.claim(series)
+        }
+        fn store(&self, claim: u64, messages: Vec<StoredMessage>) -> Done<'_, ()> {
+            if self.fails() {
+                return Box::pin(async { Err(QueueError::failed("no space")) });
+            }
+            self.queue.store(claim, messages)
+        }
+        fn confirm(&self, claim: u64, numbers: Vec<u64>) -> Done<'_, ()> {
+            if self.fails() {
+                return Box::pin(async { Err(QueueError::failed("no space")) });
+            }
+            self.queue.confirm(claim, numbers)
+        }
+    }
+    let system = ActorSystem::new("one");
+    let queue = Arc::new(Failing::default());
+    let config = ProducerConfig::default().with_queue(queue.clone());
+    let producer = Producer::start(&system, "out", config).await.unwrap();
+    let (orders, mut heard) = consumer::<Note>(&system, "orders", Duration::ZERO);
+    producer.deliver_to(orders.actor_ref()).await;
+    for number in 1..=20 {
+        let mut sent = producer.send(note(number)).await.unwrap();
+        timeout(SECOND * 60, sent.stored()).await.unwrap().unwrap();
+        timeout(SECOND * 60, sent.confirmed())
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    assert_eq!(drain(&mut heard), (1..=20).collect::<Vec<_>>());
+}
+
+/// What is in a queue and is not of this producer stops it at its start, before anything is lost.
+#[tokio::test(start_paused = true)]
+async fn a_queue_with_other_messages_is_refused() {
+    let queue = Arc::new(MemoryDeliveryQueue::new());
+    let system = ActorSystem::new("one");
+    let producer = Producer::start(&system, "out", durable(&queue))
+        .await
+        .unwrap();
+    producer
+        .send(note(1))
+        .await
+        .unwrap()
+        .stored()
+        .await
+        .unwrap();
+    producer.stop();
+    let other = Producer::<Scan>::start(&system, "scans", durable(&queue)).await;
+    let unreadable = other.unwrap_err();
+    assert!(matches!(
+        unreadable,
+        StartError::Unreadable { number: 1, .. }
+    ));
+    assert_eq!(
+        unreadable.to_string(),
+        "message 1 of the queue cannot be sent: it is a message of another type or version of one than \
+         `test.Scan`"
+    );
+    assert_eq!(queue.len(), 1);
+}
+
+static WORKERS: ServiceKey<ConsumerMessage<Note>> = ServiceKey::new("workers");
+
+fn worker(world: &World, n: u16, takes: Duration) -> (Consumer<Note>, UnboundedReceiver<Note>) {
+    let node = &world.nodes[&n];
+    let (worker, heard) = consumer::<Note>(&node.system, "worker", takes);
+    node.receptionist
+        .register(&WORKERS, worker.actor_ref())
+        .unwrap();
+    (worker, heard)
+}
+
+/// Each message is done by one worker, the fast one does more, and the work of one that is lost is done by the
+/// others.
+#[tokio::test(start_paused = true)]
+async fn workers_pull_what_they_can_do() {
+    let mut world = World::formed(35, 4).await;
+    let config = ProducerConfig::default().with_buffer(50, 1 << 20);
+    let receptionist = world.nodes[&1].receptionist.clone();
+    let work = WorkProducer::start(&receptionist, "work", &WORKERS, config);
+    let work = work.await.unwrap();
+    // There is nobody yet: it takes what its buffer holds.
+    for number in 1..=50 {
+        work.try_send(note(number)).unwrap();
+    }
+    assert!(matches!(work.try_send(note(51)), Err(SendError::Full(_))));
+    let (_fast, mut fast) = worker(&world, 2, MS * 5);
+    let (_slow, mut slow) = worker(&world, 3, MS * 50);
+    let (_lost, mut lost) = worker(&world, 4, MS * 20);
+    let sender = work.clone();
+    let sending = tokio::spawn(async move {
+        let mut sent = Vec::new();
+        for number in 51..=400 {
+            sent.push(sender.send(note(number)).await.unwrap());
+        }
+        sent
+    });
+    sleep(SECOND).await;
+    world.crash(4).await;
+    let sent = timeout(SECOND * 60, sending).await.unwrap().unwrap();
+    for sent in sent {
+        timeout(SECOND * 60, sent.confirmed())
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    assert_eq!(work.unconfirmed(), 0);
+    let (fast, slow, lost) = (drain(&mut fast), drain(&mut slow), drain(&mut lost));
+    assert!(
+        !lost.is_empty() && fast.len() > 3 * slow.len(),
+        "{} {}",
+        fast.len(),
+        slow.len()
+    );
+    let mut all = [fast, slow, lost].concat();
+    all.sort_unstable();
+    let repeated = all.len();
+    all.dedup();
+    assert_eq!(all, (1..=400).collect::<Vec<_>>());
+    // At most what the lost one had.
+    assert!(repeated - all.len() <= 8, "{repeated}");
+}
+
+/// Work that was not done when its producer ended is done for the next run of it.
+#[tokio::test(start_paused = true)]
+async fn a_queue_of_work_outlives_its_producer() {
+    let queue = Arc::new(MemoryDeliveryQueue::new());
+    let world = World::formed(36, 3).await;
+    let (_worker, mut heard) = worker(&world, 3, MS * 10);
+    let receptionist = &world.nodes[&1].receptionist;
+    let work = WorkProducer::start(receptionist, "work", &WORKERS, durable(&queue));
+    let work = work.await.unwrap();
+    for number in 1..=100 {
+        let mut sent = work.send(note(number)).await.unwrap();
+        sent.stored().await.unwrap();
+    }
+    sleep(MS * 300).await;
+    work.stop();
+    assert!(!queue.is_empty());
+    let receptionist = &world.nodes[&2].receptionist;
+    let work = WorkProducer::start(receptionist, "work", &WORKERS, durable(&queue));
+    let work = work.await.unwrap();
+    let last = work.send(note(101)).await.unwrap();
+    timeout(SECOND * 60, last.confirmed())
+        .await
+        .unwrap()
+        .unwrap();
+    sleep(SECOND).await;
+    assert!(queue.is_empty());
+    let mut all = drain(&mut heard);
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all, (1..=101).collect::<Vec<_>>());
 }

@@ -18,10 +18,13 @@
 //! number in its reports; the source then begins a new session, from the first unconfirmed message.
 //! What was confirmed is confirmed whatever session says so: it is a fact about the series.
 //!
+//! A [`dealer::Dealer`] has many workers to choose from, and a source for each.
+//!
 //! **Invariant:** a source forgets a message only after a sink has said that it was handled, and a sink
 //! says that only after its handler has. **Invariant:** one sink hands a message again only if the
 //! handler has given it back unhandled.
 
+pub mod dealer;
 pub mod ledger;
 pub mod sink;
 pub mod source;
