@@ -354,6 +354,13 @@ fn gossip() {
 }
 
 #[test]
+fn deliveries() {
+    let seeds = named(otava_cluster::fuzzing::deliveries());
+    let target = Target::new("cluster_delivery", seeds).payload();
+    target.check(otava_cluster::fuzzing::delivery);
+}
+
+#[test]
 fn facts() {
     let lines = "h\t3 1f 2e node-1\n\
                  m0000000000000007@10.0.0.1:7000\t2 1 1700000000000 node-1\n\

@@ -4,6 +4,7 @@
 mod checkers;
 mod clusters;
 mod defaults;
+mod delivery;
 mod life;
 mod ontop;
 mod receptionist;
