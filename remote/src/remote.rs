@@ -87,6 +87,11 @@ impl Remote {
         &self.core.id
     }
 
+    /// The name of the cluster that this node belongs to.
+    pub fn cluster(&self) -> &str {
+        &self.core.cluster
+    }
+
     /// The actor system of this node.
     pub fn system(&self) -> &ActorSystem {
         &self.core.system

@@ -14,6 +14,7 @@ mod scenarios;
 mod script;
 mod simulation;
 mod singleton;
+mod singleton_lease;
 mod splits;
 mod topic;
 mod weakly_up;
