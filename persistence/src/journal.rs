@@ -171,6 +171,23 @@ impl DeleteRequest {
     }
 }
 
+impl DeleteRequest {
+    /// Compares with the limits that hold for every store. Implementers call it first.
+    ///
+    /// # Errors
+    /// [`JournalError::TooLarge`] names the limit.
+    pub fn check_limits(&self) -> Result<(), JournalError> {
+        within(
+            "persistence id in bytes",
+            self.id.as_str().len(),
+            PersistenceId::BYTES_MAX,
+        )?;
+        self.fence
+            .as_ref()
+            .map_or(Ok(()), |fence| check_scope(&fence.scope))
+    }
+}
+
 /// What was appended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]

@@ -1,37 +1,39 @@
 //! Memory journal: keeps everything in the process and forgets it at the end. For tests.
 
+mod content;
+
 use crate::error::{AppendError, ClaimError, JournalError};
 use crate::id::PersistenceId;
 use crate::io::wall_clock_ms;
-use crate::journal::{
-    AppendRequest, Appended, EventPage, Fence, Journal, StoredEvent, check_scope,
-};
+use crate::journal::{AppendRequest, Appended, DeleteRequest, EventPage, Journal, check_scope};
+use crate::offset::{OffsetStore, check_offset_key};
+use crate::query::{EventQueries, EventQuery, QueryPage};
 use crate::snapshot::{Snapshot, SnapshotStore};
+use crate::state::{SaveState, SavedState, StateStore, StoredState};
+use content::Content;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
-/// A journal and snapshot store in memory.
+/// Every store of this crate, in memory.
 ///
 /// It keeps every promise of [`Journal`] but one: nothing survives the process. Clones are handles
 /// on the same open journal; [`Self::reopen`] gives a new one after the old was closed, so that a
 /// test can stop a node and start the next one with what it left.
 #[derive(Clone, Default)]
 pub struct MemoryJournal {
-    content: Arc<Mutex<Content>>,
+    shared: Arc<Shared>,
     closed: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
-struct Content {
-    position: u64,
-    events: BTreeMap<PersistenceId, Vec<StoredEvent>>,
-    snapshots: BTreeMap<(PersistenceId, u64), Snapshot>,
-    epochs: BTreeMap<String, u64>,
-    terms: BTreeMap<String, u64>,
+struct Shared {
+    content: Mutex<Content>,
+    /// Wakes who waits for events, after an append and when a handle is closed.
+    changed: watch::Sender<()>,
 }
 
 impl MemoryJournal {
@@ -45,13 +47,14 @@ impl MemoryJournal {
     #[must_use]
     pub fn reopen(&self) -> Self {
         Self {
-            content: Arc::clone(&self.content),
+            shared: Arc::clone(&self.shared),
             closed: Arc::default(),
         }
     }
 
     fn open(&self) -> Result<MutexGuard<'_, Content>, JournalError> {
-        let content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        let content = self.shared.content.lock();
+        let content = content.unwrap_or_else(PoisonError::into_inner);
         if self.closed.load(Ordering::Acquire) {
             Err(JournalError::Closed)
         } else {
@@ -61,123 +64,21 @@ impl MemoryJournal {
 
     fn append_now(&self, request: AppendRequest) -> Result<Appended, AppendError> {
         request.check_limits()?;
-        self.open()?.append(request)
+        let appended = self.open()?.append(request, wall_clock_ms())?;
+        self.shared.changed.send_replace(());
+        Ok(appended)
     }
 
-    fn read_now(
-        &self,
-        id: &PersistenceId,
-        from_seq: u64,
-        max: usize,
-    ) -> Result<EventPage, JournalError> {
-        let content = self.open()?;
-        let events = content
-            .events
-            .get(id)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let from = usize::try_from(from_seq.saturating_sub(1)).unwrap_or(usize::MAX);
-        let page = events.iter().skip(from).take(max).cloned().collect();
-        Ok(EventPage::new(page, events.len() as u64))
-    }
-
-    fn claim_now(&self, scope: &str, epoch: u64) -> Result<(), ClaimError> {
-        check_scope(scope)?;
-        let mut content = self.open()?;
-        let current = content.epochs.entry(scope.to_owned()).or_default();
-        if *current > epoch {
-            return Err(ClaimError::Fenced { current: *current });
-        }
-        *current = epoch;
-        Ok(())
-    }
-
-    fn next_term_now(&self, scope: &str) -> Result<u64, JournalError> {
-        check_scope(scope)?;
-        let mut content = self.open()?;
-        let term = content.terms.entry(scope.to_owned()).or_default();
-        *term += 1;
-        Ok(*term)
-    }
-
-    fn save_now(&self, snapshot: Snapshot, keep: NonZeroU32) -> Result<(), JournalError> {
-        snapshot.check_limits()?;
-        let mut content = self.open()?;
-        let id = snapshot.id.clone();
-        content
-            .snapshots
-            .insert((id.clone(), snapshot.seq), snapshot);
-        let keep = usize::try_from(keep.get()).unwrap_or(usize::MAX);
-        let kept: Vec<_> = content
-            .snapshots_of(&id, u64::MAX)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in kept.iter().rev().skip(keep) {
-            content.snapshots.remove(key);
-        }
-        Ok(())
-    }
-
-    fn latest_now(
-        &self,
-        id: &PersistenceId,
-        seq_max: u64,
-    ) -> Result<Option<Snapshot>, JournalError> {
-        let content = self.open()?;
-        let newest = content.snapshots_of(id, seq_max).next_back();
-        Ok(newest.map(|(_, snapshot)| snapshot.clone()))
-    }
-
-    fn delete_now(&self, id: &PersistenceId, seq_max: u64) -> Result<(), JournalError> {
-        let mut content = self.open()?;
-        content
-            .snapshots
-            .retain(|(other, seq), _| other != id || *seq > seq_max);
-        Ok(())
-    }
-}
-
-impl Content {
-    fn append(&mut self, request: AppendRequest) -> Result<Appended, AppendError> {
-        let AppendRequest {
-            id,
-            expected_seq,
-            fence,
-            events,
-        } = request;
-        if let Some(Fence { scope, epoch }) = fence {
-            let current = self.epochs.get(&*scope).copied().unwrap_or_default();
-            if current != epoch {
-                return Err(AppendError::Fenced { current });
+    async fn wait(&self, after: u64) -> Result<u64, JournalError> {
+        let mut changed = self.shared.changed.subscribe();
+        loop {
+            let position = self.open()?.position;
+            if position > after {
+                return Ok(position);
             }
+            // The sender lives as long as `self`.
+            drop(changed.changed().await);
         }
-        let actual = self.events.get(&id).map_or(0, Vec::len) as u64;
-        if actual != expected_seq {
-            return Err(AppendError::WrongSequence {
-                expected: expected_seq,
-                actual,
-            });
-        }
-        if events.is_empty() {
-            return Ok(Appended::new(actual, 0));
-        }
-        let now = wall_clock_ms();
-        let stored = self.events.entry(id).or_default();
-        for record in events {
-            self.position += 1;
-            let seq = stored.len() as u64 + 1;
-            stored.push(StoredEvent::new(seq, self.position, now, record));
-        }
-        Ok(Appended::new(stored.len() as u64, self.position))
-    }
-
-    fn snapshots_of(
-        &self,
-        id: &PersistenceId,
-        seq_max: u64,
-    ) -> impl DoubleEndedIterator<Item = (&(PersistenceId, u64), &Snapshot)> {
-        self.snapshots
-            .range((id.clone(), 0)..=(id.clone(), seq_max))
     }
 }
 
@@ -192,31 +93,60 @@ impl Journal for MemoryJournal {
         from_seq: u64,
         max: usize,
     ) -> BoxFuture<'a, Result<EventPage, JournalError>> {
-        async move { self.read_now(id, from_seq, max) }.boxed()
+        async move { Ok(self.open()?.read(id, from_seq, max)) }.boxed()
     }
 
     fn highest_seq<'a>(
         &'a self,
         id: &'a PersistenceId,
     ) -> BoxFuture<'a, Result<u64, JournalError>> {
-        async move { Ok(self.read_now(id, 1, 0)?.highest_seq) }.boxed()
+        async move { Ok(self.open()?.read(id, 1, 0).highest_seq) }.boxed()
     }
 
     fn claim<'a>(&'a self, scope: &'a str, epoch: u64) -> BoxFuture<'a, Result<(), ClaimError>> {
-        async move { self.claim_now(scope, epoch) }.boxed()
+        async move {
+            check_scope(scope)?;
+            self.open()?.claim(scope, epoch)
+        }
+        .boxed()
     }
 
     fn next_term<'a>(&'a self, scope: &'a str) -> BoxFuture<'a, Result<u64, JournalError>> {
-        async move { self.next_term_now(scope) }.boxed()
+        async move {
+            check_scope(scope)?;
+            Ok(self.open()?.next_term(scope))
+        }
+        .boxed()
+    }
+
+    fn delete(&self, request: DeleteRequest) -> BoxFuture<'_, Result<(), AppendError>> {
+        async move {
+            request.check_limits()?;
+            self.open()?.delete(&request)
+        }
+        .boxed()
     }
 
     fn snapshots(&self) -> Option<Arc<dyn SnapshotStore>> {
         Some(Arc::new(self.clone()))
     }
 
+    fn queries(&self) -> Option<Arc<dyn EventQueries>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn states(&self) -> Option<Arc<dyn StateStore>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn offsets(&self) -> Option<Arc<dyn OffsetStore>> {
+        Some(Arc::new(self.clone()))
+    }
+
     /// All clones are closed with it.
     fn close(&self) -> BoxFuture<'_, ()> {
         self.closed.store(true, Ordering::Release);
+        self.shared.changed.send_replace(());
         ready(()).boxed()
     }
 }
@@ -227,7 +157,12 @@ impl SnapshotStore for MemoryJournal {
         snapshot: Snapshot,
         keep: NonZeroU32,
     ) -> BoxFuture<'_, Result<(), JournalError>> {
-        async move { self.save_now(snapshot, keep) }.boxed()
+        async move {
+            snapshot.check_limits()?;
+            self.open()?.save_snapshot(snapshot, keep);
+            Ok(())
+        }
+        .boxed()
     }
 
     fn latest<'a>(
@@ -235,7 +170,7 @@ impl SnapshotStore for MemoryJournal {
         id: &'a PersistenceId,
         seq_max: u64,
     ) -> BoxFuture<'a, Result<Option<Snapshot>, JournalError>> {
-        async move { self.latest_now(id, seq_max) }.boxed()
+        async move { Ok(self.open()?.latest_snapshot(id, seq_max)) }.boxed()
     }
 
     fn delete<'a>(
@@ -243,6 +178,82 @@ impl SnapshotStore for MemoryJournal {
         id: &'a PersistenceId,
         seq_max: u64,
     ) -> BoxFuture<'a, Result<(), JournalError>> {
-        async move { self.delete_now(id, seq_max) }.boxed()
+        async move {
+            self.open()?.delete_snapshots(id, seq_max);
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+impl EventQueries for MemoryJournal {
+    fn events<'a>(
+        &'a self,
+        query: &'a EventQuery,
+        after: u64,
+        max: usize,
+    ) -> BoxFuture<'a, Result<QueryPage, JournalError>> {
+        async move { Ok(self.open()?.events(query, after, max)) }.boxed()
+    }
+
+    fn changed(&self, after: u64) -> BoxFuture<'_, Result<u64, JournalError>> {
+        self.wait(after).boxed()
+    }
+
+    fn ids<'a>(
+        &'a self,
+        after: Option<&'a PersistenceId>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<PersistenceId>, JournalError>> {
+        async move { Ok(self.open()?.ids(after, max)) }.boxed()
+    }
+}
+
+impl StateStore for MemoryJournal {
+    fn load<'a>(
+        &'a self,
+        id: &'a PersistenceId,
+    ) -> BoxFuture<'a, Result<Option<StoredState>, JournalError>> {
+        async move { Ok(self.open()?.state(id)) }.boxed()
+    }
+
+    fn save(&self, request: SaveState) -> BoxFuture<'_, Result<SavedState, AppendError>> {
+        async move {
+            request.check_limits()?;
+            self.open()?.save_state(request, wall_clock_ms())
+        }
+        .boxed()
+    }
+
+    fn changes<'a>(
+        &'a self,
+        query: &'a EventQuery,
+        after: u64,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<StoredState>, JournalError>> {
+        async move { Ok(self.open()?.changed_states(query, after, max)) }.boxed()
+    }
+}
+
+impl OffsetStore for MemoryJournal {
+    fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<u64>, JournalError>> {
+        async move { Ok(self.open()?.offset(key)) }.boxed()
+    }
+
+    fn save<'a>(&'a self, key: &'a str, offset: u64) -> BoxFuture<'a, Result<(), JournalError>> {
+        async move {
+            check_offset_key(key)?;
+            self.open()?.save_offset(key, offset);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn clear<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), JournalError>> {
+        async move {
+            self.open()?.clear_offset(key);
+            Ok(())
+        }
+        .boxed()
     }
 }

@@ -1,68 +1,20 @@
 //! Journal cases: appends, order, fences, terms, limits, end.
 #![allow(clippy::unwrap_used, reason = "a failed case is meant to panic")]
 
-use super::case;
+use super::{
+    append, assert_closed, assert_fenced, assert_too_large, assert_wrong, event, id, tags,
+};
 use crate::error::{AppendError, ClaimError, JournalError};
 use crate::id::PersistenceId;
 use crate::journal::{
     APPEND_EVENTS_MAX, AppendRequest, Appended, EventRecord, Fence, Journal, StoredEvent,
 };
+use crate::query::TAGS_MAX;
 use futures_util::future::join_all;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 type Store = Arc<dyn Journal>;
-
-macro_rules! cases {
-    ($factory:ident: $($name:ident),* $(,)?) => {
-        $(case(stringify!($name), $name($factory().await)).await;)*
-    };
-}
-
-pub(super) async fn all(factory: impl AsyncFn() -> Store) {
-    cases!(factory:
-        a_new_id_has_no_events,
-        events_come_back_as_they_were_written,
-        events_of_one_append_follow_each_other,
-        any_payload_comes_back,
-        ids_do_not_mix,
-        a_page_begins_and_ends_where_it_should,
-        positions_order_all_events,
-        an_append_of_nothing_checks_and_writes_nothing,
-        a_wrong_sequence_number_is_refused,
-        one_of_many_writers_wins_each_number,
-        appends_to_many_ids_at_once_are_all_there,
-        refused_appends_spoil_no_others,
-    );
-    cases!(factory:
-        a_claim_only_grows,
-        only_the_claimed_epoch_may_write,
-        the_older_of_two_writers_is_refused,
-        scopes_do_not_mix,
-        a_fence_is_checked_before_the_sequence_number,
-        terms_count_up,
-        no_term_is_given_twice,
-        limits_hold,
-        after_the_end_everything_is_refused,
-        what_was_accepted_before_the_end_is_done,
-    );
-}
-
-fn id(entity: &str) -> PersistenceId {
-    PersistenceId::new("conformance", entity)
-}
-
-fn event(text: &str) -> EventRecord {
-    EventRecord::new("conformance.Event", 1, text.as_bytes().to_vec())
-}
-
-fn append(entity: &str, expected_seq: u64, texts: &[&str]) -> AppendRequest {
-    AppendRequest::new(
-        id(entity),
-        expected_seq,
-        texts.iter().map(|text| event(text)).collect(),
-    )
-}
 
 async fn texts(store: &Store, entity: &str) -> Vec<String> {
     let page = store.read(&id(entity), 1, 1000).await.unwrap();
@@ -79,13 +31,13 @@ fn text(event: &StoredEvent) -> String {
     String::from_utf8(event.record.payload.clone()).unwrap()
 }
 
-async fn a_new_id_has_no_events(store: Store) {
+pub async fn a_new_id_has_no_events(store: Store) {
     assert_eq!(store.highest_seq(&id("a")).await.unwrap(), 0);
     let page = store.read(&id("a"), 1, 10).await.unwrap();
     assert_eq!((page.events.len(), page.highest_seq), (0, 0));
 }
 
-async fn events_come_back_as_they_were_written(store: Store) {
+pub async fn events_come_back_as_they_were_written(store: Store) {
     let record = EventRecord::new("conformance.Täg", 65_535, vec![1, 2, 3]);
     let request = AppendRequest::new(id("a"), 0, vec![record.clone()]);
     assert_eq!(store.append(request).await.unwrap().seq, 1);
@@ -100,7 +52,7 @@ async fn events_come_back_as_they_were_written(store: Store) {
     assert_eq!(store.highest_seq(&id("a")).await.unwrap(), 2);
 }
 
-async fn events_of_one_append_follow_each_other(store: Store) {
+pub async fn events_of_one_append_follow_each_other(store: Store) {
     let appended = store
         .append(append("a", 0, &["x", "y", "z"]))
         .await
@@ -110,7 +62,7 @@ async fn events_of_one_append_follow_each_other(store: Store) {
     assert_eq!(texts(&store, "a").await, ["x", "y", "z", "u", "v"]);
 }
 
-async fn any_payload_comes_back(store: Store) {
+pub async fn any_payload_comes_back(store: Store) {
     let payloads: [Vec<u8>; 4] = [
         vec![],
         vec![0; 3],
@@ -128,7 +80,27 @@ async fn any_payload_comes_back(store: Store) {
     assert!(read == records, "payloads differ");
 }
 
-async fn ids_do_not_mix(store: Store) {
+pub async fn tags_come_back(store: Store) {
+    let most: Vec<String> = (0..TAGS_MAX).map(|n| format!("tag {n}")).collect();
+    let most: Vec<_> = most.iter().map(String::as_str).collect();
+    let longest = "x".repeat(EventRecord::NAME_BYTES_MAX);
+    let all = [
+        &[][..],
+        &["a"],
+        &["b", "a"],
+        &["ä", "", "A", "a"],
+        &most,
+        &[&longest],
+    ];
+    let records: Vec<_> = all.iter().map(|of| event("x").tagged(tags(of))).collect();
+    let request = AppendRequest::new(id("a"), 0, records.clone());
+    store.append(request).await.unwrap();
+    let page = store.read(&id("a"), 1, 10).await.unwrap();
+    let read: Vec<_> = page.events.into_iter().map(|event| event.record).collect();
+    assert_eq!(read, records);
+}
+
+pub async fn ids_do_not_mix(store: Store) {
     let entities = [
         "", "a", "A", "a ", "aa", "a|b", "ä", "a\0", "%", "_", "'", "ａ",
     ];
@@ -142,7 +114,7 @@ async fn ids_do_not_mix(store: Store) {
     assert_eq!(store.highest_seq(&other_kind).await.unwrap(), 0);
 }
 
-async fn a_page_begins_and_ends_where_it_should(store: Store) {
+pub async fn a_page_begins_and_ends_where_it_should(store: Store) {
     let all = ["1", "2", "3", "4", "5"];
     store.append(append("a", 0, &all)).await.unwrap();
     for (from, max, expected) in [
@@ -162,7 +134,7 @@ async fn a_page_begins_and_ends_where_it_should(store: Store) {
     }
 }
 
-async fn positions_order_all_events(store: Store) {
+pub async fn positions_order_all_events(store: Store) {
     let mut positions = Vec::new();
     for (entity, seq) in [("a", 0), ("b", 0), ("a", 2), ("c", 0)] {
         let appended = store
@@ -183,7 +155,7 @@ async fn positions_order_all_events(store: Store) {
     assert_eq!(all.last(), positions.last());
 }
 
-async fn an_append_of_nothing_checks_and_writes_nothing(store: Store) {
+pub async fn an_append_of_nothing_checks_and_writes_nothing(store: Store) {
     assert_eq!(
         store.append(append("a", 0, &[])).await.unwrap(),
         Appended::new(0, 0)
@@ -199,26 +171,7 @@ async fn an_append_of_nothing_checks_and_writes_nothing(store: Store) {
     assert_eq!(texts(&store, "a").await, ["x"]);
 }
 
-fn assert_wrong(result: Result<Appended, AppendError>, expected: u64, actual: u64) {
-    match result {
-        Err(AppendError::WrongSequence {
-            expected: e,
-            actual: a,
-        }) => {
-            assert_eq!((e, a), (expected, actual));
-        }
-        other => panic!("expected WrongSequence, got {other:?}"),
-    }
-}
-
-fn assert_fenced(result: Result<Appended, AppendError>, epoch: u64) {
-    match result {
-        Err(AppendError::Fenced { current }) => assert_eq!(current, epoch),
-        other => panic!("expected Fenced, got {other:?}"),
-    }
-}
-
-async fn a_wrong_sequence_number_is_refused(store: Store) {
+pub async fn a_wrong_sequence_number_is_refused(store: Store) {
     assert_wrong(store.append(append("a", 1, &["x"])).await, 1, 0);
     store.append(append("a", 0, &["x", "y"])).await.unwrap();
     for expected in [0, 1, 3, u64::MAX] {
@@ -232,7 +185,7 @@ async fn a_wrong_sequence_number_is_refused(store: Store) {
 }
 
 /// P6: exactly one event a sequence number, however many write.
-async fn one_of_many_writers_wins_each_number(store: Store) {
+pub async fn one_of_many_writers_wins_each_number(store: Store) {
     for round in 0..10 {
         let writers: Vec<_> = (0..8).map(|n| format!("{round}/{n}")).collect();
         let appends = writers
@@ -247,7 +200,7 @@ async fn one_of_many_writers_wins_each_number(store: Store) {
     assert_eq!(texts(&store, "a").await.len(), 10);
 }
 
-async fn appends_to_many_ids_at_once_are_all_there(store: Store) {
+pub async fn appends_to_many_ids_at_once_are_all_there(store: Store) {
     let entities: Vec<_> = (0..300).map(|n| n.to_string()).collect();
     for seq in 0..3 {
         let appends = entities
@@ -260,7 +213,7 @@ async fn appends_to_many_ids_at_once_are_all_there(store: Store) {
     }
 }
 
-async fn refused_appends_spoil_no_others(store: Store) {
+pub async fn refused_appends_spoil_no_others(store: Store) {
     store.claim("s", 2).await.unwrap();
     let entities: Vec<_> = (0..60).map(|n| n.to_string()).collect();
     let requests = entities.iter().enumerate().map(|(n, entity)| match n % 3 {
@@ -280,7 +233,7 @@ async fn refused_appends_spoil_no_others(store: Store) {
     }
 }
 
-async fn a_claim_only_grows(store: Store) {
+pub async fn a_claim_only_grows(store: Store) {
     for epoch in [0, 1, 1, 5, 5, 1 << 40] {
         store.claim("s", epoch).await.unwrap();
     }
@@ -292,7 +245,7 @@ async fn a_claim_only_grows(store: Store) {
     }
 }
 
-async fn only_the_claimed_epoch_may_write(store: Store) {
+pub async fn only_the_claimed_epoch_may_write(store: Store) {
     let fenced = |seq, epoch| append("a", seq, &["x"]).fenced(Some(Fence::new("s", epoch)));
     assert_fenced(store.append(fenced(0, 1)).await, 0);
     store.claim("s", 3).await.unwrap();
@@ -305,7 +258,7 @@ async fn only_the_claimed_epoch_may_write(store: Store) {
 }
 
 /// P6: the paused owner wakes up after another has taken over.
-async fn the_older_of_two_writers_is_refused(store: Store) {
+pub async fn the_older_of_two_writers_is_refused(store: Store) {
     let write = |seq, epoch, text| append("a", seq, &[text]).fenced(Some(Fence::new("s", epoch)));
     store.claim("s", 1).await.unwrap();
     store.append(write(0, 1, "first")).await.unwrap();
@@ -316,7 +269,7 @@ async fn the_older_of_two_writers_is_refused(store: Store) {
     assert_eq!(texts(&store, "a").await, ["first", "second"]);
 }
 
-async fn scopes_do_not_mix(store: Store) {
+pub async fn scopes_do_not_mix(store: Store) {
     store.claim("a", 7).await.unwrap();
     store.claim("", 1).await.unwrap();
     store.claim("A", 2).await.unwrap();
@@ -335,7 +288,7 @@ async fn scopes_do_not_mix(store: Store) {
     store.claim("a", 7).await.unwrap();
 }
 
-async fn a_fence_is_checked_before_the_sequence_number(store: Store) {
+pub async fn a_fence_is_checked_before_the_sequence_number(store: Store) {
     store.claim("s", 2).await.unwrap();
     assert_fenced(
         store
@@ -345,82 +298,68 @@ async fn a_fence_is_checked_before_the_sequence_number(store: Store) {
     );
 }
 
-async fn terms_count_up(store: Store) {
+pub async fn terms_count_up(store: Store) {
     for term in 1..=5 {
         assert_eq!(store.next_term("a").await.unwrap(), term);
     }
     assert_eq!(store.next_term("b").await.unwrap(), 1);
 }
 
-async fn no_term_is_given_twice(store: Store) {
+pub async fn no_term_is_given_twice(store: Store) {
     let terms = join_all((0..50).map(|_| store.next_term("a"))).await;
     let different: BTreeSet<_> = terms.into_iter().map(Result::unwrap).collect();
     assert_eq!(different.len(), 50);
 }
 
-async fn limits_hold(store: Store) {
-    let too_large = |result: Result<Appended, AppendError>| match result {
-        Err(AppendError::Store(JournalError::TooLarge { actual, limit, .. })) => {
-            assert!(actual > limit);
-        }
-        other => panic!("expected TooLarge, got {other:?}"),
-    };
+pub async fn limits_hold(store: Store) {
     let long = |bytes: usize| "x".repeat(bytes + 1);
-    too_large(
-        store
-            .append(append(&long(PersistenceId::BYTES_MAX), 0, &["x"]))
-            .await,
-    );
-    let name = EventRecord::new(long(EventRecord::NAME_BYTES_MAX), 1, vec![]);
-    too_large(
-        store
-            .append(AppendRequest::new(id("a"), 0, vec![name]))
-            .await,
-    );
-    let payload = EventRecord::new("t", 1, vec![0; EventRecord::PAYLOAD_BYTES_MAX + 1]);
-    too_large(
-        store
-            .append(AppendRequest::new(id("a"), 0, vec![payload]))
-            .await,
-    );
+    let refused = async |record| {
+        let request = AppendRequest::new(id("a"), 0, vec![record]);
+        assert_too_large(store.append(request).await);
+    };
+    refused(EventRecord::new(
+        long(EventRecord::NAME_BYTES_MAX),
+        1,
+        vec![],
+    ))
+    .await;
+    let payload = vec![0; EventRecord::PAYLOAD_BYTES_MAX + 1];
+    refused(EventRecord::new("t", 1, payload)).await;
+    let many: Vec<_> = (0..=TAGS_MAX).map(|n| Arc::from(n.to_string())).collect();
+    refused(event("x").tagged(many)).await;
+    let long_tag = long(EventRecord::NAME_BYTES_MAX);
+    refused(event("x").tagged(tags(&[&long_tag]))).await;
+
+    let long_id = long(PersistenceId::BYTES_MAX);
+    assert_too_large(store.append(append(&long_id, 0, &["x"])).await);
     let many = vec![event("x"); APPEND_EVENTS_MAX + 1];
-    too_large(store.append(AppendRequest::new(id("a"), 0, many)).await);
+    assert_too_large(store.append(AppendRequest::new(id("a"), 0, many)).await);
     let scope = long(Fence::SCOPE_BYTES_MAX);
-    too_large(
-        store
-            .append(append("a", 0, &[]).fenced(Some(Fence::new(scope.as_str(), 0))))
-            .await,
-    );
+    let fence = Some(Fence::new(scope.as_str(), 0));
+    assert_too_large(store.append(append("a", 0, &[]).fenced(fence)).await);
     assert!(matches!(
         store.claim(&scope, 1).await,
         Err(ClaimError::Store(JournalError::TooLarge { .. }))
     ));
-    assert!(matches!(
-        store.next_term(&scope).await,
-        Err(JournalError::TooLarge { .. })
-    ));
+    assert_too_large(store.next_term(&scope).await);
     assert_eq!(store.highest_seq(&id("a")).await.unwrap(), 0);
 }
 
-async fn after_the_end_everything_is_refused(store: Store) {
+pub async fn after_the_end_everything_is_refused(store: Store) {
     store.append(append("a", 0, &["x"])).await.unwrap();
     store.close().await;
     store.close().await;
-    let closed = |error: JournalError| assert!(matches!(error, JournalError::Closed), "{error:?}");
-    match store.append(append("a", 1, &["x"])).await {
-        Err(AppendError::Store(error)) => closed(error),
-        other => panic!("expected Closed, got {other:?}"),
-    }
+    assert_closed(store.append(append("a", 1, &["x"])).await);
     match store.claim("s", 1).await {
-        Err(ClaimError::Store(error)) => closed(error),
+        Err(ClaimError::Store(error)) => assert_closed(Err::<(), _>(error)),
         other => panic!("expected Closed, got {other:?}"),
     }
-    closed(store.read(&id("a"), 1, 1).await.unwrap_err());
-    closed(store.highest_seq(&id("a")).await.unwrap_err());
-    closed(store.next_term("s").await.unwrap_err());
+    assert_closed(store.read(&id("a"), 1, 1).await);
+    assert_closed(store.highest_seq(&id("a")).await);
+    assert_closed(store.next_term("s").await);
 }
 
-async fn what_was_accepted_before_the_end_is_done(store: Store) {
+pub async fn what_was_accepted_before_the_end_is_done(store: Store) {
     let entities: Vec<_> = (0..20).map(|n| n.to_string()).collect();
     let appends = entities
         .iter()
