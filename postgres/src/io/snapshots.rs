@@ -101,7 +101,7 @@ impl PostgresJournal {
         );
         let params: Params<'_> = &[&id.as_str().as_bytes(), &seq_max];
         let rows = self
-            .0
+            .server
             .rows(&sql, params)
             .await
             .map_err(crate::io::fault::Fault::of_read)?;
