@@ -107,13 +107,13 @@ async fn migrate(
     config: &PostgresConfig,
 ) -> Result<(), tokio_postgres::Error> {
     let schema = &config.schema;
-    let transaction = client.transaction().await?;
+    // Others wait here for as long as the migration takes. The lock goes with the connection, and is
+    // taken before the transaction begins: one that has begun may not see what another did meanwhile.
     let lock = lock(schema, "migrations");
-    // Others wait here for as long as the migration takes.
-    let begin = format!(
-        "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({lock})"
-    );
-    transaction.batch_execute(&begin).await?;
+    let begin =
+        format!("SET lock_timeout = 0; SET statement_timeout = 0; SELECT pg_advisory_lock({lock})");
+    client.batch_execute(&begin).await?;
+    let transaction = client.transaction().await?;
     let found = found(transaction.client(), config).await?;
     // Not `IF NOT EXISTS` alone: that needs the right to make one also when it is there.
     let there = transaction

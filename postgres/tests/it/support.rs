@@ -1,20 +1,32 @@
 //! Support: schemas for tests, and short names for what they write.
 
-use otava_persistence::{AppendRequest, EventRecord, Journal, PersistenceId};
+use otava_persistence::{AppendRequest, EventRecord, Journal, PersistenceId, StoredEvent};
 use otava_postgres::{PostgresConfig, PostgresJournal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use tokio_postgres::{Client, NoTls};
+
+/// A name of a schema that nothing else uses.
+pub(crate) fn fresh_name() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("test_{}_{number}", std::process::id())
+}
 
 /// A schema that nothing else uses, on the server at `url`.
 pub(crate) fn fresh(url: &str) -> PostgresConfig {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let schema = format!("test_{}_{number}", std::process::id());
-    PostgresConfig::parse(url).unwrap().schema(schema)
+    PostgresConfig::parse(url).unwrap().schema(fresh_name())
 }
 
 pub(crate) async fn open(config: &PostgresConfig) -> Arc<PostgresJournal> {
     Arc::new(PostgresJournal::open(config.clone()).await.unwrap())
+}
+
+/// A connection past the journal, for looking and for doing harm.
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 pub(crate) fn id(entity: &str) -> PersistenceId {
@@ -26,11 +38,33 @@ pub(crate) fn append(entity: &str, expected_seq: u64, texts: &[&str]) -> AppendR
     AppendRequest::new(id(entity), expected_seq, texts.iter().map(event).collect())
 }
 
+/// All events of an entity, as texts.
 pub(crate) async fn texts(journal: &dyn Journal, entity: &str) -> Vec<String> {
-    let page = journal.read(&id(entity), 1, 4000).await.unwrap();
-    let text = |event: otava_persistence::StoredEvent| String::from_utf8(event.record.payload);
-    page.events
-        .into_iter()
-        .map(|event| text(event).unwrap())
-        .collect()
+    let mut texts = Vec::new();
+    loop {
+        let page = journal
+            .read(&id(entity), texts.len() as u64 + 1, 4000)
+            .await;
+        let events = page.unwrap().events;
+        if events.is_empty() {
+            return texts;
+        }
+        texts.extend(events.into_iter().map(text));
+    }
+}
+
+pub(crate) fn text(event: StoredEvent) -> String {
+    String::from_utf8(event.record.payload).unwrap()
+}
+
+/// Waits until a session waits for an advisory lock of somebody else.
+pub(crate) async fn until_one_waits(client: &Client, sessions: i64) {
+    let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    loop {
+        let waiting: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
+        if waiting >= sessions {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
 }
