@@ -10,5 +10,6 @@ mod damage;
 mod fixture;
 mod fsync;
 mod opening;
+mod projections;
 mod shared;
 mod support;
