@@ -11,5 +11,6 @@ mod fixture;
 mod fsync;
 mod opening;
 mod projections;
+mod projections_exact;
 mod shared;
 mod support;
