@@ -60,6 +60,8 @@ pub struct ShardingConfig {
     pub restart_max: Duration,
     /// By how much longer such a wait may be at random, in percent of itself. Default 20.
     pub restart_jitter_percent: u32,
+    /// Nobody is started but those of [`Remember::Fixed`].
+    pub(crate) only_fixed: bool,
 }
 
 /// At most one table and one status of a node is sent in this time.
@@ -90,6 +92,7 @@ impl Default for ShardingConfig {
             restart_min: Duration::from_millis(200),
             restart_max: Duration::from_secs(10),
             restart_jitter_percent: 20,
+            only_fixed: false,
         }
     }
 }

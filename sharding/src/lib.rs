@@ -13,6 +13,7 @@
 //! | [`EntityClient`] | reaching entities from a process that is no member |
 //! | [`EntityContext`], [`FencedHandle`] | what an entity knows of its allocation |
 //! | [`Passivation`], [`Remember`] | which entities stop without need, and which live without messages |
+//! | [`DaemonProcess`] | a fixed number of workers, spread over the members |
 //! | [`RememberStore`] | who is remembered, outside of the nodes |
 //! | [`AllocationStore`] | terms and claims: who may write |
 //! | [`AllocationStrategy`], [`Placement`] | which region gets which shard |
@@ -25,6 +26,7 @@
 
 mod client;
 mod config;
+mod daemon;
 mod entities;
 mod entity;
 mod error;
@@ -46,6 +48,7 @@ pub mod wire;
 
 pub use client::{EntityClient, client};
 pub use config::ShardingConfig;
+pub use daemon::{DaemonProcess, WorkerContext};
 pub use entities::{Entities, EntityRef, HomeChanges, LocalStats};
 pub use entity::{ENTITY_ID_BYTES_MAX, EntityContext, FencedHandle, Memory, Passivate};
 pub use error::{HandOverError, StartError};

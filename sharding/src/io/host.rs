@@ -35,6 +35,7 @@ pub(crate) struct Place {
     shards: u32,
     retry: Retry,
     within: Duration,
+    only_fixed: bool,
 }
 
 /// Who lives without messages.
@@ -93,6 +94,7 @@ impl<A: Actor> Host<A> {
             shards: config.shards,
             retry: config.retry(),
             within: config.remember_within,
+            only_fixed: config.only_fixed,
         };
         let keeping = match &config.remember {
             Remember::Nothing => Keeping::Nobody,
@@ -199,6 +201,12 @@ impl<A: Actor> Host<A> {
         };
         let place = match here.names.get(id) {
             Some(place) => *place,
+            None if self.place.only_fixed => {
+                if let Some(message) = message {
+                    self.report(ctx, id, Refusal::Unreachable, message);
+                }
+                return;
+            }
             None => {
                 let kept = match &self.keeping {
                     Keeping::Started(_) => Kept::Remembered,

@@ -5,6 +5,7 @@
 )]
 
 mod clusters;
+mod daemons;
 mod living;
 mod nodes;
 mod passivation;
