@@ -12,5 +12,7 @@ mod fsync;
 mod kept;
 mod letters;
 mod opening;
+mod projections;
+mod projections_exact;
 mod shared;
 mod support;
