@@ -172,12 +172,23 @@ fn promised(source: &str) -> Vec<&str> {
     lines[1..].to_vec()
 }
 
-#[test]
-fn chat_does_what_its_head_says() {
-    let output = example("chat").output().unwrap();
+/// Runs the example and compares what it prints with the head of its file.
+fn check(name: &str, source: &str) {
+    let output = example(name).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{errors}");
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines, promised(include_str!("../../examples/chat.rs")));
+    assert_eq!(lines, promised(source));
+}
+
+#[test]
+fn chat_does_what_its_head_says() {
+    check("chat", include_str!("../../examples/chat.rs"));
+}
+
+/// Two of three processes are killed, one after the other: money is neither made nor lost.
+#[test]
+fn the_bank_does_what_its_head_says() {
+    check("bank", include_str!("../../examples/bank/main.rs"));
 }
