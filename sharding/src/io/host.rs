@@ -540,7 +540,6 @@ impl<A: Actor> Host<A> {
         let now = ctx.now();
         match spawned {
             Ok(actor) => {
-                ctx.watch(&actor);
                 self.by_uid.insert(actor.uid(), place);
                 for message in self.lives.started(now, place, actor.clone()) {
                     if let Err(refused) = actor.tell(message) {

@@ -483,6 +483,8 @@ impl<A: Actor<Msg: RemoteMessage>> Actor for RegionActor<A> {
     type Err = Infallible;
 
     async fn started(&mut self, ctx: &mut Context<Self>) -> Result<(), Infallible> {
+        // All children are entities, and there may be a million of them.
+        ctx.watch_children();
         if let Some(words) = self.words.take() {
             self.await_words(ctx, words);
         }

@@ -28,7 +28,7 @@ fn node(world: &VirtualWorld, n: u16, roles: &[&str]) -> Node {
     let builder = Remote::builder(&system, "test", &name, network);
     let remote = builder.seeded(u64::from(n)).start().unwrap();
     let mut config = ClusterConfig::default()
-        .with_seeds([addr(1), addr(2)])
+        .with_seeds([addr(1), addr(2), addr(3)])
         .with_roles(roles.iter().copied())
         .with_dissemination(Dissemination::Seeded(u64::from(n)));
     // Settings are compared at the door.
