@@ -3,11 +3,14 @@
 //! ```text
 //! cargo run -p otava-persistence --example crash_journal -- write FOLDER STEPS
 //! cargo run -p otava-persistence --example crash_journal -- check FOLDER ACKED
+//! cargo run -p otava-persistence --example crash_journal -- migrate OLD_FILE FOLDER
+//! cargo run -p otava-persistence --example crash_journal -- migrated FOLDER ACKED
 //! ```
 //! `write` prints `ack N` after each step that was acknowledged, and ends at the first refusal.
 //! `check` opens what is there, compares it with the steps done in memory, and writes once more.
 //! It passes when the journal is as after `ACKED` steps, or as after one more, which was under way.
-//! `scripts/crash-journal.sh` runs both with faults. It prints:
+//! `migrate` puts a file of an older format into the folder, which is a step, and opens it, which is
+//! the second; `migrated` reads it. `scripts/crash-journal.sh` runs them with faults. It prints:
 //! ```text
 //! as after 17 of 17 acknowledged steps
 //! ```
@@ -19,10 +22,11 @@
 
 use futures_util::TryStreamExt as _;
 use otava_persistence::{
-    AppendError, AppendRequest, DeleteRequest, EventPage, EventQuery, EventRecord, Fence, Journal,
-    MemoryJournal, OpenError, PersistenceId, SaveState, Snapshot, SqliteConfig, SqliteJournal,
-    StoredState, current_events,
+    AppendError, AppendRequest, DeleteRequest, EventPage, EventQueries as _, EventQuery,
+    EventRecord, Fence, Journal, MemoryJournal, OpenError, PersistenceId, SaveState, Snapshot,
+    SqliteConfig, SqliteJournal, StoredState, current_events,
 };
+use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::process::ExitCode;
@@ -34,7 +38,9 @@ async fn main() -> ExitCode {
     let outcome = match words[..] {
         ["write", folder, steps] => write(folder.as_ref(), steps.parse().unwrap()).await,
         ["check", folder, acked] => check(folder.as_ref(), acked.parse().unwrap()).await,
-        _ => Err("write FOLDER STEPS, or check FOLDER ACKED".to_owned()),
+        ["migrate", old, folder] => migrate(old.as_ref(), folder.as_ref()).await,
+        ["migrated", folder, acked] => migrated(folder.as_ref(), acked.parse().unwrap()).await,
+        _ => Err("write, check, migrate or migrated: see the head of the program".to_owned()),
     };
     match outcome {
         Ok(said) => {
@@ -203,4 +209,46 @@ async fn check(folder: &Path, acked: u64) -> Result<String, String> {
     let verified = SqliteJournal::verify(&path).await;
     verified.map_err(|error| error.to_string())?;
     Ok(format!("as after {steps} of {acked} acknowledged steps"))
+}
+
+async fn migrate(old: &Path, folder: &Path) -> Result<String, String> {
+    let path = folder.join("journal.db");
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.write_all(&std::fs::read(old).unwrap()).unwrap();
+    file.sync_all().unwrap();
+    std::fs::File::open(folder).unwrap().sync_all().unwrap();
+    println!("ack 0");
+    match SqliteJournal::open(&path, config()).await {
+        Ok(journal) => {
+            println!("ack 1");
+            journal.close().await;
+            Ok("closed".to_owned())
+        }
+        Err(error) => Ok(format!("not opened: {error}")),
+    }
+}
+
+/// The file of format 1 in `persistence/fixtures` has 6 events of 2 ids, and a snapshot.
+async fn migrated(folder: &Path, acked: u64) -> Result<String, String> {
+    if acked == 0 {
+        return Ok("nothing was promised".to_owned());
+    }
+    let path = folder.join("journal.db");
+    for what in ["as it was found", "after it was opened"] {
+        let verified = SqliteJournal::verify(&path).await;
+        let verified = verified.map_err(|error| format!("{what}: {error}"))?;
+        let there = (verified.ids, verified.events, verified.snapshots);
+        if there != (2, 6, 1) {
+            return Err(format!("{what}: {there:?}"));
+        }
+        let journal = SqliteJournal::open(&path, config()).await;
+        let journal = journal.map_err(|error| error.to_string())?;
+        let found = journal.events(&EventQuery::all(), 0, 10).await;
+        let found = found.map_err(|error| error.to_string())?.events.len();
+        journal.close().await;
+        if found != 6 {
+            return Err(format!("{what}: {found} events are found"));
+        }
+    }
+    Ok("6 events".to_owned())
 }
