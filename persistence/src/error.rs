@@ -56,6 +56,21 @@ pub enum JournalError {
         /// How large it may be.
         limit: u64,
     },
+    /// The store, a server, cannot be reached or does not serve. Nothing was done; it may be tried
+    /// again.
+    #[error("the store cannot be reached, nothing was done: {reason}")]
+    Unavailable {
+        /// What was tried, and what came of it.
+        reason: Arc<str>,
+    },
+    /// The connection to the store ended while it was asked. What was asked for may have happened or
+    /// not, and must not be repeated blindly: recover first. Unlike after [`Self::Halted`], the same
+    /// store may be asked again.
+    #[error("the connection to the store was lost, it may have been done: {reason}")]
+    Unknown {
+        /// How it ended.
+        reason: Arc<str>,
+    },
 }
 
 /// What is wrong with a stored event or snapshot.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// # Delivery
 /// `Ok` of a writing method means: durable, and visible to every read that begins afterwards, in
 /// every process. An append is all there or not at all. After an error other than
-/// [`JournalError::Halted`] nothing was written.
+/// [`JournalError::Halted`] and [`JournalError::Unknown`] nothing was written.
 ///
 /// # Cancel safety
 /// A future that is dropped after its first poll does not take back what it asked for.

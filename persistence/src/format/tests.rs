@@ -69,7 +69,11 @@ fn what_is_not_of_this_format_is_refused() {
     assert_eq!(decode::<u8>(&[]), Err(FormatError::UnknownFormat(None)));
     assert_eq!(
         decode::<u8>(&[2, 7]),
-        Err(FormatError::UnknownFormat(Some(2)))
+        Err(FormatError::Sealed("no keys were given"))
+    );
+    assert_eq!(
+        decode::<u8>(&[9, 7]),
+        Err(FormatError::UnknownFormat(Some(9)))
     );
     assert_eq!(decode::<u8>(&[1, 7, 8]), Err(FormatError::LeftOver(1)));
     assert!(matches!(
