@@ -11,7 +11,7 @@
 //! | write an entity | [`EventSourced`], [`Effect`] |
 //! | run it as an actor | [`event_sourced()`], [`Options`] |
 //! | choose a store | [`SqliteJournal`] for the processes of one machine, [`MemoryJournal`] for tests |
-//! | write a store | [`Journal`], [`SnapshotStore`], [`EventQueries`], [`StateStore`], [`OffsetStore`], then run [`conformance`] |
+//! | write a store | [`Journal`], [`SnapshotStore`], [`EventQueries`], [`StateStore`], [`OffsetStore`], then run [`conformance`], or [`conformance_tests!`] for a test a case |
 //! | read events across entities | [`EventQuery`], [`current_events`], [`live_events`] |
 //! | keep a report up to date | [`Projection`], [`Handler`], [`TransactionalHandler`] |
 //! | know who may write | [`Fence`], [`Journal::claim`] |

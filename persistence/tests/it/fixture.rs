@@ -121,6 +121,15 @@ async fn a_file_that_an_older_process_has_open_is_left_as_it_is() {
         Some(OpenError::OldFormatInUse { known: 2, .. }) => {}
         other => panic!("{other:?}"),
     }
+    // As if it had been killed: what it has committed lies in its log, and comes along.
+    let killed = folder.path().join("killed.db");
+    std::fs::copy(&path, &killed).unwrap();
+    let log = |path: &Path| path.with_extension("db-wal");
+    std::fs::copy(log(&path), log(&killed)).unwrap();
+    let journal = open(&killed).await;
+    check_format_1(&journal).await;
+    journal.close().await;
+
     let insert = "INSERT INTO events (position, stream, seq, tag, version, written_at_ms, payload, \
                   crc) VALUES (99, 1, 99, 'x', 1, 0, x'', 0)";
     older

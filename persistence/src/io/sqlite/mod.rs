@@ -5,8 +5,12 @@
 //!                                                             | BEGIN IMMEDIATE .. COMMIT
 //! other processes, the same way ------------------------------+--> journal.db + journal.db-wal
 //!                                                                  journal.db-mark-*   acknowledged up to
-//! read, latest, ...  --> bounded queue --> reader threads ------>  journal.db-halted   do not trust it
+//! read, events, ...  --> bounded queue --> reader threads ------>  journal.db-halted   do not trust it
+//! changed            <-- watch <--- commits of this process, and a thread that looks for those of others
 //! ```
+//!
+//! The book describes the bytes (`docs/book/embedded-journal.md`); `scripts/crash-journal.sh` goes
+//! through the states that a crash can leave.
 //!
 //! **Invariant:** an answer goes out after its commit is durable and marked, never before.
 //!
