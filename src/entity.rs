@@ -1,9 +1,10 @@
-//! Entity: event-sourced state that sharding places, with the fence that ties the two together.
+//! Entity: state that lasts and that sharding places, with the fence that ties the two together.
 
 use crate::store::JournalAllocationStore;
 use otava_cluster::Cluster;
 use otava_persistence::{
-    Courier, EventSourced, Fence, Journal, Options, PersistenceId, event_sourced,
+    Courier, DurableState, EventSourced, Fence, Journal, KeyStore, Options, PersistenceId,
+    durable_state, event_sourced,
 };
 use otava_remote::RemoteMessage;
 use otava_sharding::{Entities, EntityContext, Sharding, ShardingConfig, StartError};
@@ -60,12 +61,24 @@ pub trait PersistentEntity: EventSourced<Command: RemoteMessage> {
     fn create(id: &str) -> Self;
 }
 
+/// State that is kept as its newest value and lives somewhere in the cluster, found by its id. As
+/// [`PersistentEntity`], without events. Started by [`crate::Node::durable_entities`].
+pub trait DurableEntity: DurableState<Command: RemoteMessage> {
+    /// The name of the kind: a part of persistence ids and of names on the wire. A contract.
+    const KIND: &'static str;
+
+    /// The empty state of the entity `id`, before anything is stored.
+    fn create(id: &str) -> Self;
+}
+
 /// How the entities of one kind are run.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct EntityOptions {
-    /// Snapshots and recovery.
+    /// Snapshots, recovery and letters.
     pub persistence: Options,
+    /// Encrypts what the entities write, each with its own key. Default: no.
+    pub keys: Option<Keys>,
     /// Shards, buffers and rebalancing. The number of shards must be the same on all nodes.
     pub sharding: ShardingConfig,
 }
@@ -78,12 +91,56 @@ impl EntityOptions {
         self
     }
 
+    /// Encrypts what the entities write, each with its own key
+    /// ([`otava_persistence::EventSourcedBuilder::encrypted`]).
+    #[must_use]
+    pub fn encrypted(mut self, keys: Arc<dyn KeyStore>) -> Self {
+        self.keys = Some(Keys(keys));
+        self
+    }
+
     /// Sets [`Self::sharding`].
     #[must_use]
     pub fn sharding(mut self, config: ShardingConfig) -> Self {
         self.sharding = config;
         self
     }
+}
+
+/// A store of keys, as a setting.
+#[derive(Clone)]
+pub struct Keys(pub(crate) Arc<dyn KeyStore>);
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keys(..)")
+    }
+}
+
+/// Starts entities whose states are in the store of states of `journal`; `None` when it has none.
+pub(crate) fn start_durable_entities<E: DurableEntity>(
+    cluster: &Cluster,
+    journal: Arc<dyn Journal>,
+    options: EntityOptions,
+) -> Option<Result<Entities<E::Command>, StartError>> {
+    let states = journal.states()?;
+    let store = Arc::new(JournalAllocationStore::new(journal));
+    let (recoveries, keys) = (options.persistence.recoveries, options.keys);
+    let factory = move |entity: EntityContext| {
+        let id = PersistenceId::new(E::KIND, &entity.id);
+        let fence = Fence::new(entity.scope.clone(), entity.epoch);
+        let (name, fenced) = (entity.id, entity.fenced);
+        let mut builder = durable_state(id, move || E::create(&name), states.clone())
+            .fence(fence)
+            .on_fenced(move || fenced.report())
+            .recoveries(recoveries.clone());
+        if let Some(Keys(keys)) = &keys {
+            builder = builder.encrypted(keys.clone());
+        }
+        builder.props()
+    };
+    let started = Sharding::start(cluster, E::KIND, store, options.sharding, factory);
+    Some(started)
 }
 
 pub(crate) fn start_entities<E: PersistentEntity>(
@@ -93,17 +150,20 @@ pub(crate) fn start_entities<E: PersistentEntity>(
     options: EntityOptions,
 ) -> Result<Entities<E::Command>, StartError> {
     let store = Arc::new(JournalAllocationStore::new(journal.clone()));
-    let persistence = options.persistence;
+    let (persistence, keys) = (options.persistence, options.keys);
     let factory = move |entity: EntityContext| {
         let id = PersistenceId::new(E::KIND, &entity.id);
         let fence = Fence::new(entity.scope.clone(), entity.epoch);
         let (name, fenced) = (entity.id, entity.fenced);
-        event_sourced(id, move || E::create(&name), journal.clone())
+        let mut builder = event_sourced(id, move || E::create(&name), journal.clone())
             .fence(fence)
             .courier(courier.clone())
             .on_fenced(move || fenced.report())
-            .options(persistence.clone())
-            .props()
+            .options(persistence.clone());
+        if let Some(Keys(keys)) = &keys {
+            builder = builder.encrypted(keys.clone());
+        }
+        builder.props()
     };
     Sharding::start(cluster, E::KIND, store, options.sharding, factory)
 }

@@ -77,7 +77,7 @@ pub mod prelude;
 mod store;
 
 pub use client::{Client, ClientBuilder, ClientError, NoContact, Published};
-pub use entity::{EntityOptions, PersistentEntity};
+pub use entity::{DurableEntity, EntityOptions, Keys, PersistentEntity};
 pub use letters::{Arrived, NoMessage};
 pub use node::{Ended, Node, NodeBuilder, NodeError};
 pub use store::JournalAllocationStore;
@@ -101,7 +101,8 @@ pub use otava_cluster::{
     JoinError, Lease, Member, Refusal, SingletonProxy, Status, Strategy, Topic,
 };
 pub use otava_persistence::{
-    Effect, EventSourced, Journal, Letter, MemoryJournal, Options, SqliteConfig, SqliteJournal,
+    DurableState, Effect, EventSourced, Journal, KeyStore, Letter, MemoryJournal, Options,
+    SqliteConfig, SqliteJournal, StateEffect,
 };
 pub use otava_remote::{
     CredentialFiles, Credentials, Network, NodeId, PeerIdentity, QuicNetwork, Remote, RemoteConfig,

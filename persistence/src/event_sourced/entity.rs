@@ -1,8 +1,8 @@
 //! Entity: the life of one event-sourced state: recovery, then commands. Knows stores, not actors.
 
+use crate::codec::Codec;
 use crate::error::{AppendError, JournalError};
 use crate::event_sourced::letter::{Delivery, Receiving, Sending, check_target};
-use crate::event_sourced::post::Codec;
 use crate::event_sourced::post::{Change, Post};
 use crate::event_sourced::{
     Courier, Effect, EventReader, EventSourced, Options, Parcel, Receipt, RecoveryError,
@@ -96,14 +96,14 @@ impl Place {
 }
 
 /// Makes empty states.
-pub(super) struct Fresh<E>(Arc<Mutex<Box<dyn FnMut() -> E + Send>>>);
+pub(crate) struct Fresh<E>(Arc<Mutex<Box<dyn FnMut() -> E + Send>>>);
 
 impl<E> Fresh<E> {
-    pub(super) fn new(create: impl FnMut() -> E + Send + 'static) -> Self {
+    pub(crate) fn new(create: impl FnMut() -> E + Send + 'static) -> Self {
         Self(Arc::new(Mutex::new(Box::new(create))))
     }
 
-    pub(super) fn make(&self) -> E {
+    pub(crate) fn make(&self) -> E {
         // What panicked in it before is its own concern.
         (self.0.lock().unwrap_or_else(PoisonError::into_inner))()
     }
@@ -267,8 +267,10 @@ impl<E: EventSourced> Entity<E> {
     }
 
     fn encode(&self, events: &[E::Event]) -> Result<Vec<EventRecord>, EntityError> {
+        let name: Arc<str> = E::EVENT_NAME.into();
         let record = |(seq, event)| {
-            let record = EventRecord::new(E::EVENT_NAME, E::EVENT_VERSION, format::encode(event)?);
+            let payload = format::encode(event)?;
+            let record = EventRecord::new(Arc::clone(&name), E::EVENT_VERSION, payload);
             let record = record.tagged(self.state.tags(event));
             self.codec.close_event(seq, record)
         };

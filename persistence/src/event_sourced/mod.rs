@@ -40,6 +40,7 @@ pub use actor::{EventSourcedActor, Persisted};
 pub use builder::{EventSourcedBuilder, event_sourced};
 pub use effect::Effect;
 pub use entity::EntityError;
+pub(crate) use entity::Fresh;
 pub use finder::OutboxFinder;
 pub use letter::{Courier, CourierError, Delivery, Letter, NoLetters, Parcel, Receipt};
 pub use options::{Options, Recoveries};

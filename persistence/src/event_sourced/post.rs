@@ -1,9 +1,9 @@
 //! Post: outbox and inbox of one entity, and the records by which they change.
 
+use crate::codec::Codec;
 use crate::event_sourced::RecoveryError;
 use crate::event_sourced::letter::Sending;
 use crate::format::mail::{self, Confirmed, Mail, Outgoing, Received};
-use crate::format::sealed::{Seal, Spot, What};
 use crate::format::{FormatError, decode};
 use crate::id::PersistenceId;
 use crate::journal::{EventRecord, StoredEvent};
@@ -18,84 +18,6 @@ pub(crate) const OUTBOX_TAG: &str = "otava.outbox";
 pub(super) struct Post {
     pub(super) outbox: Outbox,
     pub(super) inbox: Inbox,
-}
-
-/// Encrypts and decrypts what one entity writes, if it has a key.
-pub(super) struct Codec {
-    id: PersistenceId,
-    pub(super) seal: Option<Seal>,
-}
-
-impl Codec {
-    /// Without a key nothing is encrypted, and what is stays so.
-    pub(super) fn new(id: PersistenceId) -> Self {
-        let seal = None;
-        Self { id, seal }
-    }
-
-    fn spot<'a>(&'a self, what: What, seq: u64, name: &'a str, version: u16) -> Spot<'a> {
-        Spot {
-            what,
-            id: &self.id,
-            seq,
-            name,
-            version,
-        }
-    }
-
-    pub(super) fn close(
-        &self,
-        (what, seq): (What, u64),
-        (name, version): (&str, u16),
-        payload: Vec<u8>,
-    ) -> Result<Vec<u8>, FormatError> {
-        match &self.seal {
-            Some(seal) => seal.close(self.spot(what, seq, name, version), &payload),
-            None => Ok(payload),
-        }
-    }
-
-    pub(super) fn open(
-        &self,
-        (what, seq): (What, u64),
-        (name, version): (&str, u16),
-        payload: Vec<u8>,
-    ) -> Result<Vec<u8>, FormatError> {
-        match &self.seal {
-            Some(seal) => seal.open(self.spot(what, seq, name, version), payload),
-            None => Ok(payload),
-        }
-    }
-
-    pub(super) fn close_event(
-        &self,
-        seq: u64,
-        mut record: EventRecord,
-    ) -> Result<EventRecord, FormatError> {
-        let of = (&*record.name, record.version);
-        record.payload = self.close((What::Event, seq), of, record.payload)?;
-        Ok(record)
-    }
-
-    fn close_letter(
-        &self,
-        seq: u64,
-        name: &str,
-        version: u16,
-        payload: &[u8],
-    ) -> Result<Vec<u8>, FormatError> {
-        self.close((What::Letter, seq), (name, version), payload.to_vec())
-    }
-
-    fn open_letter(
-        &self,
-        seq: u64,
-        name: &str,
-        version: u16,
-        payload: Vec<u8>,
-    ) -> Result<Vec<u8>, FormatError> {
-        self.open((What::Letter, seq), (name, version), payload)
-    }
 }
 
 /// One change of outbox or inbox, before it is a record and after it was one.

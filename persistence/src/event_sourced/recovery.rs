@@ -1,8 +1,9 @@
 //! Recovery: brings an entity to the last event in its journal, from the newest usable snapshot.
 
+use crate::codec::Codec;
 use crate::error::JournalError;
 use crate::event_sourced::entity::{Entity, EntityError};
-use crate::event_sourced::post::{Change, Codec, Post};
+use crate::event_sourced::post::{Change, Post};
 use crate::event_sourced::{EventSourced, is_own_record};
 use crate::format::sealed::What;
 use crate::format::{self, FormatError, mail};
