@@ -15,14 +15,14 @@ use std::sync::Arc;
 pub(crate) const OUTBOX_TAG: &str = "otava.outbox";
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Post {
-    pub(super) outbox: Outbox,
-    pub(super) inbox: Inbox,
+pub(crate) struct Post {
+    pub(crate) outbox: Outbox,
+    pub(crate) inbox: Inbox,
 }
 
 /// One change of outbox or inbox, before it is a record and after it was one.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Confirmed {
         to: PersistenceId,
         up_to: u64,
@@ -43,7 +43,7 @@ pub(super) enum Change {
 impl Change {
     /// A letter that an effect sends, as the record `seq`. `earlier`: how many letters to the same
     /// target the effect sends before it.
-    pub(super) fn sent(
+    pub(crate) fn sent(
         post: &Post,
         sending: Sending,
         earlier: u64,
@@ -61,7 +61,7 @@ impl Change {
     }
 
     /// The record of this, which will be the one with the number `seq`.
-    pub(super) fn record(&self, codec: &Codec, seq: u64) -> Result<EventRecord, FormatError> {
+    pub(crate) fn record(&self, codec: &Codec, seq: u64) -> Result<EventRecord, FormatError> {
         let outbox_tag = || vec![Arc::from(OUTBOX_TAG)];
         Ok(match self {
             Self::Confirmed { to, up_to } => {
@@ -100,7 +100,7 @@ impl Change {
     }
 
     /// Reads a record of Otava's own. What is sealed stays so when there is no key.
-    pub(super) fn of(stored: &StoredEvent, codec: &Codec) -> Result<Self, RecoveryError> {
+    pub(crate) fn of(stored: &StoredEvent, codec: &Codec) -> Result<Self, RecoveryError> {
         let (seq, record) = (stored.seq, &stored.record);
         let (name, version, bytes) = (&record.name, record.version, &record.payload);
         if version != mail::VERSION {
@@ -166,7 +166,7 @@ impl Post {
     ///
     /// # Errors
     /// It does not follow from what was before, said in words.
-    pub(super) fn apply(&mut self, change: Change) -> Result<(), String> {
+    pub(crate) fn apply(&mut self, change: Change) -> Result<(), String> {
         match change {
             Change::Confirmed { to, up_to } => {
                 let confirmed = self.outbox.confirmed(&to, up_to);

@@ -82,7 +82,7 @@ pub enum RecoveryError {
 
 impl<E: EventSourced> Entity<E> {
     /// Brings the state to the last event in the journal. Waits for its turn first.
-    pub(super) async fn recover(&mut self) -> Result<(), EntityError> {
+    pub(crate) async fn recover(&mut self) -> Result<(), EntityError> {
         let recoveries = self.place.options.recoveries.clone();
         let _turn = recoveries.turn().await;
         let recovered = self.restore_and_replay().await;
