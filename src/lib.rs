@@ -84,7 +84,7 @@ mod store;
 pub mod testkit;
 
 pub use client::{Client, ClientBuilder, ClientError, NoContact, Published};
-pub use entity::{EntityOptions, PersistentEntity};
+pub use entity::{DurableEntity, DurableStartError, EntityOptions, Keys, PersistentEntity};
 pub use letters::{Arrived, NoMessage};
 pub use node::{Ended, Node, NodeBuilder, NodeError};
 pub use remember::JournalRememberStore;
@@ -109,7 +109,8 @@ pub use otava_cluster::{
     JoinError, Lease, Member, Refusal, SingletonProxy, Status, Strategy, Topic,
 };
 pub use otava_persistence::{
-    Effect, EventSourced, Journal, Letter, MemoryJournal, Options, SqliteConfig, SqliteJournal,
+    DurableState, Effect, EventSourced, Journal, KeyStore, Letter, MemoryJournal, Options,
+    SqliteConfig, SqliteJournal, StateEffect,
 };
 pub use otava_remote::{
     CredentialFiles, Credentials, Network, NodeId, PeerIdentity, QuicNetwork, Remote, RemoteConfig,

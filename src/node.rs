@@ -10,7 +10,10 @@
 //! **Invariant:** whatever ends a node, its entities stop before its journal closes, and it answers
 //! nothing any more once it knows that it is out.
 
-use crate::entity::{EntityOptions, PersistentEntity, start_entities};
+use crate::entity::{
+    DurableEntity, DurableStartError, EntityOptions, PersistentEntity, start_durable_entities,
+    start_entities,
+};
 use crate::letters::Ways;
 use crate::store::JournalTerms;
 use futures_util::future::{BoxFuture, join_all};
@@ -181,13 +184,32 @@ impl Node {
         let inner = &self.inner;
         let (journal, courier) = (inner.journal.clone(), self.courier());
         let entities = start_entities(&inner.cluster, kind, (journal, courier), options, create)?;
+        self.hands_over(&entities);
+        Ok(entities)
+    }
+
+    /// As [`Node::entities`], for entities that keep their newest state only.
+    ///
+    /// # Errors
+    /// [`DurableStartError`].
+    pub fn durable_entities<E: DurableEntity>(
+        &self,
+        options: EntityOptions,
+    ) -> Result<Entities<E::Command>, DurableStartError> {
+        let inner = &self.inner;
+        let started = start_durable_entities::<E>(&inner.cluster, inner.journal.clone(), options)?;
+        self.hands_over(&started);
+        Ok(started)
+    }
+
+    /// When this node leaves, the entities of this kind are handed over.
+    fn hands_over<M: RemoteMessage>(&self, entities: &Entities<M>) {
         let kind = entities.clone();
         let hand_over: HandOver = Arc::new(move |within| {
             let kind = kind.clone();
             Box::pin(async move { kind.hand_over(within).await })
         });
-        lock(&inner.hand_overs).push(hand_over);
-        Ok(entities)
+        lock(&self.inner.hand_overs).push(hand_over);
     }
 
     /// Who offers which service in the whole cluster.

@@ -10,6 +10,9 @@
 //! | --- | --- |
 //! | write an entity | [`EventSourced`], [`Effect`] |
 //! | run it as an actor | [`event_sourced()`], [`Options`] |
+//! | send messages between entities, with effects exactly once | [`Letter`], [`Effect::send`], [`Effect::receive`], [`Courier`] |
+//! | keep the newest value only | [`DurableState`], [`durable_state()`] |
+//! | make data of one entity unreadable for good | [`KeyStore`], [`EventSourcedBuilder::encrypted`] |
 //! | choose a store | [`SqliteJournal`] for the processes of one machine, [`MemoryJournal`] for tests |
 //! | write a store | [`Journal`], [`SnapshotStore`], [`EventQueries`], [`StateStore`], [`OffsetStore`], then run [`conformance`], or [`conformance_tests!`] for a test a case |
 //! | read events across entities | [`EventQuery`], [`current_events`], [`live_events`] |
@@ -20,7 +23,7 @@
 //!
 //! Inside: `logic/` decides without touching anything, `io/sqlite/` is the embedded journal (its
 //! `mod.rs` draws it, `marks.rs` and `halt.rs` say why an acknowledged event cannot vanish in
-//! silence), `event_sourced/entity.rs` is the life of an entity,
+//! silence), `event_sourced/entity.rs` is the life of an entity, `event_sourced/post.rs` its letters,
 //! `projection/mod.rs` draws a projection.
 //!
 //! # What is promised
@@ -29,7 +32,9 @@
 //! - An owner that was replaced cannot write: the epoch is checked in the transaction of the write.
 //! - Damage is an error with a name, and never a state that looks fine.
 
+mod codec;
 pub mod conformance;
+mod durable_state;
 mod error;
 mod event_sourced;
 pub mod format;
@@ -46,6 +51,9 @@ mod snapshot;
 mod state;
 pub mod testkit;
 
+pub use durable_state::{
+    DurableState, DurableStateActor, DurableStateBuilder, StateEffect, StateError, durable_state,
+};
 pub use error::{AppendError, ClaimError, Damage, JournalError, OpenError};
 pub use event_sourced::{
     Courier, CourierError, Delivery, Effect, EntityError, EventReader, EventSourced,

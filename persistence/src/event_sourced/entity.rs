@@ -1,8 +1,8 @@
 //! Entity: the life of one event-sourced state: recovery, then commands. Knows stores, not actors.
 
+use crate::codec::Codec;
 use crate::error::{AppendError, JournalError};
 use crate::event_sourced::letter::{Delivery, Receiving, Sending, check_target};
-use crate::event_sourced::post::Codec;
 use crate::event_sourced::post::{Change, Post};
 use crate::event_sourced::{
     Courier, Effect, EventReader, EventSourced, Options, Parcel, Receipt, RecoveryError,
@@ -68,25 +68,25 @@ pub enum EntityError {
 
 /// Where an entity lives.
 #[derive(Clone)]
-pub(super) struct Place {
-    pub(super) id: PersistenceId,
-    pub(super) journal: Arc<dyn Journal>,
-    pub(super) snapshots: Option<Arc<dyn SnapshotStore>>,
-    pub(super) fence: Option<Fence>,
-    pub(super) courier: Option<Arc<dyn Courier>>,
-    pub(super) keys: Option<Arc<dyn KeyStore>>,
-    pub(super) options: Options,
+pub(crate) struct Place {
+    pub(crate) id: PersistenceId,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) snapshots: Option<Arc<dyn SnapshotStore>>,
+    pub(crate) fence: Option<Fence>,
+    pub(crate) courier: Option<Arc<dyn Courier>>,
+    pub(crate) keys: Option<Arc<dyn KeyStore>>,
+    pub(crate) options: Options,
 }
 
 impl Place {
-    pub(super) async fn delete_events(&self, through: u64) -> Result<(), AppendError> {
+    pub(crate) async fn delete_events(&self, through: u64) -> Result<(), AppendError> {
         let request = DeleteRequest::new(self.id.clone(), through);
         let request = request.fenced(self.fence.clone());
         self.journal.delete(request).await
     }
 
     /// Removes events and snapshots up to `through`.
-    pub(super) async fn remove_until(&self, through: u64) -> Result<(), AppendError> {
+    pub(crate) async fn remove_until(&self, through: u64) -> Result<(), AppendError> {
         self.delete_events(through).await?;
         if let Some(store) = &self.snapshots {
             store.delete(&self.id, through).await?;
@@ -96,14 +96,14 @@ impl Place {
 }
 
 /// Makes empty states.
-pub(super) struct Fresh<E>(Arc<Mutex<Box<dyn FnMut() -> E + Send>>>);
+pub(crate) struct Fresh<E>(Arc<Mutex<Box<dyn FnMut() -> E + Send>>>);
 
 impl<E> Fresh<E> {
-    pub(super) fn new(create: impl FnMut() -> E + Send + 'static) -> Self {
+    pub(crate) fn new(create: impl FnMut() -> E + Send + 'static) -> Self {
         Self(Arc::new(Mutex::new(Box::new(create))))
     }
 
-    pub(super) fn make(&self) -> E {
+    pub(crate) fn make(&self) -> E {
         // What panicked in it before is its own concern.
         (self.0.lock().unwrap_or_else(PoisonError::into_inner))()
     }
@@ -116,11 +116,11 @@ impl<E> Clone for Fresh<E> {
 }
 
 /// Told of every event that is durable, with its sequence number.
-pub(super) type Publish<E> = Box<dyn Fn(u64, &<E as EventSourced>::Event) + Send>;
+pub(crate) type Publish<E> = Box<dyn Fn(u64, &<E as EventSourced>::Event) + Send>;
 
 /// What follows a command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// The next command.
     Continue,
     /// The journal knows a newer owner.
@@ -131,16 +131,16 @@ pub(super) enum Next {
     Stop,
 }
 
-pub(super) struct Entity<E: EventSourced> {
-    pub(super) place: Place,
-    pub(super) state: E,
+pub(crate) struct Entity<E: EventSourced> {
+    pub(crate) place: Place,
+    pub(crate) state: E,
     /// The last event in the state.
-    pub(super) seq: u64,
-    pub(super) post: Post,
-    pub(super) codec: Codec,
-    pub(super) reader: EventReader<E>,
-    pub(super) fresh: Fresh<E>,
-    pub(super) publish: Option<Publish<E>>,
+    pub(crate) seq: u64,
+    pub(crate) post: Post,
+    pub(crate) codec: Codec,
+    pub(crate) reader: EventReader<E>,
+    pub(crate) fresh: Fresh<E>,
+    pub(crate) publish: Option<Publish<E>>,
 }
 
 /// A letter that counts: it is taken with the effects it has.
@@ -151,7 +151,7 @@ struct Taken {
 }
 
 impl<E: EventSourced> Entity<E> {
-    pub(super) fn new(place: Place, fresh: Fresh<E>) -> Self {
+    pub(crate) fn new(place: Place, fresh: Fresh<E>) -> Self {
         Self {
             codec: Codec::new(place.id.clone()),
             place,
@@ -165,7 +165,7 @@ impl<E: EventSourced> Entity<E> {
     }
 
     /// Handles one command: everything that [`Effect`] promises, in that order.
-    pub(super) async fn handle(&mut self, command: E::Command) -> Result<Next, EntityError> {
+    pub(crate) async fn handle(&mut self, command: E::Command) -> Result<Next, EntityError> {
         let mut effect = self.state.handle(command);
         let taken = match effect.receiving.take() {
             None => None,
@@ -267,8 +267,10 @@ impl<E: EventSourced> Entity<E> {
     }
 
     fn encode(&self, events: &[E::Event]) -> Result<Vec<EventRecord>, EntityError> {
+        let name: Arc<str> = E::EVENT_NAME.into();
         let record = |(seq, event)| {
-            let record = EventRecord::new(E::EVENT_NAME, E::EVENT_VERSION, format::encode(event)?);
+            let payload = format::encode(event)?;
+            let record = EventRecord::new(Arc::clone(&name), E::EVENT_VERSION, payload);
             let record = record.tagged(self.state.tags(event));
             self.codec.close_event(seq, record)
         };
@@ -382,7 +384,7 @@ impl<E: EventSourced> Entity<E> {
     }
 
     /// Takes in that targets have letters: it is written, so that they are not delivered again.
-    pub(super) async fn confirm(
+    pub(crate) async fn confirm(
         &mut self,
         confirmed: impl IntoIterator<Item = (PersistenceId, u64)>,
     ) -> Result<Next, EntityError> {

@@ -1,8 +1,9 @@
 //! Finder: starts entities whose letters wait and which nobody touches.
 
+use crate::codec::Codec;
 use crate::error::JournalError;
 use crate::event_sourced::letter::{Courier, Parcel};
-use crate::event_sourced::post::{Change, Codec, OUTBOX_TAG};
+use crate::event_sourced::post::{Change, OUTBOX_TAG};
 use crate::format::mail;
 use crate::id::PersistenceId;
 use crate::journal::{Journal, StoredEvent};

@@ -194,7 +194,7 @@ impl fmt::Debug for Delivery {
 }
 
 /// What [`Effect::receive`] keeps until the entity knows whether the letter counts.
-pub(super) struct Receiving<E: EventSourced> {
+pub(crate) struct Receiving<E: EventSourced> {
     pub(super) delivery: Delivery,
     pub(super) take: Take<E>,
 }
@@ -204,7 +204,7 @@ pub(super) type Take<E> =
     Box<dyn FnOnce(&E, &PersistenceId, &Parcel) -> Result<Effect<E>, String> + Send>;
 
 /// A letter that an effect sends.
-pub(super) struct Sending {
+pub(crate) struct Sending {
     pub(super) to: PersistenceId,
     pub(super) name: &'static str,
     pub(super) version: u16,

@@ -121,7 +121,7 @@ impl Recoveries {
         )))
     }
 
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         self.0.acquire().await.ok()
     }

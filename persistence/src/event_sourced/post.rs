@@ -1,9 +1,9 @@
 //! Post: outbox and inbox of one entity, and the records by which they change.
 
+use crate::codec::Codec;
 use crate::event_sourced::RecoveryError;
 use crate::event_sourced::letter::Sending;
 use crate::format::mail::{self, Confirmed, Mail, Outgoing, Received};
-use crate::format::sealed::{Seal, Spot, What};
 use crate::format::{FormatError, decode};
 use crate::id::PersistenceId;
 use crate::journal::{EventRecord, StoredEvent};
@@ -15,92 +15,14 @@ use std::sync::Arc;
 pub(crate) const OUTBOX_TAG: &str = "otava.outbox";
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Post {
-    pub(super) outbox: Outbox,
-    pub(super) inbox: Inbox,
-}
-
-/// Encrypts and decrypts what one entity writes, if it has a key.
-pub(super) struct Codec {
-    id: PersistenceId,
-    pub(super) seal: Option<Seal>,
-}
-
-impl Codec {
-    /// Without a key nothing is encrypted, and what is stays so.
-    pub(super) fn new(id: PersistenceId) -> Self {
-        let seal = None;
-        Self { id, seal }
-    }
-
-    fn spot<'a>(&'a self, what: What, seq: u64, name: &'a str, version: u16) -> Spot<'a> {
-        Spot {
-            what,
-            id: &self.id,
-            seq,
-            name,
-            version,
-        }
-    }
-
-    pub(super) fn close(
-        &self,
-        (what, seq): (What, u64),
-        (name, version): (&str, u16),
-        payload: Vec<u8>,
-    ) -> Result<Vec<u8>, FormatError> {
-        match &self.seal {
-            Some(seal) => seal.close(self.spot(what, seq, name, version), &payload),
-            None => Ok(payload),
-        }
-    }
-
-    pub(super) fn open(
-        &self,
-        (what, seq): (What, u64),
-        (name, version): (&str, u16),
-        payload: Vec<u8>,
-    ) -> Result<Vec<u8>, FormatError> {
-        match &self.seal {
-            Some(seal) => seal.open(self.spot(what, seq, name, version), payload),
-            None => Ok(payload),
-        }
-    }
-
-    pub(super) fn close_event(
-        &self,
-        seq: u64,
-        mut record: EventRecord,
-    ) -> Result<EventRecord, FormatError> {
-        let of = (&*record.name, record.version);
-        record.payload = self.close((What::Event, seq), of, record.payload)?;
-        Ok(record)
-    }
-
-    fn close_letter(
-        &self,
-        seq: u64,
-        name: &str,
-        version: u16,
-        payload: &[u8],
-    ) -> Result<Vec<u8>, FormatError> {
-        self.close((What::Letter, seq), (name, version), payload.to_vec())
-    }
-
-    fn open_letter(
-        &self,
-        seq: u64,
-        name: &str,
-        version: u16,
-        payload: Vec<u8>,
-    ) -> Result<Vec<u8>, FormatError> {
-        self.open((What::Letter, seq), (name, version), payload)
-    }
+pub(crate) struct Post {
+    pub(crate) outbox: Outbox,
+    pub(crate) inbox: Inbox,
 }
 
 /// One change of outbox or inbox, before it is a record and after it was one.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Confirmed {
         to: PersistenceId,
         up_to: u64,
@@ -121,7 +43,7 @@ pub(super) enum Change {
 impl Change {
     /// A letter that an effect sends, as the record `seq`. `earlier`: how many letters to the same
     /// target the effect sends before it.
-    pub(super) fn sent(
+    pub(crate) fn sent(
         post: &Post,
         sending: Sending,
         earlier: u64,
@@ -139,7 +61,7 @@ impl Change {
     }
 
     /// The record of this, which will be the one with the number `seq`.
-    pub(super) fn record(&self, codec: &Codec, seq: u64) -> Result<EventRecord, FormatError> {
+    pub(crate) fn record(&self, codec: &Codec, seq: u64) -> Result<EventRecord, FormatError> {
         let outbox_tag = || vec![Arc::from(OUTBOX_TAG)];
         Ok(match self {
             Self::Confirmed { to, up_to } => {
@@ -178,7 +100,7 @@ impl Change {
     }
 
     /// Reads a record of Otava's own. What is sealed stays so when there is no key.
-    pub(super) fn of(stored: &StoredEvent, codec: &Codec) -> Result<Self, RecoveryError> {
+    pub(crate) fn of(stored: &StoredEvent, codec: &Codec) -> Result<Self, RecoveryError> {
         let (seq, record) = (stored.seq, &stored.record);
         let (name, version, bytes) = (&record.name, record.version, &record.payload);
         if version != mail::VERSION {
@@ -244,7 +166,7 @@ impl Post {
     ///
     /// # Errors
     /// It does not follow from what was before, said in words.
-    pub(super) fn apply(&mut self, change: Change) -> Result<(), String> {
+    pub(crate) fn apply(&mut self, change: Change) -> Result<(), String> {
         match change {
             Change::Confirmed { to, up_to } => {
                 let confirmed = self.outbox.confirmed(&to, up_to);

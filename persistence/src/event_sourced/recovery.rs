@@ -1,8 +1,9 @@
 //! Recovery: brings an entity to the last event in its journal, from the newest usable snapshot.
 
+use crate::codec::Codec;
 use crate::error::JournalError;
 use crate::event_sourced::entity::{Entity, EntityError};
-use crate::event_sourced::post::{Change, Codec, Post};
+use crate::event_sourced::post::{Change, Post};
 use crate::event_sourced::{EventSourced, is_own_record};
 use crate::format::sealed::What;
 use crate::format::{self, FormatError, mail};
@@ -81,7 +82,7 @@ pub enum RecoveryError {
 
 impl<E: EventSourced> Entity<E> {
     /// Brings the state to the last event in the journal. Waits for its turn first.
-    pub(super) async fn recover(&mut self) -> Result<(), EntityError> {
+    pub(crate) async fn recover(&mut self) -> Result<(), EntityError> {
         let recoveries = self.place.options.recoveries.clone();
         let _turn = recoveries.turn().await;
         let recovered = self.restore_and_replay().await;

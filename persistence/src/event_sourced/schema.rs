@@ -1,6 +1,6 @@
 //! Schema: how stored events become events of this program, also those of older versions.
 
-use crate::event_sourced::post::Codec;
+use crate::codec::Codec;
 use crate::event_sourced::{EventSourced, RecoveryError};
 use crate::format::sealed::What;
 use crate::format::{self, FormatError, mail};

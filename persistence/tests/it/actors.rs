@@ -1,9 +1,10 @@
 //! Actors: event-sourced actors on real journals, through failures, fences and new systems.
 
 use crate::support::open;
-use otava_actor::{ActorRef, ActorSystem, AskError, ReplyTo, Supervision};
+use otava_actor::{Actor, ActorRef, ActorSystem, AskError, Context, ReplyTo, Supervision};
 use otava_persistence::{
-    Effect, EventSourced, Fence, Journal, MemoryJournal, Options, PersistenceId, event_sourced,
+    Effect, EventSourced, Fence, Journal, MemoryJournal, Options, Persisted, PersistenceId,
+    event_sourced,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ enum Command {
     Panic,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 struct Deposited(u64);
 
 impl EventSourced for Account {
@@ -183,6 +184,78 @@ async fn no_command_is_handled_before_recovery_is_complete() {
     for answer in futures_util::future::join_all(asked).await {
         assert_eq!(answer, (3, 6));
     }
+    system.shutdown().await;
+    journal.close().await;
+}
+
+/// An actor that keeps what was published.
+struct Follower(Vec<(u64, u64)>);
+
+enum Followed {
+    Event(Persisted<Deposited>),
+    Look(ReplyTo<Vec<(u64, u64)>>),
+}
+
+impl From<Persisted<Deposited>> for Followed {
+    fn from(event: Persisted<Deposited>) -> Self {
+        Self::Event(event)
+    }
+}
+
+impl Actor for Follower {
+    type Msg = Followed;
+    type Err = std::convert::Infallible;
+
+    async fn handle(&mut self, message: Followed, _: &mut Context<Self>) -> Result<(), Self::Err> {
+        match message {
+            Followed::Event(persisted) => self.0.push((persisted.seq, persisted.event.0)),
+            Followed::Look(reply_to) => drop(reply_to.send(self.0.clone())),
+        }
+        Ok(())
+    }
+}
+
+/// Events are published when they are durable and before the reply, and not again at recovery.
+#[tokio::test]
+async fn durable_events_are_published() {
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new());
+    let system = ActorSystem::new("test");
+    let follower = system.spawn("follower", Follower(Vec::new())).unwrap();
+    system
+        .event_stream()
+        .subscribe::<Persisted<Deposited>>(&follower);
+    for (round, name) in ["one", "two"].iter().enumerate() {
+        let props = event_sourced(id("a"), Account::default, Arc::clone(&journal))
+            .publish_events()
+            .props();
+        let account = system.spawn_with(name, props).unwrap();
+        for amount in [5, 6] {
+            account
+                .ask(|reply_to| Command::Deposit(amount, reply_to))
+                .await
+                .unwrap();
+            let seen = follower.ask(Followed::Look).await.unwrap();
+            assert_eq!(seen.last(), Some(&(2 * round as u64 + amount - 4, amount)));
+        }
+    }
+    let seen = follower.ask(Followed::Look).await.unwrap();
+    assert_eq!(seen, [(1, 5), (2, 6), (3, 5), (4, 6)]);
+    system.shutdown().await;
+}
+
+/// Commands that arrive while events are on their way wait, and are handled in the order in which they
+/// came, each with the state of those before it.
+#[tokio::test]
+async fn commands_wait_in_order_while_events_are_persisted() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal: Arc<dyn Journal> = Arc::new(open(&folder.path().join("journal.db")).await);
+    let system = ActorSystem::new("test");
+    let account = spawn(&system, "a", &journal);
+    let asked = (1..=200).map(|_| account.ask(|reply_to| Command::Deposit(1, reply_to)));
+    let asked: Vec<_> = asked.map(IntoFuture::into_future).collect();
+    let answers = futures_util::future::join_all(asked).await;
+    let balances: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+    assert_eq!(balances, (1..=200).collect::<Vec<_>>());
     system.shutdown().await;
     journal.close().await;
 }

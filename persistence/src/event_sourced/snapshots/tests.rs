@@ -1,8 +1,9 @@
 //! Snapshot tests: when they are taken, what is deleted behind them, and what a deleted entity leaves.
 
+use crate::codec::Codec;
 use crate::error::AppendError;
 use crate::event_sourced::entity::{Entity, EntityError, Fresh, Next, Place};
-use crate::event_sourced::post::{Change, Codec, Post};
+use crate::event_sourced::post::{Change, Post};
 use crate::event_sourced::{Effect, EventSourced, Options, RecoveryError};
 use crate::id::PersistenceId;
 use crate::journal::{AppendRequest, DeleteRequest, Fence, Journal};
