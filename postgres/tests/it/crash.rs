@@ -20,7 +20,6 @@ async fn every_acknowledged_event_outlives_the_server() {
     let Some(server) = own(&[]) else { return };
     let config = fresh(&server.url());
     let journal = open(&config).await;
-    let acknowledged = Arc::new(AtomicU64::new(0));
     let counts = Arc::new(Counts::default());
     let writer = |writer| tokio::spawn(write(Arc::clone(&journal), writer, Arc::clone(&counts)));
     let writers: Vec<_> = (0..WRITERS).map(writer).collect();
