@@ -12,5 +12,6 @@ mod fsync;
 mod kept;
 mod letters;
 mod opening;
+mod projections;
 mod shared;
 mod support;
