@@ -13,5 +13,6 @@ mod kept;
 mod letters;
 mod opening;
 mod projections;
+mod projections_exact;
 mod shared;
 mod support;
