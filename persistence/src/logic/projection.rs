@@ -385,10 +385,10 @@ impl Machine {
             let position = self.queue[last].position;
             if count > 1 {
                 self.narrow_until = position;
-            } else if blame == Blame::Event {
-                if let Some(verdict) = self.poisoned(position) {
-                    return verdict;
-                }
+            } else if blame == Blame::Event
+                && let Some(verdict) = self.poisoned(position)
+            {
+                return verdict;
             }
         }
         if !self.back_off(now) {

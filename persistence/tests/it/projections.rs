@@ -77,20 +77,21 @@ pub(crate) fn options() -> ProjectionOptions {
     ProjectionOptions::default().backoff(backoff).seed(1)
 }
 
-fn noting(
-    seen: &Seen,
-) -> impl Fn() -> Call<Box<dyn FnMut(&Envelope<String>) -> Result<(), Infallible> + Send>>
-+ Send
-+ Sync
-+ 'static {
-    let seen = seen.clone();
-    move || {
-        let seen = seen.clone();
-        Call(Box::new(move |event: &Envelope<String>| {
-            seen.note(event);
-            Ok(())
-        }))
+/// A handler that only notes what it sees.
+struct Note(Seen);
+
+impl Handler<String> for Note {
+    type Error = Infallible;
+
+    async fn handle(&mut self, event: &Envelope<String>) -> Result<(), Infallible> {
+        self.0.note(event);
+        Ok(())
     }
+}
+
+fn noting(seen: &Seen) -> impl Fn() -> Note + Send + Sync + 'static {
+    let seen = seen.clone();
+    move || Note(seen.clone())
 }
 
 pub(crate) async fn put(journal: &MemoryJournal, entity: &str, count: u64) -> Appended {
@@ -545,7 +546,7 @@ async fn any_number_of_instances_goes_on_where_others_were() {
                     let (seen, calls) = (seen.clone(), calls.clone());
                     Call(move |event: &Envelope<String>| {
                         let call = calls.fetch_add(1, Ordering::Relaxed);
-                        if (call ^ failing) % 13 == 0 {
+                        if (call ^ failing).is_multiple_of(13) {
                             return Err("not now");
                         }
                         seen.note(event);

@@ -35,6 +35,9 @@ struct Store<F> {
     mood: F,
 }
 
+/// One that always commits.
+type Calm = Store<fn(&[Envelope<String>]) -> Mood>;
+
 impl<F: FnMut(&[Envelope<String>]) -> Mood + Send + 'static> TransactionalHandler<String>
     for Store<F>
 {
@@ -160,7 +163,7 @@ async fn whatever_runs_at_once_every_event_is_stored_once() {
 /// taken over commits nothing, and ends.
 #[tokio::test(start_paused = true)]
 async fn a_run_that_was_replaced_cannot_commit() {
-    struct Late(Arc<Semaphore>, Store<fn(&[Envelope<String>]) -> Mood>);
+    struct Late(Arc<Semaphore>, Calm);
 
     impl TransactionalHandler<String> for Late {
         type Error = &'static str;
@@ -188,8 +191,11 @@ async fn a_run_that_was_replaced_cannot_commit() {
     let (gated, stored) = (gate.clone(), table.clone());
     let plan = projection("report", &journal).exactly_once(move || {
         let table = Arc::clone(&stored);
-        let mood: fn(&[Envelope<String>]) -> Mood = |_| Mood::Commits;
-        Late(gated.clone(), Store { table, mood })
+        let calm = Calm {
+            table,
+            mood: |_| Mood::Commits,
+        };
+        Late(gated.clone(), calm)
     });
     journal.claim("workers/0", 1).await.unwrap();
     let old = plan

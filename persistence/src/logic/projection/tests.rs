@@ -256,7 +256,7 @@ impl World {
                         .copied()
                         .collect::<Vec<_>>();
                     let last = place + page.len() == self.positions.len();
-                    let through = page.last().map_or(after, |last| last + u64::from(last % 2));
+                    let through = page.last().map_or(after, |last| last + last % 2);
                     let through = if last { through } else { page[page.len() - 1] };
                     machine.page(*now, events(&page), through, !last);
                 }
@@ -264,26 +264,8 @@ impl World {
                     Some(until) => *now = until,
                     None => machine.stop(),
                 },
-                Step::Handle { count, offset } => {
-                    let batch = place..place + count;
-                    let poisoned = self.poison.is_some_and(|poison| batch.contains(&poison));
-                    // A failure may come before or after the effect.
-                    let done = !poisoned && !(fails && self.chance(2));
-                    if done {
-                        batch.for_each(|event| self.effects[event] += 1);
-                        if with_results {
-                            self.offset = offset;
-                        }
-                    }
-                    if done && !fails {
-                        machine.handled(*now);
-                        place += count;
-                    } else {
-                        let blame = if poisoned { Blame::Event } else { Blame::Other };
-                        if machine.failed(*now, step, blame) == Verdict::Skip {
-                            place += 1;
-                        }
-                    }
+                Step::Handle { count, .. } => {
+                    place += self.handle(rules, &mut machine, *now, (place, count), fails);
                 }
                 Step::Save { offset, .. } => {
                     assert!(
@@ -300,6 +282,37 @@ impl World {
             }
         }
         panic!("it does not come to an end");
+    }
+
+    /// One batch from `place` on; a failure may come before or after its effect. How many events are
+    /// behind the machine afterwards.
+    fn handle(
+        &mut self,
+        rules: &Rules,
+        machine: &mut Machine,
+        now: Time,
+        (place, count): (usize, usize),
+        fails: bool,
+    ) -> usize {
+        let step = machine.step(now);
+        let Step::Handle { offset, .. } = step else {
+            panic!("{step:?} is another step than before");
+        };
+        let batch = place..place + count;
+        let poisoned = self.poison.is_some_and(|poison| batch.contains(&poison));
+        let refused = poisoned || (fails && self.chance(2));
+        if !refused {
+            batch.for_each(|event| self.effects[event] += 1);
+            if rules.with_results {
+                self.offset = offset;
+            }
+        }
+        if !refused && !fails {
+            machine.handled(now);
+            return count;
+        }
+        let blame = if poisoned { Blame::Event } else { Blame::Other };
+        usize::from(machine.failed(now, step, blame) == Verdict::Skip)
     }
 }
 
