@@ -123,8 +123,12 @@ impl<E> Life<E> {
     fn drop_head(&mut self) -> Option<(PersistenceId, u64)> {
         let position = self.events.front()?.position();
         let mut dropped = None;
-        while let Some(item) = self.events.pop_front_if(|item| item.position() == position) {
-            dropped = Some(match item {
+        while self
+            .events
+            .front()
+            .is_some_and(|item| item.position() == position)
+        {
+            dropped = self.events.pop_front().map(|item| match item {
                 Item::Broken(broken) => (broken.id, broken.seq),
                 Item::Good(event) => (event.id, event.seq),
             });
