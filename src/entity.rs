@@ -1,16 +1,22 @@
 //! Entity: event-sourced state that sharding places, with the fence that ties the two together.
 
+use crate::remember::JournalRememberStore;
 use crate::store::JournalAllocationStore;
 use otava_cluster::Cluster;
-use otava_persistence::{EventSourced, Fence, Journal, Options, PersistenceId, event_sourced};
+use otava_persistence::{
+    Courier, EventSourced, Fence, Journal, Options, PersistenceId, event_sourced,
+};
 use otava_remote::RemoteMessage;
-use otava_sharding::{Entities, EntityContext, Sharding, ShardingConfig, StartError};
+use otava_sharding::{Entities, EntityContext, Remember, Sharding, ShardingConfig, StartError};
 use std::sync::Arc;
 
 /// Event-sourced state that lives somewhere in the cluster, found by its id.
 ///
 /// There is one instance of an id at a time: it moves when nodes come, go or fail, and finds all its
 /// events again. The store refuses writes of an instance whose shard was given to another node.
+///
+/// An entity that needs more than its id, such as a topic or a client of another service, is started by
+/// [`crate::Node::entities_with`], and needs no more than [`EventSourced`].
 ///
 /// # Examples
 /// ```
@@ -66,6 +72,9 @@ pub struct EntityOptions {
     pub persistence: Options,
     /// Shards, buffers and rebalancing. The number of shards must be the same on all nodes.
     pub sharding: ShardingConfig,
+    /// Whether entities that were started live until they stop by themselves, wherever their shard is.
+    /// Default: they live while messages come ([`ShardingConfig::passivation`]).
+    pub remembered: bool,
 }
 
 impl EntityOptions {
@@ -82,24 +91,40 @@ impl EntityOptions {
         self.sharding = config;
         self
     }
+
+    /// Sets [`Self::remembered`]. Who is remembered is kept in the journal ([`JournalRememberStore`]); another
+    /// store, or a fixed set, goes into [`ShardingConfig::remember`].
+    #[must_use]
+    pub fn remembered(mut self) -> Self {
+        self.remembered = true;
+        self
+    }
 }
 
-pub(crate) fn start_entities<E: PersistentEntity>(
+pub(crate) fn start_entities<E: EventSourced<Command: RemoteMessage>>(
     cluster: &Cluster,
-    journal: Arc<dyn Journal>,
+    kind: &str,
+    (journal, courier): (Arc<dyn Journal>, Arc<dyn Courier>),
     options: EntityOptions,
+    create: impl Fn(&str) -> E + Send + Sync + 'static,
 ) -> Result<Entities<E::Command>, StartError> {
+    let (create, own_kind) = (Arc::new(create), kind.to_owned());
     let store = Arc::new(JournalAllocationStore::new(journal.clone()));
     let persistence = options.persistence;
+    let mut sharding = options.sharding;
+    if options.remembered {
+        sharding.remember = Remember::started(Arc::new(JournalRememberStore::new(journal.clone())));
+    }
     let factory = move |entity: EntityContext| {
-        let id = PersistenceId::new(E::KIND, &entity.id);
+        let id = PersistenceId::new(&own_kind, &entity.id);
         let fence = Fence::new(entity.scope.clone(), entity.epoch);
-        let (name, fenced) = (entity.id, entity.fenced);
-        event_sourced(id, move || E::create(&name), journal.clone())
+        let (name, fenced, create) = (entity.id, entity.fenced, create.clone());
+        event_sourced(id, move || create(&name), journal.clone())
             .fence(fence)
+            .courier(courier.clone())
             .on_fenced(move || fenced.report())
             .options(persistence.clone())
             .props()
     };
-    Sharding::start(cluster, E::KIND, store, options.sharding, factory)
+    Sharding::start(cluster, kind, store, sharding, factory)
 }

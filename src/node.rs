@@ -11,6 +11,7 @@
 //! nothing any more once it knows that it is out.
 
 use crate::entity::{EntityOptions, PersistentEntity, start_entities};
+use crate::letters::Ways;
 use crate::store::JournalTerms;
 use futures_util::future::{BoxFuture, join_all};
 use otava_actor::{Actor, ActorSystem, Props};
@@ -21,7 +22,7 @@ use otava_cluster::{
     AppVersion, Cluster, ClusterConfig, ClusterReceptionist, ClusterState, Discovery, JoinError,
     LeaveError, SingletonProxy, Singletons, Topic, Topics,
 };
-use otava_persistence::{Journal, SqliteConfig, SqliteJournal};
+use otava_persistence::{EventSourced, Journal, SqliteConfig, SqliteJournal};
 use otava_remote::{
     Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, RemoteMessage, Rights,
 };
@@ -72,6 +73,7 @@ struct Inner {
     singletons: Singletons,
     topics: Topics,
     journal: Arc<dyn Journal>,
+    ways: Ways,
     /// This node opened the journal, so it closes it.
     owns_journal: bool,
     /// One for each entity kind, in the order of their start.
@@ -148,6 +150,10 @@ impl Node {
         &self.inner.journal
     }
 
+    pub(crate) fn ways(&self) -> &Ways {
+        &self.inner.ways
+    }
+
     /// Makes this node a host of the entities of kind `E`, and returns the way to all of them,
     /// wherever they live. Call it on every node, right after it was started.
     ///
@@ -157,8 +163,24 @@ impl Node {
         &self,
         options: EntityOptions,
     ) -> Result<Entities<E::Command>, otava_sharding::StartError> {
+        self.entities_with(E::KIND, options, E::create)
+    }
+
+    /// As [`Node::entities`], for entities that `create` makes of their id: it can hand them what this
+    /// node has. What it makes must be the same state on every node. `kind` is the name of the kind: a
+    /// part of persistence ids and of names on the wire, so a contract.
+    ///
+    /// # Errors
+    /// As [`Node::entities`].
+    pub fn entities_with<E: EventSourced<Command: RemoteMessage>>(
+        &self,
+        kind: &str,
+        options: EntityOptions,
+        create: impl Fn(&str) -> E + Send + Sync + 'static,
+    ) -> Result<Entities<E::Command>, otava_sharding::StartError> {
         let inner = &self.inner;
-        let entities = start_entities::<E>(&inner.cluster, inner.journal.clone(), options)?;
+        let (journal, courier) = (inner.journal.clone(), self.courier());
+        let entities = start_entities(&inner.cluster, kind, (journal, courier), options, create)?;
         let kind = entities.clone();
         let hand_over: HandOver = Arc::new(move |within| {
             let kind = kind.clone();
@@ -548,6 +570,7 @@ impl NodeBuilder {
                 remote,
                 cluster,
                 journal,
+                ways: Ways::default(),
                 owns_journal,
                 hand_overs: Mutex::default(),
                 hand_over_within: self.hand_over_within,

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! payload   format byte (1) | bincode 2, standard configuration (little endian, varint), serde
+//!           format byte (2) | cipher | nonce | sealed payload          (with the key of the entity)
+//!           format byte (3) | mail | payload                 (a snapshot of an entity with letters)
 //! checksum  CRC-32 (IEEE) over what identifies the row and what it holds:
 //!             u32 length of id | id | u64 seq | u32 length of name | name | u16 version |
 //!             u64 written at, ms | payload            (all numbers little endian)
@@ -10,6 +12,9 @@
 //! The format byte says how the bytes were encoded, the version beside the name says which layout of
 //! the type was encoded: the first is this crate's, the second is the user's. Golden bytes of every
 //! released format stay in `persistence/fixtures/` and are decoded in tests for good.
+
+pub(crate) mod mail;
+pub(crate) mod sealed;
 
 use crate::journal::EventRecord;
 use crate::snapshot::Snapshot;
@@ -32,8 +37,11 @@ pub enum FormatError {
     /// Bytes are left after the value: they are of another type, or of another version of it.
     #[error("{0} bytes are left over after the value")]
     LeftOver(usize),
+    /// The bytes are encrypted and cannot be opened.
+    #[error("it is encrypted: {0}")]
+    Sealed(&'static str),
     /// The format byte is of no known format.
-    #[error("unknown format {0:?}; this program knows format 1")]
+    #[error("unknown format {0:?}; this program knows formats 1 to 3")]
     UnknownFormat(Option<u8>),
 }
 
@@ -54,8 +62,10 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, FormatError> {
 /// # Errors
 /// See [`FormatError`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
-    let Some((&FORMAT, body)) = bytes.split_first() else {
-        return Err(FormatError::UnknownFormat(bytes.first().copied()));
+    let body = match bytes.split_first() {
+        Some((&FORMAT, body)) => body,
+        Some((&sealed::SEALED, _)) => return Err(FormatError::Sealed("no keys were given")),
+        other => return Err(FormatError::UnknownFormat(other.map(|(format, _)| *format))),
     };
     let config = bincode::config::standard().with_limit::<{ Snapshot::PAYLOAD_BYTES_MAX }>();
     let (value, read) = bincode::serde::decode_from_slice(body, config)

@@ -366,13 +366,15 @@ impl AppendRequest {
 
     /// Roughly how many bytes it adds to the store.
     pub(crate) fn bytes(&self) -> usize {
-        self.events
-            .iter()
-            .map(|event| {
-                let tags: usize = event.tags.iter().map(|tag| tag.len() + 16).sum();
-                event.payload.len() + event.name.len() + tags + 64
-            })
-            .sum()
+        self.events.iter().map(EventRecord::bytes).sum()
+    }
+}
+
+impl EventRecord {
+    /// Roughly how many bytes it adds to the store.
+    pub(crate) fn bytes(&self) -> usize {
+        let tags: usize = self.tags.iter().map(|tag| tag.len() + 16).sum();
+        self.payload.len() + self.name.len() + tags + 64
     }
 }
 

@@ -13,13 +13,15 @@
 //! | choose a store | [`SqliteJournal`] for the processes of one machine, [`MemoryJournal`] for tests |
 //! | write a store | [`Journal`], [`SnapshotStore`], [`EventQueries`], [`StateStore`], [`OffsetStore`], then run [`conformance`] |
 //! | read events across entities | [`EventQuery`], [`current_events`], [`live_events`] |
+//! | keep a report up to date | [`Projection`], [`Handler`], [`TransactionalHandler`] |
 //! | know who may write | [`Fence`], [`Journal::claim`] |
 //! | know the bytes on disk | [`mod@format`] |
 //! | test own events | [`testkit`] |
 //!
 //! Inside: `logic/` decides without touching anything, `io/sqlite/` is the embedded journal (its
 //! `mod.rs` draws it, `marks.rs` and `halt.rs` say why an acknowledged event cannot vanish in
-//! silence), `event_sourced/entity.rs` is the life of an entity.
+//! silence), `event_sourced/entity.rs` is the life of an entity,
+//! `projection/mod.rs` draws a projection.
 //!
 //! # What is promised
 //! - An acknowledged event is there after any end of any process, once, in order; an append is
@@ -34,9 +36,11 @@ pub mod format;
 mod id;
 mod io;
 mod journal;
+mod keys;
 mod logic;
 mod memory;
 mod offset;
+mod projection;
 mod query;
 mod snapshot;
 mod state;
@@ -44,8 +48,9 @@ pub mod testkit;
 
 pub use error::{AppendError, ClaimError, Damage, JournalError, OpenError};
 pub use event_sourced::{
-    Effect, EntityError, EventSourced, EventSourcedActor, EventSourcedBuilder, Options, Recoveries,
-    RecoveryError, event_sourced,
+    Courier, CourierError, Delivery, Effect, EntityError, EventReader, EventSourced,
+    EventSourcedActor, EventSourcedBuilder, Letter, NoLetters, Options, OutboxFinder, Parcel,
+    Persisted, Receipt, Recoveries, RecoveryError, Upcaster, event_sourced, is_own_record,
 };
 pub use id::{PersistenceId, SLICES};
 pub use io::sqlite::{MarkSync, SqliteConfig, SqliteJournal, Verified, VerifyError};
@@ -53,8 +58,16 @@ pub use journal::{
     APPEND_EVENTS_MAX, AppendRequest, Appended, DeleteRequest, EventPage, EventRecord, Fence,
     Journal, StoredEvent,
 };
+pub use keys::{EntityKey, KeyError, KeyStore, MemoryKeys, StateKeys};
+pub use logic::slices::{Carved, SliceOffset, carve};
 pub use memory::MemoryJournal;
 pub use offset::{OFFSET_KEY_BYTES_MAX, OffsetStore, check_offset_key};
+pub use projection::{
+    BatchHandler, Envelope, Handler, OnPoison, Projection, ProjectionCommit, ProjectionEnded,
+    ProjectionHandle, ProjectionOptions, ProjectionPlan, ProjectionRun, ProjectionStartError,
+    ProjectionState, ProjectionStatus, RunFenced, SliceOffsets, TransactionError,
+    TransactionalHandler, metrics as projection_metrics,
+};
 pub use query::{
     EventQueries, EventQuery, FoundEvent, QueryPage, TAGS_MAX, current_events, live_events,
 };

@@ -1,9 +1,11 @@
 //! Builder: collects where an event-sourced actor lives, and gives the recipe of it.
 
-use crate::event_sourced::entity::Place;
-use crate::event_sourced::{EventSourced, EventSourcedActor, Options};
+use crate::event_sourced::actor::{PublishTo, Wiring, publish};
+use crate::event_sourced::entity::{Fresh, Place};
+use crate::event_sourced::{Courier, EventSourced, EventSourcedActor, Options};
 use crate::id::PersistenceId;
 use crate::journal::{Fence, Journal};
+use crate::keys::KeyStore;
 use crate::snapshot::SnapshotStore;
 use otava_actor::Props;
 use std::sync::Arc;
@@ -47,19 +49,23 @@ pub fn event_sourced<E: EventSourced>(
             journal,
             snapshots,
             fence: None,
+            courier: None,
+            keys: None,
             options,
         },
-        create: Box::new(create),
+        fresh: Fresh::new(create),
         on_fenced: Arc::new(|| {}),
+        publish: None,
     }
 }
 
 /// Where an event-sourced actor lives. Made by [`event_sourced()`].
 #[must_use = "it does nothing until its `props` are spawned"]
-pub struct EventSourcedBuilder<E> {
+pub struct EventSourcedBuilder<E: EventSourced> {
     place: Place,
-    create: Box<dyn FnMut() -> E + Send>,
+    fresh: Fresh<E>,
     on_fenced: Arc<dyn Fn() + Send + Sync>,
+    publish: Option<PublishTo<E>>,
 }
 
 impl<E: EventSourced> EventSourcedBuilder<E> {
@@ -74,6 +80,34 @@ impl<E: EventSourced> EventSourcedBuilder<E> {
     /// then stop everything that writes by the same fence.
     pub fn on_fenced(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_fenced = Arc::new(hook);
+        self
+    }
+
+    /// The way to other entities, for the letters that it sends ([`crate::Effect::send`]). Default:
+    /// none; a command that sends a letter fails then.
+    pub fn courier(mut self, courier: Arc<dyn Courier>) -> Self {
+        self.place.courier = Some(courier);
+        self
+    }
+
+    /// Encrypts its events, letters and snapshots with the key that `keys` has for its id. What was
+    /// written before in the clear is still read. When the key was shredded it does not start:
+    /// [`crate::KeyError::Shredded`], in [`crate::RecoveryError::Key`].
+    pub fn encrypted(mut self, keys: Arc<dyn KeyStore>) -> Self {
+        self.place.keys = Some(keys);
+        self
+    }
+
+    /// Publishes each event in the actor system's event stream, as [`crate::Persisted`], when it is
+    /// durable and the state holds it, before the replies go out.
+    ///
+    /// # Delivery
+    /// At most once, and not at recovery. Who must not miss an event reads the journal.
+    pub fn publish_events(mut self) -> Self
+    where
+        E::Event: Clone,
+    {
+        self.publish = Some(publish::<E>);
         self
     }
 
@@ -92,11 +126,12 @@ impl<E: EventSourced> EventSourcedBuilder<E> {
     /// The recipe of the actor. It can be restarted: each instance recovers anew. What is done
     /// after a failure is chosen there (`on_failure`), as for every actor.
     pub fn props(self) -> Props<EventSourcedActor<E>> {
-        let Self {
-            place,
-            mut create,
-            on_fenced,
-        } = self;
-        Props::new(move || EventSourcedActor::new(place.clone(), create(), Arc::clone(&on_fenced)))
+        let wiring = Wiring {
+            place: self.place,
+            fresh: self.fresh,
+            on_fenced: self.on_fenced,
+            publish: self.publish,
+        };
+        Props::new(move || EventSourcedActor::new(wiring.clone()))
     }
 }

@@ -1,19 +1,24 @@
-//! Effect: what a command leads to: events, replies, side effects, the end.
+//! Effect: what a command leads to: events, letters, replies, side effects, the end.
 
 use crate::event_sourced::EventSourced;
+use crate::event_sourced::letter::{Delivery, Letter, Receiving, Sending, open_letter};
+use crate::id::PersistenceId;
 use otava_actor::ReplyTo;
 use std::fmt;
 
 /// What [`EventSourced::handle`] decided, to be carried out by its actor, in this order: the events
-/// become durable, the state takes them in, the replies go out, the side effects run, the actor
-/// stops if it should.
+/// and letters become durable, the state takes the events in, the replies go out, the side effects
+/// run, the actor stops if it should.
 ///
 /// If the events cannot be made durable nothing else happens: who asked sees
 /// [`otava_actor::AskError::NoReply`] at once.
 #[must_use = "an effect does nothing unless `handle` returns it"]
 pub struct Effect<E: EventSourced> {
     pub(super) events: Vec<E::Event>,
+    pub(super) letters: Vec<Sending>,
+    pub(super) receiving: Option<Receiving<E>>,
     pub(super) confirm: bool,
+    pub(super) delete: bool,
     pub(super) replies: Vec<Step<E>>,
     pub(super) afterwards: Vec<Step<E>>,
     pub(super) stop: bool,
@@ -38,7 +43,10 @@ impl<E: EventSourced> Effect<E> {
         let (replies, afterwards) = (Vec::new(), Vec::new());
         Self {
             events,
+            letters: Vec::new(),
+            receiving: None,
             confirm: false,
+            delete: false,
             replies,
             afterwards,
             stop: false,
@@ -80,6 +88,89 @@ impl<E: EventSourced> Effect<E> {
         self
     }
 
+    /// Sends a letter to the entity `to` of the kind that takes such letters. It is written in the same
+    /// append as the events, and delivered from then on until the target has taken it, also after any
+    /// end of this actor, its node, or the target's. Letters to one target are taken in the order in
+    /// which they were sent.
+    ///
+    /// # Delivery
+    /// At least once, and the target takes it once: its effects are exactly once. When it arrives is not
+    /// said. The actor needs a way to the target ([`crate::EventSourcedBuilder::courier`]); without
+    /// one the command fails, and nothing is persisted.
+    pub fn send<L: Letter>(mut self, to: &str, letter: L) -> Self {
+        self.letters.push(Sending::new(to, &letter));
+        self
+    }
+
+    /// Takes a letter that arrived, if it was not taken before. `take` makes an effect of it, from the
+    /// state, the sender and the letter; its events, its own letters, and the record that this one was
+    /// taken are one append. What is chained to the result happens after it, and for a letter that
+    /// was taken before nothing happens: the sender is told so.
+    ///
+    /// A letter that was refused, since its type is not known here, changes nothing either. The sender
+    /// comes again with it.
+    ///
+    /// # Examples
+    /// ```
+    /// # use otava_persistence::{Delivery, Effect, EventSourced, Letter};
+    /// # #[derive(Default)] struct Account { balance: u64 }
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct Credit { cents: u64 }
+    /// # impl Letter for Credit {
+    /// #     const KIND: &'static str = "account";
+    /// #     const NAME: &'static str = "bank.Credit";
+    /// #     const VERSION: u16 = 1;
+    /// # }
+    /// # #[derive(serde::Serialize, serde::Deserialize)] enum Event { Paid(u64), Credited(u64) }
+    /// enum Command {
+    ///     Pay { to: String, cents: u64 },
+    ///     Arrived(Delivery),
+    /// }
+    ///
+    /// # impl EventSourced for Account {
+    /// # type Command = Command;
+    /// # type Event = Event;
+    /// # type Snapshot = ();
+    /// # const EVENT_NAME: &'static str = "bank.Event";
+    /// # const EVENT_VERSION: u16 = 1;
+    /// # fn apply(&mut self, _: &Event) {}
+    /// fn handle(&self, command: Command) -> Effect<Self> {
+    ///     match command {
+    ///         Command::Pay { to, cents } if cents <= self.balance => {
+    ///             Effect::persist(Event::Paid(cents)).send(&to, Credit { cents })
+    ///         }
+    ///         Command::Pay { .. } => Effect::none(),
+    ///         Command::Arrived(delivery) => Effect::receive(delivery, |_, _from, Credit { cents }| {
+    ///             Effect::persist(Event::Credited(cents))
+    ///         }),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn receive<L: Letter>(
+        delivery: impl Into<Delivery>,
+        take: impl FnOnce(&E, &PersistenceId, L) -> Self + Send + 'static,
+    ) -> Self {
+        let receiving = Receiving {
+            delivery: delivery.into(),
+            take: Box::new(move |state, from, parcel| Ok(take(state, from, open_letter(parcel)?))),
+        };
+        Self {
+            receiving: Some(receiving),
+            ..Self::none()
+        }
+    }
+
+    /// Deletes the entity after the events and letters of this effect: a last record says so, then all
+    /// its events before that and all its snapshots are removed. The state is empty again, and so
+    /// it is after each start; replies see the empty state. Its sequence numbers go on, its letters are
+    /// still delivered, and letters that it took before are not taken again.
+    ///
+    /// The actor lives on; add [`Self::stop`] to end it too.
+    pub fn delete(mut self) -> Self {
+        self.delete = true;
+        self
+    }
+
     /// Asks the journal, also when there is no event, whether this actor may still write, before
     /// the replies go out. So an answer is never read from the state of an owner that was replaced
     /// while its process was paused. It costs a look at the journal, no durable write.
@@ -95,11 +186,29 @@ impl<E: EventSourced> Effect<E> {
     }
 }
 
+impl<E: EventSourced> Effect<E> {
+    /// Both effects as one, in this order. A letter within a letter is not received: its sender gets no
+    /// answer, and comes again.
+    pub(super) fn followed_by(mut self, other: Self) -> Self {
+        self.events.extend(other.events);
+        self.letters.extend(other.letters);
+        self.replies.extend(other.replies);
+        self.afterwards.extend(other.afterwards);
+        self.confirm |= other.confirm;
+        self.delete |= other.delete;
+        self.stop |= other.stop;
+        self
+    }
+}
+
 impl<E: EventSourced> fmt::Debug for Effect<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Effect")
             .field("events", &self.events.len())
+            .field("letters", &self.letters.len())
+            .field("receives", &self.receiving.is_some())
             .field("confirm", &self.confirm)
+            .field("delete", &self.delete)
             .field("replies", &self.replies.len())
             .field("afterwards", &self.afterwards.len())
             .field("stop", &self.stop)

@@ -1,12 +1,21 @@
 //! Entity: the life of one event-sourced state: recovery, then commands. Knows stores, not actors.
 
 use crate::error::{AppendError, JournalError};
-use crate::event_sourced::{Effect, EventSourced, Options};
+use crate::event_sourced::letter::{Delivery, Receiving, Sending, check_target};
+use crate::event_sourced::post::Codec;
+use crate::event_sourced::post::{Change, Post};
+use crate::event_sourced::{
+    Courier, Effect, EventReader, EventSourced, Options, Parcel, Receipt, RecoveryError,
+};
 use crate::format::{self, FormatError};
 use crate::id::PersistenceId;
-use crate::journal::{AppendRequest, EventRecord, Fence, Journal, StoredEvent};
-use crate::snapshot::{Snapshot, SnapshotStore};
-use std::sync::Arc;
+use crate::journal::{AppendRequest, DeleteRequest, EventRecord, Fence, Journal};
+use crate::keys::KeyStore;
+use crate::logic::inbox::Verdict;
+use crate::snapshot::SnapshotStore;
+use otava_actor::ReplyTo;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why an event-sourced actor failed.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +29,16 @@ pub enum EntityError {
         /// What the journal said.
         source: JournalError,
     },
-    /// An event cannot be encoded; nothing was persisted. A mistake in the event type.
+    /// The entity was deleted, and that is durable; but its events or snapshots could not be removed.
+    /// Nothing was answered. It is tried again when the entity starts.
+    #[error("{id}: deleted, but its events could not be removed: {source}")]
+    Delete {
+        /// Whose events.
+        id: PersistenceId,
+        /// What the store said.
+        source: JournalError,
+    },
+    /// An event or a letter cannot be encoded; nothing was persisted. A mistake in its type.
     #[error("{id}: an event of {name}: {source}")]
     Encode {
         /// Whose event.
@@ -29,6 +47,14 @@ pub enum EntityError {
         name: &'static str,
         /// What is wrong.
         source: FormatError,
+    },
+    /// A command wanted to send a letter, and the actor has no [`Courier`]. Nothing was persisted.
+    #[error("{id}: a letter to {to}, but no courier was given")]
+    NoCourier {
+        /// Who wanted to send it.
+        id: PersistenceId,
+        /// Whom it was for.
+        to: PersistenceId,
     },
     /// The state could not be recovered; no command was handled.
     #[error("{id}: cannot recover: {source}")]
@@ -40,52 +66,6 @@ pub enum EntityError {
     },
 }
 
-/// Why a state could not be recovered.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RecoveryError {
-    /// An event has the right name and version, but cannot be decoded.
-    #[error("event {seq} ({name}, version {version}): {source}")]
-    Decode {
-        /// Its sequence number.
-        seq: u64,
-        /// Its name.
-        name: Arc<str>,
-        /// Its version.
-        version: u16,
-        /// What is wrong.
-        source: FormatError,
-    },
-    /// The snapshot holds events that the journal does not have.
-    #[error("the snapshot is of event {snapshot}, but the journal ends at {highest}")]
-    EventsMissing {
-        /// The last event in the snapshot.
-        snapshot: u64,
-        /// The last event in the journal.
-        highest: u64,
-    },
-    /// A store could not be read, or found damage.
-    #[error(transparent)]
-    Store(#[from] JournalError),
-    /// An event is of another type, or of another version of it.
-    #[error(
-        "event {seq} is {name}, version {version}; this program knows {known}, version \
-         {known_version}"
-    )]
-    UnknownEvent {
-        /// Its sequence number.
-        seq: u64,
-        /// Its name.
-        name: Arc<str>,
-        /// Its version.
-        version: u16,
-        /// The name that is known.
-        known: &'static str,
-        /// The version that is known.
-        known_version: u16,
-    },
-}
-
 /// Where an entity lives.
 #[derive(Clone)]
 pub(super) struct Place {
@@ -93,8 +73,50 @@ pub(super) struct Place {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) snapshots: Option<Arc<dyn SnapshotStore>>,
     pub(super) fence: Option<Fence>,
+    pub(super) courier: Option<Arc<dyn Courier>>,
+    pub(super) keys: Option<Arc<dyn KeyStore>>,
     pub(super) options: Options,
 }
+
+impl Place {
+    pub(super) async fn delete_events(&self, through: u64) -> Result<(), AppendError> {
+        let request = DeleteRequest::new(self.id.clone(), through);
+        let request = request.fenced(self.fence.clone());
+        self.journal.delete(request).await
+    }
+
+    /// Removes events and snapshots up to `through`.
+    pub(super) async fn remove_until(&self, through: u64) -> Result<(), AppendError> {
+        self.delete_events(through).await?;
+        if let Some(store) = &self.snapshots {
+            store.delete(&self.id, through).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes empty states.
+pub(super) struct Fresh<E>(Arc<Mutex<Box<dyn FnMut() -> E + Send>>>);
+
+impl<E> Fresh<E> {
+    pub(super) fn new(create: impl FnMut() -> E + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Box::new(create))))
+    }
+
+    pub(super) fn make(&self) -> E {
+        // What panicked in it before is its own concern.
+        (self.0.lock().unwrap_or_else(PoisonError::into_inner))()
+    }
+}
+
+impl<E> Clone for Fresh<E> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// Told of every event that is durable, with its sequence number.
+pub(super) type Publish<E> = Box<dyn Fn(u64, &<E as EventSourced>::Event) + Send>;
 
 /// What follows a command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -109,229 +131,302 @@ pub(super) enum Next {
     Stop,
 }
 
-pub(super) struct Entity<E> {
-    place: Place,
-    state: E,
+pub(super) struct Entity<E: EventSourced> {
+    pub(super) place: Place,
+    pub(super) state: E,
     /// The last event in the state.
-    seq: u64,
+    pub(super) seq: u64,
+    pub(super) post: Post,
+    pub(super) codec: Codec,
+    pub(super) reader: EventReader<E>,
+    pub(super) fresh: Fresh<E>,
+    pub(super) publish: Option<Publish<E>>,
+}
+
+/// A letter that counts: it is taken with the effects it has.
+struct Taken {
+    from: PersistenceId,
+    number: u64,
+    reply_to: ReplyTo<Receipt>,
 }
 
 impl<E: EventSourced> Entity<E> {
-    pub(super) fn new(place: Place, empty: E) -> Self {
+    pub(super) fn new(place: Place, fresh: Fresh<E>) -> Self {
         Self {
+            codec: Codec::new(place.id.clone()),
             place,
-            state: empty,
+            state: fresh.make(),
             seq: 0,
+            post: Post::default(),
+            reader: EventReader::new(),
+            fresh,
+            publish: None,
         }
-    }
-
-    pub(super) fn place(&self) -> &Place {
-        &self.place
-    }
-
-    #[cfg(test)]
-    pub(super) fn state(&self) -> &E {
-        &self.state
-    }
-
-    /// Brings the state to the last event in the journal. Waits for its turn first.
-    pub(super) async fn recover(&mut self) -> Result<(), EntityError> {
-        let recoveries = self.place.options.recoveries.clone();
-        let _turn = recoveries.turn().await;
-        let recovered = self.restore_and_replay().await;
-        recovered.map_err(|source| EntityError::Recovery {
-            id: self.place.id.clone(),
-            source,
-        })
-    }
-
-    async fn restore_and_replay(&mut self) -> Result<(), RecoveryError> {
-        self.restore().await?;
-        let snapshot = self.seq;
-        let page_events = self.place.options.recovery_page.get();
-        let journal = Arc::clone(&self.place.journal);
-        loop {
-            let page = journal
-                .read(&self.place.id, self.seq + 1, page_events)
-                .await?;
-            let highest = page.highest_seq;
-            if highest < snapshot {
-                return Err(RecoveryError::EventsMissing { snapshot, highest });
-            }
-            let last = page.events.is_empty();
-            for stored in page.events {
-                let seq = stored.seq;
-                self.state.apply(&decode_event::<E>(stored)?);
-                self.seq = seq;
-            }
-            if last || self.seq >= highest {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Takes the newest snapshot that can be used, if there is one.
-    async fn restore(&mut self) -> Result<(), RecoveryError> {
-        let Some(store) = self.place.snapshots.clone() else {
-            return Ok(());
-        };
-        let mut seq_max = u64::MAX;
-        while let Some(snapshot) = store.latest(&self.place.id, seq_max).await? {
-            let seq = snapshot.seq;
-            match decode_snapshot::<E>(&snapshot) {
-                Ok(content) => {
-                    self.state.restore(content);
-                    self.seq = seq;
-                    return Ok(());
-                }
-                Err(reason) => {
-                    let id = &self.place.id;
-                    tracing::warn!(%id, seq, reason, "a snapshot is passed over");
-                }
-            }
-            match seq.checked_sub(1) {
-                Some(older) => seq_max = older,
-                None => return Ok(()),
-            }
-        }
-        Ok(())
     }
 
     /// Handles one command: everything that [`Effect`] promises, in that order.
     pub(super) async fn handle(&mut self, command: E::Command) -> Result<Next, EntityError> {
+        let mut effect = self.state.handle(command);
+        let taken = match effect.receiving.take() {
+            None => None,
+            Some(receiving) => match self.open(receiving) {
+                None => return Ok(Next::Continue),
+                Some((of_letter, taken)) => {
+                    effect = of_letter.followed_by(effect);
+                    Some(taken)
+                }
+            },
+        };
+        self.carry_out(effect, taken).await
+    }
+
+    /// Decides whether a letter counts, and what it leads to. One that does not is answered here.
+    fn open(&self, receiving: Receiving<E>) -> Option<(Effect<E>, Taken)> {
+        let Receiving { delivery, take } = receiving;
+        let Delivery { parcel, reply_to } = delivery;
+        let answer = match self.judge(&parcel) {
+            Ok((from, Verdict::New)) => match take(&self.state, &from, &parcel) {
+                Ok(effect) => {
+                    let number = parcel.number;
+                    let taken = Taken {
+                        from,
+                        number,
+                        reply_to,
+                    };
+                    return Some((effect, taken));
+                }
+                Err(reason) => {
+                    let id = &self.place.id;
+                    tracing::warn!(%id, %from, reason, "a letter is refused");
+                    Receipt::Refused { reason }
+                }
+            },
+            Ok((_, Verdict::Gap { expected })) => Receipt::Gap { expected },
+            Ok((_, Verdict::Taken { up_to })) => Receipt::Taken { up_to },
+            Err(reason) => Receipt::Refused { reason },
+        };
+        // A sender that has gone asks again.
+        let _ = reply_to.send(answer);
+        None
+    }
+
+    fn judge(&self, parcel: &Parcel) -> Result<(PersistenceId, Verdict), String> {
+        if *parcel.to != *self.place.id.as_str() {
+            return Err(format!("this is {}", self.place.id));
+        }
+        let from = PersistenceId::parse(&parcel.from);
+        let from = from.filter(|from| from.as_str().len() <= PersistenceId::BYTES_MAX);
+        let from = from.ok_or_else(|| "the sender has no persistence id".to_owned())?;
+        let verdict = self.post.inbox.judge(&from, parcel.number);
+        Ok((from, verdict))
+    }
+
+    async fn carry_out(
+        &mut self,
+        effect: Effect<E>,
+        taken: Option<Taken>,
+    ) -> Result<Next, EntityError> {
+        let before = self.seq;
+        let mut wants_snapshot = false;
         let Effect {
             events,
+            letters,
             confirm,
+            delete,
             replies,
             afterwards,
             stop,
-        } = self.state.handle(command);
-        let before = self.seq;
-        if !events.is_empty() || confirm {
-            let records = self.encode(&events)?;
+            receiving: _,
+        } = effect;
+        let mut records = self.encode(&events)?;
+        let changes = self.changes(letters, taken.as_ref(), delete, &mut records)?;
+        if !records.is_empty() || confirm {
             if let Some(refused) = self.persist(records).await? {
                 return Ok(refused);
             }
-            for event in &events {
-                self.state.apply(event);
-            }
+            wants_snapshot = self.take_in(&events, changes, before);
+        }
+        if delete && let Some(refused) = self.remove_all().await? {
+            return Ok(refused);
+        }
+        if let Some(Taken {
+            number: up_to,
+            reply_to,
+            ..
+        }) = taken
+        {
+            let _ = reply_to.send(Receipt::Taken { up_to });
         }
         for step in replies.into_iter().chain(afterwards) {
             step(&self.state);
         }
-        self.take_snapshot(before).await;
+        if !delete {
+            self.take_snapshot(before, wants_snapshot).await;
+        }
         Ok(if stop { Next::Stop } else { Next::Continue })
     }
 
     fn encode(&self, events: &[E::Event]) -> Result<Vec<EventRecord>, EntityError> {
-        let name: Arc<str> = E::EVENT_NAME.into();
-        let record = |event| {
-            let payload = format::encode(event).map_err(|source| EntityError::Encode {
-                id: self.place.id.clone(),
-                name: E::EVENT_NAME,
-                source,
-            })?;
-            Ok(EventRecord::new(
-                Arc::clone(&name),
-                E::EVENT_VERSION,
-                payload,
-            ))
+        let record = |(seq, event)| {
+            let record = EventRecord::new(E::EVENT_NAME, E::EVENT_VERSION, format::encode(event)?);
+            let record = record.tagged(self.state.tags(event));
+            self.codec.close_event(seq, record)
         };
-        events.iter().map(record).collect()
+        let records: Result<_, _> = (self.seq + 1..).zip(events).map(record).collect();
+        records.map_err(|source| self.cannot_encode(E::EVENT_NAME, source))
+    }
+
+    fn cannot_encode(&self, name: &'static str, source: FormatError) -> EntityError {
+        EntityError::Encode {
+            id: self.place.id.clone(),
+            name,
+            source,
+        }
+    }
+
+    /// What changes in outbox and inbox, with its records behind those of the events.
+    fn changes(
+        &self,
+        letters: Vec<Sending>,
+        taken: Option<&Taken>,
+        delete: bool,
+        records: &mut Vec<EventRecord>,
+    ) -> Result<Vec<Change>, EntityError> {
+        let mut changes = Vec::new();
+        let add = |change: Change, name, changes: &mut Vec<Change>, records: &mut Vec<_>| {
+            let seq = self.seq + records.len() as u64 + 1;
+            let record = change.record(&self.codec, seq);
+            records.push(record.map_err(|source| self.cannot_encode(name, source))?);
+            changes.push(change);
+            Ok::<_, EntityError>(())
+        };
+        let mut earlier = BTreeMap::<PersistenceId, u64>::new();
+        for letter in letters {
+            let (id, name) = (&self.place.id, letter.name);
+            let refused = |source| EntityError::Append {
+                id: id.clone(),
+                source,
+            };
+            check_target(&letter.to).map_err(refused)?;
+            if self.place.courier.is_none() {
+                let (id, to) = (id.clone(), letter.to);
+                return Err(EntityError::NoCourier { id, to });
+            }
+            let before = earlier.entry(letter.to.clone()).or_default();
+            let seq = self.seq + records.len() as u64 + 1;
+            let change = Change::sent(&self.post, letter, *before, seq);
+            *before += 1;
+            let change = change.map_err(|source| self.cannot_encode(name, source))?;
+            add(change, name, &mut changes, records)?;
+        }
+        if let Some(Taken { from, number, .. }) = taken {
+            let (from, number) = (from.clone(), *number);
+            let received = Change::Received { from, number };
+            add(received, "otava.received", &mut changes, records)?;
+        }
+        if delete {
+            let mut post = self.post.clone();
+            for change in changes.iter().cloned() {
+                // They follow: they were made from it just now.
+                let _ = post.apply(change);
+            }
+            add(
+                Change::Deleted(post),
+                "otava.deleted",
+                &mut changes,
+                records,
+            )?;
+        }
+        Ok(changes)
+    }
+
+    /// Takes in what is durable now; true when a snapshot is wanted after it.
+    fn take_in(&mut self, events: &[E::Event], changes: Vec<Change>, before: u64) -> bool {
+        let mut wants_snapshot = false;
+        for (seq, event) in (before + 1..).zip(events) {
+            self.state.apply(event);
+            wants_snapshot |= self.state.snapshot_when(event);
+            if let Some(publish) = &self.publish {
+                publish(seq, event);
+            }
+        }
+        for change in changes {
+            if matches!(change, Change::Deleted(_)) {
+                self.state = self.fresh.make();
+            }
+            let applied = self.post.apply(change);
+            assert_eq!(applied, Ok(()), "it was made from this state");
+        }
+        wants_snapshot
     }
 
     /// Makes events durable; tells what follows when the journal refuses.
     async fn persist(&mut self, records: Vec<EventRecord>) -> Result<Option<Next>, EntityError> {
         let id = &self.place.id;
         let request = AppendRequest::new(id.clone(), self.seq, records);
-        match self
-            .place
-            .journal
-            .append(request.fenced(self.place.fence.clone()))
-            .await
-        {
+        let request = request.fenced(self.place.fence.clone());
+        let appended = self.place.journal.append(request).await;
+        match appended {
             Ok(appended) => {
                 self.seq = appended.seq;
                 Ok(None)
             }
-            Err(AppendError::Fenced { current }) => Ok(Some(Next::Fenced { current })),
-            Err(AppendError::WrongSequence { expected, actual }) => {
-                Ok(Some(Next::Overtaken { expected, actual }))
-            }
-            Err(AppendError::Store(source)) => Err(EntityError::Append {
-                id: id.clone(),
+            Err(error) => match refusal(error) {
+                Ok(refused) => Ok(Some(refused)),
+                Err(source) => Err(EntityError::Append {
+                    id: id.clone(),
+                    source,
+                }),
+            },
+        }
+    }
+
+    /// Takes in that targets have letters: it is written, so that they are not delivered again.
+    pub(super) async fn confirm(
+        &mut self,
+        confirmed: impl IntoIterator<Item = (PersistenceId, u64)>,
+    ) -> Result<Next, EntityError> {
+        let news = confirmed
+            .into_iter()
+            .filter(|(to, up_to)| self.post.outbox.is_news(to, *up_to))
+            .map(|(to, up_to)| Change::Confirmed { to, up_to });
+        let changes: Vec<_> = news.collect();
+        if changes.is_empty() {
+            return Ok(Next::Continue);
+        }
+        let records = (self.seq + 1..).zip(&changes);
+        let records = records.map(|(seq, change)| change.record(&self.codec, seq));
+        let records: Result<Vec<_>, _> = records.collect();
+        let records = records.map_err(|source| self.cannot_encode("otava.confirmed", source))?;
+        let before = self.seq;
+        if let Some(refused) = self.persist(records).await? {
+            return Ok(refused);
+        }
+        self.take_in(&[], changes, before);
+        self.take_snapshot(before, false).await;
+        Ok(Next::Continue)
+    }
+
+    /// Removes everything before the record that says that the entity is deleted.
+    async fn remove_all(&mut self) -> Result<Option<Next>, EntityError> {
+        let Err(error) = self.place.remove_until(self.seq - 1).await else {
+            return Ok(None);
+        };
+        match refusal(error) {
+            Ok(refused) => Ok(Some(refused)),
+            Err(source) => Err(EntityError::Delete {
+                id: self.place.id.clone(),
                 source,
             }),
         }
     }
-
-    /// Stores a snapshot if a multiple of the configured number was passed. A snapshot that cannot
-    /// be stored is no failure: the events are there.
-    async fn take_snapshot(&mut self, before: u64) {
-        let (Some(every), Some(store)) = (
-            self.place.options.snapshot_every,
-            self.place.snapshots.clone(),
-        ) else {
-            return;
-        };
-        if before / every == self.seq / every {
-            return;
-        }
-        let Some(content) = self.state.snapshot() else {
-            return;
-        };
-        let id = self.place.id.clone();
-        let kept = self.place.options.snapshots_kept;
-        let seq = self.seq;
-        match format::encode(&content) {
-            Ok(payload) => {
-                let snapshot =
-                    Snapshot::new(id.clone(), seq, E::EVENT_NAME, E::SNAPSHOT_VERSION, payload);
-                if let Err(error) = store.save(snapshot, kept).await {
-                    tracing::warn!(%id, seq, %error, "a snapshot could not be stored");
-                }
-            }
-            Err(error) => tracing::warn!(%id, seq, %error, "a snapshot could not be encoded"),
-        }
-    }
 }
 
-fn decode_event<E: EventSourced>(stored: StoredEvent) -> Result<E::Event, RecoveryError> {
-    let StoredEvent {
-        seq,
-        record:
-            EventRecord {
-                name,
-                version,
-                payload,
-                ..
-            },
-        ..
-    } = stored;
-    if *name != *E::EVENT_NAME || version != E::EVENT_VERSION {
-        let (known, known_version) = (E::EVENT_NAME, E::EVENT_VERSION);
-        return Err(RecoveryError::UnknownEvent {
-            seq,
-            name,
-            version,
-            known,
-            known_version,
-        });
+/// What follows when the journal says who may write; other errors stay errors.
+fn refusal(error: AppendError) -> Result<Next, JournalError> {
+    match error {
+        AppendError::Fenced { current } => Ok(Next::Fenced { current }),
+        AppendError::WrongSequence { expected, actual } => Ok(Next::Overtaken { expected, actual }),
+        AppendError::Store(source) => Err(source),
     }
-    format::decode(&payload).map_err(|source| RecoveryError::Decode {
-        seq,
-        name,
-        version,
-        source,
-    })
-}
-
-fn decode_snapshot<E: EventSourced>(snapshot: &Snapshot) -> Result<E::Snapshot, String> {
-    if *snapshot.name != *E::EVENT_NAME || snapshot.version != E::SNAPSHOT_VERSION {
-        return Err(format!(
-            "it is of {}, version {}",
-            snapshot.name, snapshot.version
-        ));
-    }
-    format::decode(&snapshot.payload).map_err(|error| error.to_string())
 }

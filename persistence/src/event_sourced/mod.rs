@@ -17,23 +17,39 @@
 //! **Invariant:** the journal is the only judge of who may write. An actor whose append is refused,
 //! since its epoch is over or since somebody else wrote, answers nothing and stops.
 //!
+//! **Invariant:** a letter is written in the append of the command that sends it, and "taken" in the
+//! append of its effects. So a crash at any point repeats deliveries, never effects (`post.rs`).
+//!
 //! **Invariant:** nothing is tried again. After an error whose outcome is unknown the actor fails;
 //! the next instance reads what happened from the journal.
 
 mod actor;
 mod builder;
+mod delivering;
 mod effect;
 mod entity;
+mod finder;
+mod letter;
 mod options;
+mod post;
+mod recovery;
+mod schema;
+mod snapshots;
 
-pub use actor::EventSourcedActor;
+pub use actor::{EventSourcedActor, Persisted};
 pub use builder::{EventSourcedBuilder, event_sourced};
 pub use effect::Effect;
-pub use entity::{EntityError, RecoveryError};
+pub use entity::EntityError;
+pub use finder::OutboxFinder;
+pub use letter::{Courier, CourierError, Delivery, Letter, NoLetters, Parcel, Receipt};
 pub use options::{Options, Recoveries};
+pub use recovery::RecoveryError;
+pub use schema::{EventReader, Upcaster, is_own_record};
 
+use crate::format::FormatError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 
 /// State that is kept as a sequence of events.
 ///
@@ -95,11 +111,11 @@ pub trait EventSourced: Sized + Send + 'static {
 
     /// The version of the event type's layout. Raise it with every change of the layout; adding a
     /// variant at the end of an enum is none. Recovery stops, with names, at an event of another
-    /// name or version.
+    /// name or version, unless one of the [`Self::upcasters`] knows it.
     const EVENT_VERSION: u16;
 
-    /// The version of the snapshot's layout. Snapshots of another version are passed over: the
-    /// events are the truth, and they are replayed instead.
+    /// The version of the snapshot's layout. Snapshots of another version are passed over, unless
+    /// [`Self::upcast_snapshot`] knows them: the events are the truth, and they are replayed instead.
     const SNAPSHOT_VERSION: u16 = 1;
 
     /// Decides what a command leads to. It looks at the state and changes nothing: changes are
@@ -113,9 +129,42 @@ pub trait EventSourced: Sized + Send + 'static {
     /// again at each recovery: it must be pure, so no clock, no randomness, no message.
     fn apply(&mut self, event: &Self::Event);
 
+    /// How events of older versions and other names become events of today. Default: not at all.
+    fn upcasters() -> Vec<Upcaster<Self>> {
+        Vec::new()
+    }
+
+    /// Tags by which queries find an event ([`crate::EventQuery::tag`]); at most [`crate::TAGS_MAX`].
+    /// `self` is the state before the command that led to it. Default: none.
+    fn tags(&self, event: &Self::Event) -> Vec<Arc<str>> {
+        let _ = event;
+        Vec::new()
+    }
+
+    /// Whether a snapshot is to be taken after the command that led to this event, beside those of
+    /// [`Options::snapshot_every`]. `self` is the state that holds the event. Default: no.
+    fn snapshot_when(&self, event: &Self::Event) -> bool {
+        let _ = event;
+        false
+    }
+
     /// The state as a snapshot; `None`, the default, takes none. Called after commands, as
-    /// [`Options::snapshot_every`] says.
+    /// [`Options::snapshot_every`] and [`Self::snapshot_when`] say.
     fn snapshot(&self) -> Option<Self::Snapshot> {
+        None
+    }
+
+    /// Reads a snapshot of an older version or another name, from a payload ([`crate::format::decode`]);
+    /// `None`, the default, for what is not known.
+    ///
+    /// # Errors
+    /// [`FormatError`]: it is known and cannot be read. It is passed over then.
+    fn upcast_snapshot(
+        name: &str,
+        version: u16,
+        payload: &[u8],
+    ) -> Option<Result<Self::Snapshot, FormatError>> {
+        let _ = (name, version, payload);
         None
     }
 

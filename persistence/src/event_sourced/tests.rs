@@ -1,6 +1,6 @@
 //! Entity tests: the order of effects, recovery, and what happens when the journal says no.
 
-use super::entity::{Entity, Next, Place};
+use super::entity::{Entity, Fresh, Next, Place};
 use super::{Effect, EntityError, EventSourced, Options, Recoveries, RecoveryError};
 use crate::error::{AppendError, ClaimError, JournalError};
 use crate::id::PersistenceId;
@@ -94,13 +94,16 @@ fn place(journal: Arc<dyn Journal>) -> Place {
         journal,
         snapshots,
         fence: None,
+        courier: None,
+        keys: None,
         options: Options::default(),
     }
 }
 
 async fn recovered(place: Place) -> (Entity<List>, List) {
     let list = List::default();
-    let mut entity = Entity::new(place, list.clone());
+    let made = list.clone();
+    let mut entity = Entity::new(place, Fresh::new(move || made.clone()));
     entity.recover().await.unwrap();
     (entity, list)
 }
@@ -352,7 +355,7 @@ async fn an_unknown_event_stops_recovery() {
         let journal = MemoryJournal::new();
         written(&journal, List::EVENT_NAME, 2, 0..3).await;
         written(&journal, name, version, 3..4).await;
-        let mut entity = Entity::new(place(Arc::new(journal)), List::default());
+        let mut entity = Entity::new(place(Arc::new(journal)), Fresh::new(List::default));
         match entity.recover().await {
             Err(EntityError::Recovery { source, .. }) => match source {
                 RecoveryError::UnknownEvent {
@@ -378,7 +381,7 @@ async fn an_event_that_cannot_be_decoded_stops_recovery() {
         .append(AppendRequest::new(id(), 0, vec![record]))
         .await
         .unwrap();
-    let mut entity = Entity::new(place(Arc::new(journal)), List::default());
+    let mut entity = Entity::new(place(Arc::new(journal)), Fresh::new(List::default));
     let error = entity.recover().await.unwrap_err().to_string();
     assert!(
         error.contains("event 1 (test.Added, version 2): cannot decode"),
@@ -460,7 +463,7 @@ async fn a_snapshot_of_events_that_are_gone_stops_recovery() {
     let payload = crate::format::encode(&vec![1_u64; 9]).unwrap();
     let ahead = Snapshot::new(id(), 9, List::EVENT_NAME, 1, payload);
     journal.save(ahead, NonZeroU32::MIN).await.unwrap();
-    let mut entity = Entity::new(place(Arc::new(journal)), List::default());
+    let mut entity = Entity::new(place(Arc::new(journal)), Fresh::new(List::default));
     let error = entity.recover().await.unwrap_err().to_string();
     assert!(
         error.contains("of event 9, but the journal ends at 5"),
@@ -477,12 +480,9 @@ async fn each_event_is_applied_once() {
     for n in 0..5 {
         entity.handle(Command::Add(vec![n, n])).await.unwrap();
     }
-    assert_eq!(entity.state().applied, 10);
+    assert_eq!(entity.state.applied, 10);
     let (entity, _) = recovered(place).await;
-    assert_eq!(
-        (entity.state().applied, entity.state().numbers.len()),
-        (0, 10)
-    );
+    assert_eq!((entity.state.applied, entity.state.numbers.len()), (0, 10));
 }
 
 #[test]

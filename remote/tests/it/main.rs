@@ -4,6 +4,7 @@
 mod associations;
 mod attacks;
 mod authority;
+mod compression;
 mod cuts;
 mod ends;
 mod evolution;

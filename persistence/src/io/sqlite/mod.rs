@@ -33,12 +33,17 @@ mod config;
 mod halt;
 mod journal;
 mod marks;
+mod offsets;
 mod open;
+mod queries;
 mod reader;
 mod rows;
 mod schema;
+mod states;
+mod sweep;
 mod transaction;
 mod verify;
+mod watch;
 
 pub use config::{MarkSync, SqliteConfig};
 pub use journal::SqliteJournal;
@@ -78,6 +83,8 @@ enum Severity {
     Busy,
     /// The statement was refused; nothing else is wrong.
     Constraint,
+    /// A write found no room on the disk; what was under way is taken back.
+    Full,
     /// Nobody knows.
     Fatal,
 }
@@ -86,6 +93,7 @@ fn severity(error: &rusqlite::Error) -> Severity {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DatabaseBusy) => Severity::Busy,
         Some(rusqlite::ErrorCode::ConstraintViolation) => Severity::Constraint,
+        Some(rusqlite::ErrorCode::DiskFull) => Severity::Full,
         _ => Severity::Fatal,
     }
 }
