@@ -8,6 +8,7 @@ pub(crate) mod mark;
 pub(crate) mod outbox;
 pub(crate) mod projection;
 pub(crate) mod sequence;
+pub(crate) mod slices;
 pub(crate) mod tags;
 pub(crate) mod slices;
 pub(crate) mod unsent;
