@@ -10,5 +10,4 @@ pub(crate) mod projection;
 pub(crate) mod sequence;
 pub(crate) mod slices;
 pub(crate) mod tags;
-pub(crate) mod slices;
 pub(crate) mod unsent;
