@@ -75,7 +75,6 @@ impl<W: Work> Lane<W> {
             requests,
             waiting: Waiting::new(),
             link: None,
-            failed: None,
         };
         tokio::spawn(async move {
             committer.serve().await;
@@ -153,8 +152,6 @@ struct Committer<W: Work> {
     requests: mpsc::Receiver<Request<W>>,
     waiting: Waiting<Request<W>>,
     link: Option<(Client, Statement)>,
-    /// When it could not be connected last, and why.
-    failed: Option<(Instant, Arc<str>)>,
 }
 
 impl<W: Work> Committer<W> {
@@ -237,27 +234,15 @@ impl<W: Work> Committer<W> {
         {
             return Ok((client, statement));
         }
-        if let Some((when, reason)) = &self.failed
-            && when.elapsed() < Self::RECONNECT_WAIT
-        {
-            return Err(Fault::Unreachable(Arc::clone(reason)));
-        }
+        self.server.may_connect()?;
         match self.connect().await {
             Ok(link) => {
-                self.failed = None;
+                self.server.connected();
                 Ok(link)
             }
-            Err(reason) => {
-                let reason: Arc<str> =
-                    format!("{}: {reason}", self.server.config.server_name()).into();
-                self.failed = Some((Instant::now(), Arc::clone(&reason)));
-                Err(Fault::Unreachable(reason))
-            }
+            Err(reason) => Err(self.server.not_connected(&reason)),
         }
     }
-
-    /// After a failure the answer is the same for this long, without a new attempt.
-    const RECONNECT_WAIT: Duration = Duration::from_millis(100);
 
     async fn connect(&self) -> Result<(Client, Statement), String> {
         let client = connect(&self.server.config, None).await?;

@@ -5,13 +5,13 @@ use crate::io::connect::{Connector, session};
 use crate::io::fault::{Fault, describe};
 use crate::io::news::News;
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError};
-use deadpool_postgres::{RecyclingMethod, Runtime};
+use deadpool_postgres::{RecyclingMethod, Runtime, TimeoutType};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use otava_persistence::JournalError;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
@@ -28,7 +28,13 @@ pub(crate) struct Server {
     closed: AtomicBool,
     /// Each operation under way holds one permit.
     running: Arc<Semaphore>,
+    /// When it was tried to connect last, and why it failed, if it did.
+    failed: Mutex<Option<(Instant, Arc<str>)>>,
 }
+
+/// After a failure to connect there is one attempt in this time, and the others get the same answer: a
+/// server that comes back is not to be kept busy by those who wait for it.
+const RECONNECT_WAIT: Duration = Duration::from_millis(100);
 
 /// Operations that may be under way at once; one above that waits.
 const RUNNING_MAX: u32 = 4096;
@@ -42,6 +48,7 @@ impl Server {
             config,
             closed: AtomicBool::new(false),
             running: Arc::new(Semaphore::new(RUNNING_MAX as usize)),
+            failed: Mutex::new(None),
         }
     }
 
@@ -99,14 +106,58 @@ impl Server {
 
     /// A connection of the pool.
     pub(crate) async fn client(&self) -> Result<Object, Fault> {
-        self.pool.get().await.map_err(|error| {
-            let reason = match error {
-                PoolError::Backend(error) => describe(&error),
-                PoolError::PostCreateHook(HookError::Backend(error)) => describe(&error),
-                other => other.to_string(),
-            };
-            Fault::Unreachable(format!("{}: {reason}", self.config.server_name()).into())
+        if self.pool.status().available == 0 {
+            self.may_connect()?;
+        }
+        let error = match self.pool.get().await {
+            Ok(client) => {
+                self.connected();
+                return Ok(client);
+            }
+            Err(error) => error,
+        };
+        let of_pool = matches!(
+            error,
+            PoolError::Closed | PoolError::Timeout(TimeoutType::Wait)
+        );
+        let reason = match error {
+            PoolError::Backend(error) => describe(&error),
+            PoolError::PostCreateHook(HookError::Backend(error)) => describe(&error),
+            other => other.to_string(),
+        };
+        Err(if of_pool {
+            Fault::Unreachable(reason.into())
+        } else {
+            self.not_connected(&reason)
         })
+    }
+
+    /// Whether a new connection may be tried. After a failure one at a time may.
+    pub(crate) fn may_connect(&self) -> Result<(), Fault> {
+        match &mut *self.failed() {
+            Some((when, reason)) if when.elapsed() < RECONNECT_WAIT => {
+                Err(Fault::Unreachable(Arc::clone(reason)))
+            }
+            Some((when, _)) => {
+                *when = Instant::now();
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn connected(&self) {
+        *self.failed() = None;
+    }
+
+    pub(crate) fn not_connected(&self, reason: &str) -> Fault {
+        let reason: Arc<str> = format!("{}: {reason}", self.config.server_name()).into();
+        *self.failed() = Some((Instant::now(), Arc::clone(&reason)));
+        Fault::Unreachable(reason)
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<(Instant, Arc<str>)>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
