@@ -17,6 +17,7 @@ mod nodes;
 mod passing;
 mod random;
 mod references;
+mod revocation;
 mod rights;
 mod rotation;
 mod tls;
