@@ -104,7 +104,9 @@ pub use otava_remote::{
     CredentialFiles, Credentials, Network, NodeId, PeerIdentity, QuicNetwork, Remote, RemoteConfig,
     RemoteMessage, Rights, VirtualNetwork, VirtualWorld, Who, certificates, wire,
 };
-pub use otava_sharding::{Entities, EntityClient, EntityRef, ShardingConfig};
+pub use otava_sharding::{
+    DaemonProcess, Entities, EntityClient, EntityRef, Passivation, ShardingConfig, WorkerContext,
+};
 
 /// What generated code names, so that a program needs no dependency but this crate.
 #[doc(hidden)]

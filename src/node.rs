@@ -11,7 +11,7 @@
 //! nothing any more once it knows that it is out.
 
 use crate::entity::{EntityOptions, PersistentEntity, start_entities};
-use crate::store::JournalTerms;
+use crate::store::{JournalAllocationStore, JournalTerms};
 use futures_util::future::{BoxFuture, join_all};
 use otava_actor::{Actor, ActorSystem, Props};
 use otava_cluster::replicated::{self, Replicator, ReplicatorConfig};
@@ -25,7 +25,9 @@ use otava_persistence::{Journal, SqliteConfig, SqliteJournal};
 use otava_remote::{
     Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, RemoteMessage, Rights,
 };
-use otava_sharding::{Entities, HandOverError};
+use otava_sharding::{
+    DaemonProcess, Entities, HandOverError, Sharding, ShardingConfig, WorkerContext,
+};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -159,13 +161,52 @@ impl Node {
     ) -> Result<Entities<E::Command>, otava_sharding::StartError> {
         let inner = &self.inner;
         let entities = start_entities::<E>(&inner.cluster, inner.journal.clone(), options)?;
+        self.hand_over_at_the_end(&entities);
+        Ok(entities)
+    }
+
+    /// The way to the entities of `kind` from a node that hosts none: it lacks one of the roles in
+    /// `config`, and needs no code of theirs. Call it right after the node was started.
+    ///
+    /// # Errors
+    /// [`otava_sharding::StartError`], also if `config` names no roles.
+    pub fn entity_proxy<M: RemoteMessage>(
+        &self,
+        kind: &str,
+        config: ShardingConfig,
+    ) -> Result<Entities<M>, otava_sharding::StartError> {
+        let entities = Sharding::proxy(&self.inner.cluster, kind, config)?;
+        self.hand_over_at_the_end(&entities);
+        Ok(entities)
+    }
+
+    /// Keeps `workers` workers running under `name`, each once in the cluster, spread over the members
+    /// that have the roles in `config`. Call it on every node, right after it was started.
+    ///
+    /// # Errors
+    /// [`otava_sharding::StartError`].
+    pub fn daemon<A: Actor<Msg: RemoteMessage>>(
+        &self,
+        name: &str,
+        workers: u32,
+        config: ShardingConfig,
+        factory: impl Fn(WorkerContext) -> Props<A> + Send + 'static,
+    ) -> Result<DaemonProcess<A::Msg>, otava_sharding::StartError> {
+        let inner = &self.inner;
+        let store = Arc::new(JournalAllocationStore::new(inner.journal.clone()));
+        let daemon = DaemonProcess::start(&inner.cluster, name, store, workers, config, factory)?;
+        self.hand_over_at_the_end(daemon.entities());
+        Ok(daemon)
+    }
+
+    /// What this node hosts of a kind is handed over when it leaves.
+    fn hand_over_at_the_end<M: RemoteMessage>(&self, entities: &Entities<M>) {
         let kind = entities.clone();
         let hand_over: HandOver = Arc::new(move |within| {
             let kind = kind.clone();
             Box::pin(async move { kind.hand_over(within).await })
         });
-        lock(&inner.hand_overs).push(hand_over);
-        Ok(entities)
+        lock(&self.inner.hand_overs).push(hand_over);
     }
 
     /// Who offers which service in the whole cluster.
