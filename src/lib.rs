@@ -117,7 +117,8 @@ pub use otava_remote::{
     RemoteMessage, Rights, VirtualNetwork, VirtualWorld, Who, certificates, wire,
 };
 pub use otava_sharding::{
-    Entities, EntityClient, EntityRef, Passivation, Remember, ShardingConfig,
+    DaemonProcess, Entities, EntityClient, EntityRef, Passivation, Remember, ShardingConfig,
+    WorkerContext,
 };
 
 /// What generated code names, so that a program needs no dependency but this crate.

@@ -15,7 +15,7 @@ use crate::entity::{
     start_entities,
 };
 use crate::letters::Ways;
-use crate::store::JournalTerms;
+use crate::store::{JournalAllocationStore, JournalTerms};
 use futures_util::future::{BoxFuture, join_all};
 use otava_actor::{Actor, ActorSystem, Props};
 use otava_cluster::replicated::{self, Replicator, ReplicatorConfig};
@@ -29,7 +29,9 @@ use otava_persistence::{EventSourced, Journal, SqliteConfig, SqliteJournal};
 use otava_remote::{
     Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, RemoteMessage, Rights,
 };
-use otava_sharding::{Entities, HandOverError};
+use otava_sharding::{
+    DaemonProcess, Entities, HandOverError, Sharding, ShardingConfig, WorkerContext,
+};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -200,6 +202,40 @@ impl Node {
         let started = start_durable_entities::<E>(&inner.cluster, inner.journal.clone(), options)?;
         self.hands_over(&started);
         Ok(started)
+    }
+
+    /// The way to the entities of `kind` from a node that hosts none: it lacks one of the roles in
+    /// `config`, and needs no code of theirs. Call it right after the node was started.
+    ///
+    /// # Errors
+    /// [`otava_sharding::StartError`], also if `config` names no roles.
+    pub fn entity_proxy<M: RemoteMessage>(
+        &self,
+        kind: &str,
+        config: ShardingConfig,
+    ) -> Result<Entities<M>, otava_sharding::StartError> {
+        let entities = Sharding::proxy(&self.inner.cluster, kind, config)?;
+        self.hands_over(&entities);
+        Ok(entities)
+    }
+
+    /// Keeps `workers` workers running under `name`, each once in the cluster, spread over the members
+    /// that have the roles in `config`. Call it on every node, right after it was started.
+    ///
+    /// # Errors
+    /// [`otava_sharding::StartError`].
+    pub fn daemon<A: Actor<Msg: RemoteMessage>>(
+        &self,
+        name: &str,
+        workers: u32,
+        config: ShardingConfig,
+        factory: impl Fn(WorkerContext) -> Props<A> + Send + 'static,
+    ) -> Result<DaemonProcess<A::Msg>, otava_sharding::StartError> {
+        let inner = &self.inner;
+        let store = Arc::new(JournalAllocationStore::new(inner.journal.clone()));
+        let daemon = DaemonProcess::start(&inner.cluster, name, store, workers, config, factory)?;
+        self.hands_over(daemon.entities());
+        Ok(daemon)
     }
 
     /// When this node leaves, the entities of this kind are handed over.

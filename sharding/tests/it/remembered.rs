@@ -74,7 +74,7 @@ impl Faulty {
             Some(Fault::Silence) => std::future::pending().await,
             Some(Fault::TooLate) => {
                 let result = act.await;
-                sleep(SECOND * 30).await;
+                sleep(SECOND * 5).await;
                 result
             }
         }
@@ -127,7 +127,7 @@ fn config(store: &Arc<Faulty>) -> ShardingConfig {
     let mut config = ShardingConfig::default()
         .shards(SHARDS)
         .remember(Remember::started(store));
-    config.remember_within = SECOND;
+    config.remember_within = Duration::from_millis(200);
     config
 }
 
@@ -173,19 +173,19 @@ async fn a_life_with_faults(seed: u64, step: Step, fault: Fault) {
         entity.send(count(1)).await.unwrap();
         entity.send(count(2)).await.unwrap();
     }
-    sleep(SECOND * 20).await;
+    sleep(SECOND * 5).await;
     assert_eq!(ledger.check(), 200, "{what}");
     // Some stop by themselves, some of those are needed again.
     for id in 0..40 {
         let entity = all[0].entity(format!("e{id}"));
         entity.send(Do::Passivate).await.unwrap();
     }
-    sleep(SECOND * 20).await;
+    sleep(SECOND * 5).await;
     for id in 0..20 {
         let entity = all[0].entity(format!("e{id}"));
         entity.send(count(3)).await.unwrap();
     }
-    sleep(SECOND * 20).await;
+    sleep(SECOND * 5).await;
     assert_eq!(ledger.check(), 220, "{what}");
     let is_stopped = |id: &str| id[1..].parse::<u32>().is_ok_and(|n| (20..40).contains(&n));
     let expected: Vec<String> = (0..100).map(|n| format!("e{n}")).collect();
@@ -201,7 +201,7 @@ async fn a_life_with_faults(seed: u64, step: Step, fault: Fault) {
     cluster.nodes[&2].system.shutdown().await;
     cluster.crash(2);
     cluster.down(2);
-    sleep(SECOND * 40).await;
+    sleep(SECOND * 15).await;
     assert_eq!(ledger.alive(), expected, "{what}");
     let again = ledger.all_starts() - before;
     assert!((20..60).contains(&again), "{what}: {again} started again");
