@@ -98,7 +98,7 @@ async fn the_newest_state_is_there_after_a_kill_and_a_leave() {
             assert_eq!(get(&nodes[1].1, id).await, id + 100);
             set(&nodes[1].1, id, id + 200).await;
         }
-        nodes[1].0.leave().await.unwrap();
+        assert_eq!(nodes[1].0.leave().await, otava::Ended::Left);
         for id in 0..ENTITIES {
             assert_eq!(get(&nodes[2].1, id).await, id + 200);
         }
