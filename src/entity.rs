@@ -1,5 +1,6 @@
 //! Entity: state that lasts and that sharding places, with the fence that ties the two together.
 
+use crate::remember::JournalRememberStore;
 use crate::store::JournalAllocationStore;
 use otava_cluster::Cluster;
 use otava_persistence::{
@@ -7,13 +8,16 @@ use otava_persistence::{
     durable_state, event_sourced,
 };
 use otava_remote::RemoteMessage;
-use otava_sharding::{Entities, EntityContext, Sharding, ShardingConfig, StartError};
+use otava_sharding::{Entities, EntityContext, Remember, Sharding, ShardingConfig, StartError};
 use std::sync::Arc;
 
 /// Event-sourced state that lives somewhere in the cluster, found by its id.
 ///
 /// There is one instance of an id at a time: it moves when nodes come, go or fail, and finds all its
 /// events again. The store refuses writes of an instance whose shard was given to another node.
+///
+/// An entity that needs more than its id, such as a topic or a client of another service, is started by
+/// [`crate::Node::entities_with`], and needs no more than [`EventSourced`].
 ///
 /// # Examples
 /// ```
@@ -81,6 +85,9 @@ pub struct EntityOptions {
     pub keys: Option<Keys>,
     /// Shards, buffers and rebalancing. The number of shards must be the same on all nodes.
     pub sharding: ShardingConfig,
+    /// Whether entities that were started live until they stop by themselves, wherever their shard is.
+    /// Default: they live while messages come ([`ShardingConfig::passivation`]).
+    pub remembered: bool,
 }
 
 impl EntityOptions {
@@ -105,6 +112,26 @@ impl EntityOptions {
         self.sharding = config;
         self
     }
+
+    /// Sets [`Self::remembered`]. Who is remembered is kept in the journal ([`JournalRememberStore`]); another
+    /// store, or a fixed set, goes into [`ShardingConfig::remember`].
+    #[must_use]
+    pub fn remembered(mut self) -> Self {
+        self.remembered = true;
+        self
+    }
+}
+
+impl EntityOptions {
+    /// How sharding places them.
+    fn placed(&self, journal: &Arc<dyn Journal>) -> ShardingConfig {
+        let sharding = self.sharding.clone();
+        if !self.remembered {
+            return sharding;
+        }
+        let remembered = JournalRememberStore::new(journal.clone());
+        sharding.remember(Remember::started(Arc::new(remembered)))
+    }
 }
 
 /// A store of keys, as a setting.
@@ -117,13 +144,28 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-/// Starts entities whose states are in the store of states of `journal`; `None` when it has none.
+/// Why entities that keep their newest state only were not started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DurableStartError {
+    /// The journal of the node has no store of states ([`Journal::states`]); those of Otava have one.
+    #[error(
+        "the journal of this node keeps no states: use one of Otava's, or event-sourced entities"
+    )]
+    NoStates,
+    /// Sharding did not start them.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// Starts entities whose states are in the store of states of `journal`.
 pub(crate) fn start_durable_entities<E: DurableEntity>(
     cluster: &Cluster,
     journal: Arc<dyn Journal>,
     options: EntityOptions,
-) -> Option<Result<Entities<E::Command>, StartError>> {
-    let states = journal.states()?;
+) -> Result<Entities<E::Command>, DurableStartError> {
+    let states = journal.states().ok_or(DurableStartError::NoStates)?;
+    let sharding = options.placed(&journal);
     let store = Arc::new(JournalAllocationStore::new(journal));
     let (recoveries, keys) = (options.persistence.recoveries, options.keys);
     let factory = move |entity: EntityContext| {
@@ -139,23 +181,26 @@ pub(crate) fn start_durable_entities<E: DurableEntity>(
         }
         builder.props()
     };
-    let started = Sharding::start(cluster, E::KIND, store, options.sharding, factory);
-    Some(started)
+    let started = Sharding::start(cluster, E::KIND, store, sharding, factory)?;
+    Ok(started)
 }
 
-pub(crate) fn start_entities<E: PersistentEntity>(
+pub(crate) fn start_entities<E: EventSourced<Command: RemoteMessage>>(
     cluster: &Cluster,
-    journal: Arc<dyn Journal>,
-    courier: Arc<dyn Courier>,
+    kind: &str,
+    (journal, courier): (Arc<dyn Journal>, Arc<dyn Courier>),
     options: EntityOptions,
+    create: impl Fn(&str) -> E + Send + Sync + 'static,
 ) -> Result<Entities<E::Command>, StartError> {
+    let (create, own_kind) = (Arc::new(create), kind.to_owned());
     let store = Arc::new(JournalAllocationStore::new(journal.clone()));
-    let (persistence, keys) = (options.persistence, options.keys);
+    let (persistence, keys) = (options.persistence.clone(), options.keys.clone());
+    let sharding = options.placed(&journal);
     let factory = move |entity: EntityContext| {
-        let id = PersistenceId::new(E::KIND, &entity.id);
+        let id = PersistenceId::new(&own_kind, &entity.id);
         let fence = Fence::new(entity.scope.clone(), entity.epoch);
-        let (name, fenced) = (entity.id, entity.fenced);
-        let mut builder = event_sourced(id, move || E::create(&name), journal.clone())
+        let (name, fenced, create) = (entity.id, entity.fenced, create.clone());
+        let mut builder = event_sourced(id, move || create(&name), journal.clone())
             .fence(fence)
             .courier(courier.clone())
             .on_fenced(move || fenced.report())
@@ -165,5 +210,5 @@ pub(crate) fn start_entities<E: PersistentEntity>(
         }
         builder.props()
     };
-    Sharding::start(cluster, E::KIND, store, options.sharding, factory)
+    Sharding::start(cluster, kind, store, sharding, factory)
 }

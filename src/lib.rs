@@ -59,8 +59,10 @@
 //! | [`Node`], `node` | all layers of one member: started in order, ended in the reverse order |
 //! | [`Client`], `client` | the way to entities and actors from a process that is no member |
 //! | [`PersistentEntity`], `entity` | event-sourced state that sharding places |
+//! | `testkit`, behind the feature of that name | a cluster from a seed, and a checker of histories |
 //! | [`Arrived`], `letters` | letters between entities, taken exactly once |
 //! | [`JournalAllocationStore`], `store` | terms and epochs of shards and singletons, kept in the journal |
+//! | [`JournalRememberStore`], `remember` | which entities live without messages, kept in the journal |
 //! | [`otava_actor`], as `otava::actor` | actors in one process |
 //! | [`otava_remote`] | references and messages between nodes |
 //! | [`otava_cluster`] | who is a member; receptionist, singletons, topics, groups over the cluster |
@@ -72,14 +74,20 @@
 mod client;
 mod entity;
 mod letters;
+#[cfg(feature = "testkit")]
+mod logic;
 mod node;
 pub mod prelude;
+mod remember;
 mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 pub use client::{Client, ClientBuilder, ClientError, NoContact, Published};
-pub use entity::{DurableEntity, EntityOptions, Keys, PersistentEntity};
+pub use entity::{DurableEntity, DurableStartError, EntityOptions, Keys, PersistentEntity};
 pub use letters::{Arrived, NoMessage};
 pub use node::{Ended, Node, NodeBuilder, NodeError};
+pub use remember::JournalRememberStore;
 pub use store::JournalAllocationStore;
 
 /// Actors in one process: everything that is not named here directly.
@@ -108,7 +116,9 @@ pub use otava_remote::{
     CredentialFiles, Credentials, Network, NodeId, PeerIdentity, QuicNetwork, Remote, RemoteConfig,
     RemoteMessage, Rights, VirtualNetwork, VirtualWorld, Who, certificates, wire,
 };
-pub use otava_sharding::{Entities, EntityClient, EntityRef, ShardingConfig};
+pub use otava_sharding::{
+    Entities, EntityClient, EntityRef, Passivation, Remember, ShardingConfig,
+};
 
 /// What generated code names, so that a program needs no dependency but this crate.
 #[doc(hidden)]

@@ -11,7 +11,8 @@
 //! nothing any more once it knows that it is out.
 
 use crate::entity::{
-    DurableEntity, EntityOptions, PersistentEntity, start_durable_entities, start_entities,
+    DurableEntity, DurableStartError, EntityOptions, PersistentEntity, start_durable_entities,
+    start_entities,
 };
 use crate::letters::Ways;
 use crate::store::JournalTerms;
@@ -24,7 +25,7 @@ use otava_cluster::{
     AppVersion, Cluster, ClusterConfig, ClusterReceptionist, ClusterState, Discovery, JoinError,
     LeaveError, SingletonProxy, Singletons, Topic, Topics,
 };
-use otava_persistence::{Journal, SqliteConfig, SqliteJournal};
+use otava_persistence::{EventSourced, Journal, SqliteConfig, SqliteJournal};
 use otava_remote::{
     Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, RemoteMessage, Rights,
 };
@@ -165,25 +166,40 @@ impl Node {
         &self,
         options: EntityOptions,
     ) -> Result<Entities<E::Command>, otava_sharding::StartError> {
+        self.entities_with(E::KIND, options, E::create)
+    }
+
+    /// As [`Node::entities`], for entities that `create` makes of their id: it can hand them what this
+    /// node has. What it makes must be the same state on every node. `kind` is the name of the kind: a
+    /// part of persistence ids and of names on the wire, so a contract.
+    ///
+    /// # Errors
+    /// As [`Node::entities`].
+    pub fn entities_with<E: EventSourced<Command: RemoteMessage>>(
+        &self,
+        kind: &str,
+        options: EntityOptions,
+        create: impl Fn(&str) -> E + Send + Sync + 'static,
+    ) -> Result<Entities<E::Command>, otava_sharding::StartError> {
         let inner = &self.inner;
         let (journal, courier) = (inner.journal.clone(), self.courier());
-        let entities = start_entities::<E>(&inner.cluster, journal, courier, options)?;
+        let entities = start_entities(&inner.cluster, kind, (journal, courier), options, create)?;
         self.hands_over(&entities);
         Ok(entities)
     }
 
-    /// As [`Node::entities`], for entities that keep their newest state only. `None` when the journal of
-    /// this node has no store of states ([`Journal::states`]); those of Otava have one.
+    /// As [`Node::entities`], for entities that keep their newest state only.
     ///
     /// # Errors
-    /// As [`Node::entities`].
+    /// [`DurableStartError`].
     pub fn durable_entities<E: DurableEntity>(
         &self,
         options: EntityOptions,
-    ) -> Option<Result<Entities<E::Command>, otava_sharding::StartError>> {
+    ) -> Result<Entities<E::Command>, DurableStartError> {
         let inner = &self.inner;
         let started = start_durable_entities::<E>(&inner.cluster, inner.journal.clone(), options)?;
-        Some(started.inspect(|entities| self.hands_over(entities)))
+        self.hands_over(&started);
+        Ok(started)
     }
 
     /// When this node leaves, the entities of this kind are handed over.

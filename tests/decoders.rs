@@ -275,6 +275,22 @@ fn lanes_of_frames() {
     target.check(otava_remote::fuzzing::lane);
 }
 
+/// Packed frames may hold 255 times their bytes; they are unpacked here, packed and unpacked again.
+fn a_packed_frame(bytes: usize) -> usize {
+    4 * 255 * bytes + (2 << 20)
+}
+
+/// R5: a frame inside a frame, compressed.
+#[test]
+fn packed_frames() {
+    let golden = fs::read(root().join("remote/fixtures/v2/frame_packed.bin")).unwrap();
+    let target = Target {
+        memory: a_packed_frame,
+        ..Target::new("packed", vec![("text".to_owned(), golden[4..].to_vec())])
+    };
+    target.check(otava_remote::fuzzing::packed);
+}
+
 /// X4
 #[test]
 fn introductions() {
@@ -335,6 +351,13 @@ fn gossip() {
     let seeds = seeds.filter(|(name, _)| ["delta", "digest"].contains(&&**name));
     let target = Target::new("cluster_gossip", seeds.collect()).payload();
     target.check(otava_cluster::fuzzing::gossip);
+}
+
+#[test]
+fn deliveries() {
+    let seeds = named(otava_cluster::fuzzing::deliveries());
+    let target = Target::new("cluster_delivery", seeds).payload();
+    target.check(otava_cluster::fuzzing::delivery);
 }
 
 #[test]

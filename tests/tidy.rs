@@ -17,7 +17,7 @@ const LINES_WARN: usize = 600;
 const LINES_MAX: usize = 900;
 
 /// The crates of the house: folder, what it may depend on inside the house, what it must not name.
-const CRATES: [(&str, &[&str], &[&str]); 7] = [
+const CRATES: [(&str, &[&str], &[&str]); 8] = [
     (
         "actor",
         &["otava-actor-macros"],
@@ -48,6 +48,11 @@ const CRATES: [(&str, &[&str], &[&str]); 7] = [
         &["quinn", "rustls", "chitchat"],
     ),
     (
+        "postgres",
+        &["otava-cluster", "otava-persistence"],
+        &["quinn", "rustls", "chitchat", "bincode", "rusqlite"],
+    ),
+    (
         ".",
         &[
             "otava-actor",
@@ -61,7 +66,7 @@ const CRATES: [(&str, &[&str], &[&str]); 7] = [
 ];
 
 /// Crate names that may stand in code only below the given paths.
-const HOMES: [(&str, &[&str]); 6] = [
+const HOMES: [(&str, &[&str]); 8] = [
     (
         "bincode",
         &["remote/src/wire_format", "persistence/src/format"],
@@ -70,6 +75,8 @@ const HOMES: [(&str, &[&str]); 6] = [
     ("rustls", &["remote/"]),
     ("chitchat", &["cluster/"]),
     ("rusqlite", &["persistence/"]),
+    ("tokio_postgres", &["postgres/", "examples/"]),
+    ("deadpool_postgres", &["postgres/"]),
     ("axum", &["examples/", "src/manage/"]),
 ];
 
@@ -170,6 +177,7 @@ fn sources() -> Vec<Source> {
         "cluster",
         "sharding",
         "persistence",
+        "postgres",
         "src",
         "tests",
         "examples",

@@ -11,6 +11,7 @@ use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::time::Time;
 use crate::wait_graph::{self, Edge};
 use pin_project_lite::pin_project;
+use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -336,6 +337,39 @@ impl<R> Drop for ReplyTo<R> {
     }
 }
 
+thread_local! {
+    /// Why messages are dropped on this thread at the moment ([`Refusal::refuse`]).
+    static WHY: Cell<Option<Refusal>> = const { Cell::new(None) };
+}
+
+impl Refusal {
+    /// Drops `message`, which was for an actor that will not get it: whoever waits at a reply port in
+    /// it learns this reason, where they would see [`AskError::NoReply`]. For those who carry
+    /// messages of a type that they do not look into.
+    ///
+    /// ```
+    /// use otava_actor::{AskError, Refusal, ReplyTo};
+    ///
+    /// # async fn f() {
+    /// let (port, reply) = ReplyTo::<u32>::channel(None);
+    /// let message = Some(("how many?", port));
+    /// Refusal::Full.refuse(message);
+    /// assert!(matches!(reply.await, Err(AskError::Full { .. })));
+    /// # }
+    /// ```
+    pub fn refuse<M>(self, message: M) {
+        /// Also after a panic of the message's own drop.
+        struct Restore(Option<Refusal>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                WHY.set(self.0);
+            }
+        }
+        let _restore = Restore(WHY.replace(Some(self)));
+        drop(message);
+    }
+}
+
 impl<R> fmt::Debug for ReplyTo<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ReplyTo(..)")
@@ -536,6 +570,9 @@ impl<R> Slot<R> {
     }
 
     fn last_port_dropped(&self) {
+        if let Some(why) = WHY.get() {
+            return self.refuse(why);
+        }
         let mut state = lock(&self.state);
         if matches!(*state, State::Answered(_) | State::Refused(_) | State::Over) {
             return;

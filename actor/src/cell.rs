@@ -97,7 +97,12 @@ pub(crate) struct Kin {
     /// Failures that children left to this actor. While there are some, `CHILD_FAILED` is signalled.
     escalated: VecDeque<(ActorPath, String)>,
     watchers: Vec<Watcher>,
+    /// This actor is told of the end of each child ([`crate::Context::watch_children`]).
+    watches_children: bool,
 }
+
+/// In place of the number of a registration: the news is of a child of one who watches all of them.
+const OF_A_CHILD: u64 = u64::MAX;
 
 /// The bit of `turn` that says: the first message was sent just now, on this thread.
 const FRESH: u8 = 1 << 7;
@@ -131,7 +136,7 @@ pub(crate) trait Node: Send + Sync {
     /// Adds a child, unless the actor is stopping or the name is taken.
     fn adopt(&self, child: Arc<dyn Node>) -> Result<(), Refused>;
     /// This child has ended.
-    fn bury(self: Arc<Self>, child: &dyn Node);
+    fn bury(self: Arc<Self>, child: &dyn Node, reason: Ended);
     /// The child of this path has failed, has ended, and leaves the failure to this actor.
     fn child_failed(self: Arc<Self>, path: &ActorPath, failure: String);
     /// The actor's group wants something ([`crate::supervision`]).
@@ -363,7 +368,7 @@ impl<M: Send + 'static> Target<M> {
             }
         }
         match parent {
-            Some(parent) => parent.clone().bury(self),
+            Some(parent) => parent.clone().bury(self, reason),
             None => cell.core().bury(self),
         }
     }
@@ -728,17 +733,22 @@ impl<M: Send + 'static> Node for Target<M> {
         })
     }
 
-    fn bury(self: Arc<Self>, child: &dyn Node) {
+    fn bury(self: Arc<Self>, child: &dyn Node, reason: Ended) {
         let cell = self.cell();
-        let (child, wait_is_over) = cell.mailbox.kin_or_new(|kin| {
+        let (buried, wait_is_over, is_told) = cell.mailbox.kin_or_new(|kin| {
             let child = kin.children.bury(child.place(), child.uid());
             let childless = kin.children.is_empty();
             if childless {
                 kin.children = Children::default();
             }
-            (child, childless && cell.fate.load(Acquire) & CLOSED != 0)
+            let closed = cell.fate.load(Acquire) & CLOSED != 0;
+            (child, childless && closed, kin.watches_children)
         });
-        drop(child);
+        if is_told && buried.is_some() {
+            let news = Terminated::new(child.path().clone(), child.uid(), reason);
+            WatchSink::ended(self.clone(), OF_A_CHILD, news);
+        }
+        drop(buried);
         if wait_is_over {
             self.notify();
         }
@@ -779,6 +789,14 @@ impl<M: Send + 'static> Node for Target<M> {
             drop_guarded(unsafe { cell.body.take(&cell.form) });
         }
         self.end(Ended::Stopped);
+    }
+}
+
+impl<M: Send + 'static> Target<M> {
+    /// From now on the end of each child is told to this actor.
+    pub(crate) fn watch_children(&self) {
+        let cell = self.cell();
+        cell.mailbox.kin_or_new(|kin| kin.watches_children = true);
     }
 }
 

@@ -134,6 +134,13 @@ pub enum AskError {
         /// The actor that was asked.
         path: ActorPath,
     },
+    /// The actor is one that is started by its first message, and it could not be started. The
+    /// question was not handled.
+    #[error("{path} was not asked: it could not be started; see the log of its node")]
+    NotStarted {
+        /// The actor that was to be asked.
+        path: ActorPath,
+    },
     /// The program of the other node does not know this question: it has an older version of the
     /// protocol, or another layout of it. The question was not handled.
     #[error(
@@ -167,6 +174,13 @@ pub enum AskError {
         /// Whether it was handling a message by then; `None` if that is not known.
         in_work: Option<bool>,
     },
+    /// Nobody is left to whom the question could be handed, or the way to them was not found. The
+    /// question was not handled.
+    #[error("{path} was not asked: it is nowhere in the cluster now; ask again later")]
+    Unreachable {
+        /// The actor that was to be asked.
+        path: ActorPath,
+    },
     /// The question cannot be put on the wire.
     #[error("{path} was not asked: {why}")]
     Unsendable {
@@ -185,9 +199,11 @@ impl AskError {
             Self::Full { path, .. }
             | Self::NoReply { path, .. }
             | Self::NotPermitted { path }
+            | Self::NotStarted { path }
             | Self::NotUnderstood { path }
             | Self::Stopped { path }
             | Self::Timeout { path, .. }
+            | Self::Unreachable { path }
             | Self::Unsendable { path, .. } => Some(path),
         }
     }
@@ -201,10 +217,14 @@ pub enum Refusal {
     Full,
     /// The asker has no right to reach the protocol.
     NotPermitted,
+    /// It is started by its first message, and could not be.
+    NotStarted,
     /// The program there does not know the question.
     NotUnderstood,
     /// It has stopped, or was never there.
     Stopped,
+    /// Nobody is left who could take it.
+    Unreachable,
 }
 
 impl Refusal {
@@ -214,8 +234,10 @@ impl Refusal {
         match self {
             Self::Full => AskError::Full { path, queued: None },
             Self::NotPermitted => AskError::NotPermitted { path },
+            Self::NotStarted => AskError::NotStarted { path },
             Self::NotUnderstood => AskError::NotUnderstood { path },
             Self::Stopped => AskError::Stopped { path },
+            Self::Unreachable => AskError::Unreachable { path },
         }
     }
 }

@@ -3,11 +3,17 @@
 //! Each answers whether the bytes were accepted, and panics where a promise is broken: what was
 //! accepted must be written and read again as the same.
 
+use crate::delivery::wire::{ToSink, ToSource};
 use crate::facts;
 use crate::io::chitchat::decode_chitchat;
+use crate::logic::delivery::sink::{Sink, SinkSettings};
+use crate::logic::delivery::source::{Source, SourceSettings};
+use crate::logic::delivery::{Chunk, Probe, Report, Session};
 use crate::wire::{decode_gossip, decode_message, encode_gossip, encode_message};
+use otava_actor::Time;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// What members say to each other.
 pub fn message(bytes: &[u8]) -> bool {
@@ -60,4 +66,123 @@ pub fn facts(bytes: &[u8]) -> bool {
 /// A message of chitchat itself.
 pub fn chitchat(bytes: &[u8]) -> bool {
     decode_chitchat(bytes).is_some_and(|message| message.is_ok())
+}
+
+/// What producers and consumers say to each other, without the references inside, which only have bytes
+/// between two nodes. What is understood goes to a sink or a source, which must stand it.
+pub fn delivery(bytes: &[u8]) -> bool {
+    let to_sink = otava_remote::decode::<ToSink<()>>(bytes);
+    if let Ok(message) = &to_sink {
+        let written = otava_remote::encode(message).unwrap_or_default();
+        assert_eq!(otava_remote::decode(&written).as_ref(), Ok(message));
+    }
+    let understood = match to_sink {
+        Ok(ToSink::Chunk(chunk)) => {
+            let chunk: Chunk = chunk.into();
+            let mut sink = sink(&Probe {
+                session: chunk.session,
+                start: 1,
+                sent: 9,
+                nonce: 1,
+            });
+            sink.chunk(chunk.clone());
+            sink.chunk(Chunk { seq: 1, ..chunk });
+            while sink.poll_output().is_some() {}
+            true
+        }
+        Ok(ToSink::Probe { probe, .. }) => {
+            let probe: Probe = probe.into();
+            let mut sink = sink(&probe);
+            sink.probe(&Probe {
+                start: probe.start / 2,
+                ..probe
+            });
+            sink.probe(&probe);
+            true
+        }
+        Err(_) => false,
+    };
+    let Ok(message) = otava_remote::decode::<ToSource<()>>(bytes) else {
+        return understood;
+    };
+    let written = otava_remote::encode(&message).unwrap_or_default();
+    assert_eq!(otava_remote::decode(&written).as_ref(), Ok(&message));
+    if let ToSource::Report(report) = message {
+        let report: Report = report.into();
+        let Session { series, claim, .. } = report.session;
+        let mut source = Source::new(
+            SourceSettings {
+                chunk_bytes: 2,
+                resend_min: Duration::from_millis(1),
+                resend_max: Duration::from_secs(1),
+            },
+            series,
+            claim,
+            0,
+        );
+        source.push(Time::ZERO, vec![1; 9].into(), ());
+        source.open(Time::ZERO);
+        // A report of what was never sent is an error, and that is all.
+        let _ = source.handle(Time::ZERO, &report);
+        while source.poll_output().is_some() {}
+    }
+    true
+}
+
+fn sink(probe: &Probe) -> Sink {
+    let settings = SinkSettings {
+        window: 8,
+        message_bytes_max: 100,
+        buffer_bytes_max: 1_000,
+        retry_after: Duration::from_secs(1),
+    };
+    Sink::new(settings, 1, probe)
+}
+
+/// Seeds for [`delivery`].
+pub fn deliveries() -> Vec<(&'static str, Vec<u8>)> {
+    let session = Session {
+        series: 7,
+        claim: 1,
+        number: 1,
+    };
+    let chunk = Chunk {
+        session,
+        seq: 1,
+        begins: true,
+        ends: true,
+        bytes: vec![7, 8],
+    };
+    let probe = Probe {
+        session,
+        start: 1,
+        sent: 9,
+        nonce: 1,
+    };
+    let report = Report {
+        session,
+        consumer: 1,
+        nonce: 1,
+        confirmed: 0,
+        received: 0,
+        missing_to: 3,
+        granted: 5,
+    };
+    let to_sink = |message: &ToSink<()>| otava_remote::encode(message).unwrap_or_default();
+    let to_source = |message: &ToSource<()>| otava_remote::encode(message).unwrap_or_default();
+    let probe = ToSink::Probe {
+        probe: probe.into(),
+        registration: 2,
+        producer: (),
+    };
+    let register = ToSource::Register {
+        consumer: (),
+        registration: 2,
+    };
+    vec![
+        ("chunk", to_sink(&ToSink::Chunk(chunk.into()))),
+        ("probe", to_sink(&probe)),
+        ("register", to_source(&register)),
+        ("report", to_source(&ToSource::Report(report.into()))),
+    ]
 }

@@ -39,6 +39,8 @@
 //! | [`topic`] | publish and subscribe in the whole cluster |
 //! | `logic/replicated` | replicated data: its values, deltas, quorums, gossip, pruning |
 //! | [`replicated`] | the types of replicated data, and the replicator of a node |
+//! | `logic/delivery` | sources and sinks of reliable delivery |
+//! | [`delivery`] | messages that are delivered until they were handled |
 //! | `wire` | the bytes of all that is said |
 //!
 //! # What is promised
@@ -47,6 +49,7 @@
 //! - A run of a node that is out never comes back; a new run is a new member.
 
 mod config;
+pub mod delivery;
 mod discovery;
 mod envelope;
 mod facts;

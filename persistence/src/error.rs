@@ -29,6 +29,9 @@ pub enum JournalError {
         /// What is wrong with it.
         damage: Damage,
     },
+    /// There is no room left on the disk. Nothing was written; it may be tried again when there is.
+    #[error("no room is left on the disk; nothing was written")]
+    Full,
     /// The store stopped for good after an error that leaves its state unknown. What was asked for
     /// may have happened or not, and must not be repeated blindly: recover first, from a store
     /// that was opened anew.
@@ -52,6 +55,21 @@ pub enum JournalError {
         actual: u64,
         /// How large it may be.
         limit: u64,
+    },
+    /// The store, a server, cannot be reached or does not serve. Nothing was done; it may be tried
+    /// again.
+    #[error("the store cannot be reached, nothing was done: {reason}")]
+    Unavailable {
+        /// What was tried, and what came of it.
+        reason: Arc<str>,
+    },
+    /// The connection to the store ended while it was asked. What was asked for may have happened or
+    /// not, and must not be repeated blindly: recover first. Unlike after [`Self::Halted`], the same
+    /// store may be asked again.
+    #[error("the connection to the store was lost, it may have been done: {reason}")]
+    Unknown {
+        /// How it ended.
+        reason: Arc<str>,
     },
 }
 
@@ -192,6 +210,18 @@ pub enum OpenError {
         /// Its format.
         found: u32,
         /// The newest format that this program knows.
+        known: u32,
+    },
+    /// The file has an older format, and cannot be brought to the present one while another
+    /// process has it open. Nothing was changed.
+    #[error(
+        "{path} has an older format than {known}, which this program writes, and another process \
+         has it open: stop all processes that use it once, then start them with this version"
+    )]
+    OldFormatInUse {
+        /// The file.
+        path: PathBuf,
+        /// The format that it would be brought to.
         known: u32,
     },
     /// The database could not be opened or prepared.

@@ -7,6 +7,8 @@
 //! checksum  CRC-32 (IEEE) over what identifies the row and what it holds:
 //!             u32 length of id | id | u64 seq | u32 length of name | name | u16 version |
 //!             u64 written at, ms | payload            (all numbers little endian)
+//!           and, only if there are tags: | tags | u32 length of tags
+//! tags      for each: u16 length | text
 //! ```
 //!
 //! The format byte says how the bytes were encoded, the version beside the name says which layout of
@@ -89,6 +91,10 @@ pub(crate) fn checksum(id: &str, seq: u64, written_at_ms: u64, record: RecordRef
     hasher.update(&record.version.to_le_bytes());
     hasher.update(&written_at_ms.to_le_bytes());
     hasher.update(record.payload);
+    if !record.tags.is_empty() {
+        hasher.update(record.tags);
+        hasher.update(&(record.tags.len() as u64 as u32).to_le_bytes());
+    }
     hasher.finalize()
 }
 
@@ -98,14 +104,17 @@ pub(crate) struct RecordRef<'a> {
     pub(crate) name: &'a str,
     pub(crate) version: u16,
     pub(crate) payload: &'a [u8],
+    /// As they are stored ([`crate::logic::tags`]); rows of the first format of the file have none.
+    pub(crate) tags: &'a [u8],
 }
 
-impl<'a> From<&'a EventRecord> for RecordRef<'a> {
-    fn from(record: &'a EventRecord) -> Self {
+impl<'a> RecordRef<'a> {
+    pub(crate) fn new(record: &'a EventRecord, tags: &'a [u8]) -> Self {
         Self {
             name: &record.name,
             version: record.version,
             payload: &record.payload,
+            tags,
         }
     }
 }
@@ -116,6 +125,7 @@ impl<'a> From<&'a Snapshot> for RecordRef<'a> {
             name: &snapshot.name,
             version: snapshot.version,
             payload: &snapshot.payload,
+            tags: &[],
         }
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// # Delivery
 /// `Ok` of a writing method means: durable, and visible to every read that begins afterwards, in
 /// every process. An append is all there or not at all. After an error other than
-/// [`JournalError::Halted`] nothing was written.
+/// [`JournalError::Halted`] and [`JournalError::Unknown`] nothing was written.
 ///
 /// # Cancel safety
 /// A future that is dropped after its first poll does not take back what it asked for.
@@ -366,13 +366,15 @@ impl AppendRequest {
 
     /// Roughly how many bytes it adds to the store.
     pub(crate) fn bytes(&self) -> usize {
-        self.events
-            .iter()
-            .map(|event| {
-                let tags: usize = event.tags.iter().map(|tag| tag.len() + 16).sum();
-                event.payload.len() + event.name.len() + tags + 64
-            })
-            .sum()
+        self.events.iter().map(EventRecord::bytes).sum()
+    }
+}
+
+impl EventRecord {
+    /// Roughly how many bytes it adds to the store.
+    pub(crate) fn bytes(&self) -> usize {
+        let tags: usize = self.tags.iter().map(|tag| tag.len() + 16).sum();
+        self.payload.len() + self.name.len() + tags + 64
     }
 }
 

@@ -14,15 +14,17 @@
 //! | keep the newest value only | [`DurableState`], [`durable_state()`] |
 //! | make data of one entity unreadable for good | [`KeyStore`], [`EventSourcedBuilder::encrypted`] |
 //! | choose a store | [`SqliteJournal`] for the processes of one machine, [`MemoryJournal`] for tests |
-//! | write a store | [`Journal`], [`SnapshotStore`], [`EventQueries`], [`StateStore`], [`OffsetStore`], then run [`conformance`] |
+//! | write a store | [`Journal`], [`SnapshotStore`], [`EventQueries`], [`StateStore`], [`OffsetStore`], then run [`conformance`], or [`conformance_tests!`] for a test a case |
 //! | read events across entities | [`EventQuery`], [`current_events`], [`live_events`] |
+//! | keep a report up to date | [`Projection`], [`Handler`], [`TransactionalHandler`] |
 //! | know who may write | [`Fence`], [`Journal::claim`] |
 //! | know the bytes on disk | [`mod@format`] |
 //! | test an entity | [`testkit`] |
 //!
 //! Inside: `logic/` decides without touching anything, `io/sqlite/` is the embedded journal (its
 //! `mod.rs` draws it, `marks.rs` and `halt.rs` say why an acknowledged event cannot vanish in
-//! silence), `event_sourced/entity.rs` is the life of an entity, `event_sourced/post.rs` its letters.
+//! silence), `event_sourced/entity.rs` is the life of an entity, `event_sourced/post.rs` its letters,
+//! `projection/mod.rs` draws a projection.
 //!
 //! The book tells how it is used: `docs/book/persistence.md`.
 //!
@@ -45,6 +47,7 @@ mod keys;
 mod logic;
 mod memory;
 mod offset;
+mod projection;
 mod query;
 mod snapshot;
 mod state;
@@ -71,8 +74,15 @@ pub use journal::{
     Journal, StoredEvent,
 };
 pub use keys::{EntityKey, KeyError, KeyStore, MemoryKeys, StateKeys};
+pub use logic::slices::{Carved, SliceOffset, carve};
 pub use memory::MemoryJournal;
 pub use offset::{OFFSET_KEY_BYTES_MAX, OffsetStore, check_offset_key};
+pub use projection::{
+    BatchHandler, Envelope, Handler, OnPoison, Projection, ProjectionCommit, ProjectionEnded,
+    ProjectionHandle, ProjectionOptions, ProjectionPlan, ProjectionRun, ProjectionStartError,
+    ProjectionState, ProjectionStatus, RunFenced, SliceOffsets, TransactionError,
+    TransactionalHandler, metrics as projection_metrics,
+};
 pub use query::{
     EventQueries, EventQuery, FoundEvent, QueryPage, TAGS_MAX, current_events, live_events,
 };

@@ -17,6 +17,7 @@ use crate::wire_format::{
 use bytes::Bytes;
 use otava_actor::{ActorPath, ActorSystem, DeadLetterReason, Refusal, Unsendable};
 use serde::Serialize;
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -29,6 +30,9 @@ const PEERS_MAX: usize = 10_000;
 const NOT_UNDERSTOOD_MAX: usize = 256;
 /// Connections that wait to be admitted by one peer's driver.
 const INCOMING_MAX: usize = 4;
+
+/// Something that another layer finds again while a message is read.
+pub(crate) type Provided = Arc<dyn Any + Send + Sync>;
 
 /// Takes control messages of one channel.
 pub(crate) type ControlHandler = Arc<dyn Fn(&NodeId, Bytes) + Send + Sync>;
@@ -49,6 +53,8 @@ pub(crate) struct Core {
     /// watch channel does not: a simulation must replay the end too.
     phase_changed: Notify,
     handlers: RwLock<BTreeMap<Channel, ControlHandler>>,
+    /// What other layers need while messages are read ([`crate::Remote::provide`]).
+    provided: RwLock<BTreeMap<String, Provided>>,
     /// What was not understood and is in the log: the type that was expected, and what came.
     not_understood: Mutex<BTreeSet<(&'static str, String)>>,
     peers: RwLock<Peers>,
@@ -130,6 +136,7 @@ impl Core {
             phase: Mutex::new(Phase::Running),
             phase_changed: Notify::new(),
             handlers: RwLock::default(),
+            provided: RwLock::default(),
             not_understood: Mutex::default(),
             peers: RwLock::default(),
             new_drivers,
@@ -206,13 +213,37 @@ impl Core {
         handlers.get(&channel).cloned()
     }
 
-    /// Drops all handlers: they may hold on to this layer.
+    pub(crate) fn provide(&self, name: String, what: Provided) {
+        let mut provided = self
+            .provided
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = provided.insert(name, what);
+        drop(provided);
+        // It may be the last that holds something of the user.
+        drop(before);
+    }
+
+    pub(crate) fn provided(&self, name: &str) -> Option<Provided> {
+        let provided = self.provided.read();
+        let provided = provided.unwrap_or_else(PoisonError::into_inner);
+        provided.get(name).cloned()
+    }
+
+    /// Drops all handlers and what was provided: they may hold on to this layer.
     pub(crate) fn forget_handlers(&self) {
         let mut handlers = self
             .handlers
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         handlers.clear();
+        drop(handlers);
+        let mut provided = self
+            .provided
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let provided = std::mem::take(&mut *provided);
+        drop(provided);
     }
 
     /// Queues a user's message.

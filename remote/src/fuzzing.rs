@@ -15,8 +15,8 @@ use crate::remote_ref::Address;
 use crate::rights::Permit;
 use crate::wire::{self, in_scope};
 use crate::wire_format::{
-    DecodeError, Frame, FrameError, FrameSplitter, LanePreamble, Target, decode, encode,
-    encode_into, encode_message,
+    DecodeError, Frame, FrameError, FrameSplitter, LanePreamble, Packing, Target, Unpacking,
+    decode, encode, encode_into, encode_message, is_packed,
 };
 use crate::{Channel, RemoteMessage, VirtualWorld};
 use bytes::Bytes;
@@ -48,6 +48,35 @@ pub fn frame(bytes: &[u8]) -> bool {
     frame.encode_into(&mut written);
     let again = Frame::decode(Bytes::from(written).slice(4..));
     assert_eq!(again.as_ref(), Ok(&frame));
+    true
+}
+
+/// The longest frame that [`packed`] takes out of a packed one.
+const UNPACKED_MAX: usize = 1 << 20;
+
+/// A packed frame, without its length: what is inside can be packed again.
+pub fn packed(bytes: &[u8]) -> bool {
+    if !is_packed(bytes) {
+        return false;
+    }
+    let unpack = |bytes: &[u8]| {
+        let mut unpacking = Unpacking::begin(Bytes::copy_from_slice(bytes), UNPACKED_MAX).ok()?;
+        loop {
+            match unpacking.step() {
+                Ok(Some(frame)) => return Some(frame),
+                Ok(None) => {}
+                Err(_) => return None,
+            }
+        }
+    };
+    let Some(frame) = unpack(bytes) else {
+        return false;
+    };
+    let mut packing = Packing::begin(&frame).expect("it was packed");
+    while packing.step() {}
+    if let Some(again) = packing.end() {
+        assert_eq!(unpack(&again).as_deref(), Some(&*frame));
+    }
     true
 }
 

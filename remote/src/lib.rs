@@ -59,7 +59,7 @@ mod watches;
 pub mod wire;
 mod wire_format;
 
-pub use config::RemoteConfig;
+pub use config::{Compression, RemoteConfig};
 pub use identity::{PeerIdentity, PeerKind};
 pub use io::certificates;
 pub use io::quic::{BindError, QuicConfig, QuicNetwork, QuicNetworkBuilder};

@@ -14,6 +14,7 @@ use crate::stats::RemoteStats;
 use crate::wire_format::{CLUSTER_BYTES_MAX, Frame, TARGET_NAME_BYTES_MAX, Target};
 use bytes::Bytes;
 use otava_actor::{ActorPath, ActorRef, ActorSystem, Rng, Time};
+use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,6 +85,11 @@ impl Remote {
     /// Which run of which node this is.
     pub fn id(&self) -> &NodeId {
         &self.core.id
+    }
+
+    /// The name of the cluster that this node belongs to.
+    pub fn cluster(&self) -> &str {
+        &self.core.cluster
     }
 
     /// The actor system of this node.
@@ -176,6 +182,14 @@ impl Remote {
         handler: impl Fn(&NodeId, Bytes) + Send + Sync + 'static,
     ) {
         self.core.set_handler(channel, Arc::new(handler));
+    }
+
+    /// Keeps `what` under `name` for those who read messages on this node: [`crate::wire::provided`]
+    /// finds it. So a reference of another layer, which says in a message only whom it means, leads
+    /// somewhere where it is read. It takes the place of the one before, and is dropped when the layer
+    /// ends.
+    pub fn provide(&self, name: impl Into<String>, what: Arc<dyn Any + Send + Sync>) {
+        self.core.provide(name.into(), what);
     }
 
     /// Spawns a task on which the node's life depends: it goes on while user code holds every thread

@@ -23,16 +23,19 @@ impl Counter {
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    pub(crate) bytes_saved: Counter,
     pub(crate) bytes_sent: Counter,
     pub(crate) dropped: Counter,
     pub(crate) frames_received: Counter,
     pub(crate) frames_sent: Counter,
     pub(crate) not_permitted: Counter,
     pub(crate) not_understood: Counter,
+    pub(crate) packed: Counter,
     pub(crate) peer_faults: Counter,
     pub(crate) refused: Counter,
     pub(crate) refused_calls: Counter,
     pub(crate) undelivered: Counter,
+    pub(crate) unpacked: Counter,
     pub(crate) writes: Counter,
 }
 
@@ -40,8 +43,14 @@ pub(crate) struct Counters {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RemoteStats {
+    /// Bytes that compression saved on frames that were sent ([`crate::Compression`]).
+    pub bytes_saved: u64,
     /// Bytes handed to the network.
     pub bytes_sent: u64,
+    /// Frames that arrived compressed.
+    pub compressed_received: u64,
+    /// Frames that were sent compressed.
+    pub compressed_sent: u64,
     /// Frames that were queued and then given up, because their peer was not reached.
     pub dropped: u64,
     /// Frames that arrived.
@@ -74,7 +83,10 @@ pub struct RemoteStats {
 impl Counters {
     pub(crate) fn stats(&self, open_ports: usize, peers: usize) -> RemoteStats {
         RemoteStats {
+            bytes_saved: self.bytes_saved.get(),
             bytes_sent: self.bytes_sent.get(),
+            compressed_received: self.unpacked.get(),
+            compressed_sent: self.packed.get(),
             dropped: self.dropped.get(),
             frames_received: self.frames_received.get(),
             frames_sent: self.frames_sent.get(),

@@ -55,6 +55,7 @@ use otava_actor::{ActorPath, ActorRef, Refusal, ReplyTo};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,6 +76,15 @@ pub fn serialize<T: Portable, S: Serializer>(value: &T, serializer: S) -> Result
 /// Those of the deserializer, and outside of a message between nodes.
 pub fn deserialize<'de, T: Portable, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     T::read(deserializer)
+}
+
+/// What [`Remote::provide`](crate::Remote::provide) keeps under `name` on the node where a message is
+/// read or written: for the serde forms of references that other layers make. `None` outside of a
+/// message between nodes, and if there is nothing of this name.
+#[must_use]
+pub fn provided(name: &str) -> Option<Arc<dyn Any + Send + Sync>> {
+    let core = SCOPE.with_borrow(|scope| Some(scope.as_ref()?.core.clone()))?;
+    core.provided(name)
 }
 
 /// Ports whose answers hold references: `#[serde(with = "otava_remote::wire::answer")]` on a field

@@ -4,6 +4,7 @@
 //! lane      preamble | frame | frame | ..
 //! preamble  "OTVA" | u16 wire version | u8 lane | u8 zero
 //! frame     u32 length of what follows | u8 kind | body          (little endian, no codec)
+//! packed    a frame of kind 23, with another one inside, compressed: version 2, large lane only
 //! payload   u8 codec format (1) | bincode 2, standard configuration, serde
 //! ```
 //!
@@ -20,6 +21,7 @@ mod body;
 mod codes;
 mod deserializer;
 mod frame;
+mod packed;
 mod payload;
 mod preamble;
 mod serializer;
@@ -35,6 +37,7 @@ pub(crate) use frame::{
     CLUSTER_BYTES_MAX, Frame, FrameError, Hello, SystemMessage, TARGET_NAME_BYTES_MAX, Target,
     encode_answer, encode_message,
 };
+pub(crate) use packed::{PackedError, Packing, Unpacking, is_packed};
 pub(crate) use payload::encode_into;
 pub(crate) use preamble::{LanePreamble, PreambleError};
 pub(crate) use splitter::FrameSplitter;
@@ -45,4 +48,7 @@ pub(crate) use view::{MessageView, TargetView, View};
 pub(crate) const WIRE_VERSION_MIN: u16 = 1;
 
 /// The newest wire version that this program speaks.
-pub(crate) const WIRE_VERSION_MAX: u16 = 1;
+pub(crate) const WIRE_VERSION_MAX: u16 = 2;
+
+/// Since this version frames on the lane for large messages may be packed.
+pub(crate) const PACKED_SINCE: u16 = 2;

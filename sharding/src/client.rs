@@ -4,6 +4,7 @@ use crate::entities::EntityRef;
 use crate::error::StartError;
 use crate::logic::hash::{is_valid_shards, shard_of};
 use crate::message::{Command, RegionMessage, region_name};
+use crate::refs::{Way, way_name};
 use crate::wire::Table;
 use otava_actor::{ActorRef, ActorSystem};
 use otava_remote::{NodeId, Remote, RemoteMessage};
@@ -28,7 +29,8 @@ pub struct EntityClient<M> {
     shared: Arc<Shared<M>>,
 }
 
-struct Shared<M> {
+pub(crate) struct Shared<M> {
+    kind: Arc<str>,
     remote: Remote,
     /// The published name of the regions.
     name: String,
@@ -79,6 +81,7 @@ pub fn client<M: RemoteMessage>(
         }
     };
     let shared = Arc::new(Shared {
+        kind: kind.into(),
         remote: remote.clone(),
         contacts: contacts.iter().map(contact).collect(),
         name,
@@ -88,6 +91,8 @@ pub fn client<M: RemoteMessage>(
             regions: BTreeMap::new(),
         }),
     });
+    let way = Way::Client(WeakClient(Arc::downgrade(&shared)));
+    remote.provide(way_name(kind), Arc::new(way));
     let follow = follow(Arc::downgrade(&shared), remote.system().clone());
     remote.system().handle().spawn(follow);
     Ok(EntityClient { shared })
@@ -188,22 +193,39 @@ impl<M: RemoteMessage> Shared<M> {
     }
 }
 
+impl<M: RemoteMessage> Shared<M> {
+    /// The best way to an entity now.
+    fn way_to(&self, id: &str) -> ActorRef<RegionMessage<M>> {
+        let shard = shard_of(id, self.shards);
+        self.home(shard).unwrap_or_else(|| {
+            let place = shard as usize;
+            let contact = self.first_connected(place);
+            let contacts = &self.contacts;
+            contact
+                .unwrap_or(&contacts[place % contacts.len()])
+                .region
+                .clone()
+        })
+    }
+}
+
+/// A client that is kept by those who use it, not by this.
+pub(crate) struct WeakClient<M>(Weak<Shared<M>>);
+
+impl<M: RemoteMessage> WeakClient<M> {
+    /// The best way to an entity now; `None` if the client is gone.
+    pub(crate) fn way_to(&self, id: &str) -> Option<ActorRef<RegionMessage<M>>> {
+        Some(self.0.upgrade()?.way_to(id))
+    }
+}
+
 impl<M: RemoteMessage> EntityClient<M> {
     /// The entity of this id, by the way that is the best now. Ask for it anew for each message, or
     /// at least after each failure.
     pub fn entity(&self, id: impl AsRef<str>) -> EntityRef<M> {
         let id = id.as_ref();
-        let shard = self.shard_of(id);
-        let region = self.shared.home(shard).unwrap_or_else(|| {
-            let place = shard as usize;
-            let contact = self.shared.first_connected(place);
-            let contacts = &self.shared.contacts;
-            contact
-                .unwrap_or(&contacts[place % contacts.len()])
-                .region
-                .clone()
-        });
-        EntityRef::new(region, id.into())
+        let region = self.shared.way_to(id);
+        EntityRef::new(region, self.shared.kind.clone(), id.into())
     }
 
     /// The shard of an entity.

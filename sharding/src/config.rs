@@ -3,7 +3,12 @@
 use crate::logic::allocation::{AllocationStrategy, LeastShards};
 use crate::logic::buffers::BufferLimits;
 use crate::logic::coordinator::CoordinatorConfig;
+use crate::logic::lives::LivesConfig;
+use crate::logic::passivation::Passivation;
 use crate::logic::region::RegionConfig;
+use crate::logic::remembering::Retry;
+use crate::remember::Remember;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -36,10 +41,33 @@ pub struct ShardingConfig {
     pub resend: Duration,
     /// Claims in the store that are under way at once, for each node. Default 64.
     pub claims_max: usize,
+    /// Only members that have all of these roles host entities; others reach them. The same on all
+    /// nodes. Default none: every member hosts.
+    pub roles: BTreeSet<String>,
+    /// When entities are stopped that are well. Default: when they were idle for two minutes.
+    pub passivation: Passivation,
+    /// Which entities live without messages. Default none.
+    pub remember: Remember,
+    /// How many remembered entities a node starts at once, every 10 ms. Default 64.
+    pub remembered_starts_max: usize,
+    /// How long the store of remembered entities has to answer before it is asked again. Default 5 s.
+    pub remember_within: Duration,
+    /// How long an entity that failed waits for its next instance; each further failure doubles it.
+    /// Messages wait meanwhile, as many as [`Self::buffer_per_shard_max`] for one entity and
+    /// [`Self::buffer_max`] in all. Default 200 ms.
+    pub restart_min: Duration,
+    /// The longest such wait. An instance that ran for this long begins a new series. Default 10 s.
+    pub restart_max: Duration,
+    /// By how much longer such a wait may be at random, in percent of itself. Default 20.
+    pub restart_jitter_percent: u32,
+    /// Nobody is started but those of [`Remember::Fixed`].
+    pub(crate) only_fixed: bool,
 }
 
 /// At most one table and one status of a node is sent in this time.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Between two groups of remembered entities that start.
+const STARTS_PAUSE: Duration = Duration::from_millis(10);
 /// How long a coordinator that met a later term waits before it claims a new one.
 const SUPERSEDED_PAUSE: Duration = Duration::from_secs(5);
 
@@ -56,6 +84,15 @@ impl Default for ShardingConfig {
             rebalance_interval: Duration::from_secs(1),
             resend: Duration::from_millis(500),
             claims_max: 64,
+            roles: BTreeSet::new(),
+            passivation: Passivation::default(),
+            remember: Remember::Nothing,
+            remembered_starts_max: 64,
+            remember_within: Duration::from_secs(5),
+            restart_min: Duration::from_millis(200),
+            restart_max: Duration::from_secs(10),
+            restart_jitter_percent: 20,
+            only_fixed: false,
         }
     }
 }
@@ -68,6 +105,55 @@ impl ShardingConfig {
         self
     }
 
+    /// These settings with entities on members only that have all of these roles.
+    #[must_use]
+    pub fn roles<R: Into<String>>(mut self, roles: impl IntoIterator<Item = R>) -> Self {
+        self.roles = roles.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// These settings with another rule for entities that are idle or too many.
+    #[must_use]
+    pub fn passivation(mut self, passivation: Passivation) -> Self {
+        self.passivation = passivation;
+        self
+    }
+
+    /// These settings with other entities that live without messages.
+    #[must_use]
+    pub fn remember(mut self, remember: Remember) -> Self {
+        self.remember = remember;
+        self
+    }
+
+    pub(crate) fn lives(&self) -> LivesConfig {
+        LivesConfig {
+            waiting_max: self.buffer_per_shard_max,
+            waiting_in_all_max: self.buffer_max,
+            restart_min: self.restart_min.max(Duration::from_millis(1)),
+            restart_max: self.restart_max.max(self.restart_min),
+            restart_jitter_percent: self.restart_jitter_percent,
+            starts_max: self.remembered_starts_max,
+            starts_pause: STARTS_PAUSE,
+            passivation: self.passivation,
+        }
+    }
+
+    /// How to ask the store of remembered entities again.
+    pub(crate) fn retry(&self) -> Retry {
+        Retry {
+            min: self.restart_min.max(Duration::from_millis(1)),
+            max: self.restart_max.max(self.restart_min),
+        }
+    }
+
+    /// These settings with another strategy.
+    #[must_use]
+    pub fn strategy(mut self, strategy: impl AllocationStrategy) -> Self {
+        self.strategy = Arc::new(strategy);
+        self
+    }
+
     pub(crate) fn region(&self) -> RegionConfig {
         RegionConfig {
             shards: self.shards,
@@ -77,6 +163,7 @@ impl ShardingConfig {
             },
             resend: self.resend,
             status_pause: PAUSE,
+            measure_every: self.strategy.measure_every(),
         }
     }
 
@@ -98,6 +185,9 @@ impl fmt::Debug for ShardingConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ShardingConfig")
             .field("shards", &self.shards)
+            .field("roles", &self.roles)
+            .field("passivation", &self.passivation)
+            .field("remember", &self.remember)
             .finish_non_exhaustive()
     }
 }

@@ -3,11 +3,13 @@
 use crate::error::HandOverError;
 use crate::logic::hash::shard_of;
 use crate::message::{Command, Local, RegionMessage};
+use crate::query::{EntityPage, HomeChange, KindStats, Query, QueryAnswer, QueryError};
 use crate::wire::Table;
+use futures_util::future::join_all;
 use otava_actor::protocol::Recipient;
-use otava_actor::{ActorRef, Ask, ReplyTo, TellError};
-use otava_remote::{NodeId, RemoteMessage};
-use std::collections::BTreeMap;
+use otava_actor::{ActorRef, Ask, AskError, ReplyTo, TellError};
+use otava_remote::{NodeId, Remote, RemoteMessage};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,6 +23,9 @@ pub struct Entities<M> {
 }
 
 struct Shared {
+    remote: Remote,
+    /// The published name of the regions.
+    name: String,
     kind: Arc<str>,
     shards: u32,
     shown: watch::Receiver<Shown>,
@@ -40,6 +45,7 @@ pub(crate) struct Counters {
     pub(crate) shards: AtomicUsize,
     pub(crate) entities: AtomicUsize,
     pub(crate) buffered: AtomicUsize,
+    pub(crate) waiting: AtomicUsize,
 }
 
 /// What one node has of a kind.
@@ -52,21 +58,19 @@ pub struct LocalStats {
     pub entities: usize,
     /// Messages that wait for the home of their shard.
     pub buffered: usize,
+    /// Messages that wait for their entity here: to be remembered, or to start again.
+    pub waiting: usize,
 }
 
 impl<M: RemoteMessage> Entities<M> {
-    pub(crate) fn new(
-        region: ActorRef<RegionMessage<M>>,
-        kind: Arc<str>,
-        shards: u32,
-        shown: watch::Receiver<Shown>,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub(crate) fn new(region: ActorRef<RegionMessage<M>>, known: Known) -> Self {
         let shared = Shared {
-            kind,
-            shards,
-            shown,
-            counters,
+            remote: known.remote,
+            name: known.name,
+            kind: known.kind,
+            shards: known.shards,
+            shown: known.shown,
+            counters: known.counters,
         };
         Self {
             region,
@@ -77,7 +81,19 @@ impl<M: RemoteMessage> Entities<M> {
     /// The entity of this id, wherever it lives; the first message starts it. An id has 1 to 512
     /// bytes; messages to others become dead letters.
     pub fn entity(&self, id: impl AsRef<str>) -> EntityRef<M> {
-        EntityRef::new(self.region.clone(), id.as_ref().into())
+        EntityRef::new(
+            self.region.clone(),
+            self.shared.kind.clone(),
+            id.as_ref().into(),
+        )
+    }
+
+    /// Starts an entity without a message for it, as [`EntityRef::start`].
+    ///
+    /// # Errors
+    /// As for [`EntityRef::start`].
+    pub fn start_entity(&self, id: impl AsRef<str>) -> Result<(), TellError<()>> {
+        self.entity(id).start()
     }
 
     /// The shard of an entity.
@@ -120,6 +136,104 @@ impl<M: RemoteMessage> Entities<M> {
             shards: get(&counters.shards),
             entities: get(&counters.entities),
             buffered: get(&counters.buffered),
+            waiting: get(&counters.waiting),
+        }
+    }
+
+    /// The entities that live in a shard, wherever that is: at most `limit`, sorted, from behind `after`
+    /// on. Entities come and go between two pages.
+    ///
+    /// # Errors
+    /// [`QueryError`]: the shard has no home now, or it does not answer within `within`.
+    ///
+    /// # Cancel safety
+    /// Dropping it has no effect.
+    pub async fn ids_of(
+        &self,
+        shard: u32,
+        after: Option<&str>,
+        limit: u32,
+        within: Duration,
+    ) -> Result<EntityPage, QueryError> {
+        let shards = self.shared.shards;
+        if shard >= shards {
+            return Err(QueryError::NoSuchShard { shard, shards });
+        }
+        let table = self.shared.shown.borrow().table.clone();
+        let home = table.as_ref().and_then(|table| table.hosted_at(shard));
+        let home = home.ok_or(QueryError::NoHome { shard })?.clone();
+        let query = Query::Ids {
+            shard,
+            after: after.unwrap_or_default().into(),
+            limit,
+        };
+        match self.query(&home, query, within).await {
+            Ok(QueryAnswer::Ids(Some(page))) => Ok(page),
+            Ok(_) => Err(QueryError::NoHome { shard }),
+            Err(error) => Err(QueryError::Silent { shard, home, error }),
+        }
+    }
+
+    /// What all nodes have of this kind, counted by those who answer within `within`; the others are
+    /// named.
+    ///
+    /// # Cancel safety
+    /// Dropping it has no effect.
+    pub async fn stats(&self, within: Duration) -> KindStats {
+        let table = self.shared.shown.borrow().table.clone();
+        let mut stats = KindStats::default();
+        let Some(table) = table else {
+            stats.homeless = (0..self.shared.shards).collect();
+            return stats;
+        };
+        let mut here: BTreeMap<&NodeId, Vec<u32>> = BTreeMap::new();
+        let nodes = table.regions.iter().chain(&table.silent);
+        here.extend(nodes.map(|node| (node, Vec::new())));
+        for shard in 0..self.shared.shards {
+            match table.hosted_at(shard) {
+                Some(home) => here.entry(home).or_default().push(shard),
+                None => stats.homeless.push(shard),
+            }
+        }
+        let asked = here.into_iter().map(|(node, shards)| async move {
+            let answer = self.query(node, Query::Stats, within).await;
+            (node, shards, answer)
+        });
+        for (node, shards, answer) in join_all(asked).await {
+            match answer {
+                Ok(QueryAnswer::Stats(of_node)) => {
+                    stats.nodes.insert(node.clone(), of_node);
+                }
+                Ok(QueryAnswer::Ids(_)) | Err(_) => {
+                    stats.silent.insert(node.clone(), shards);
+                }
+            }
+        }
+        stats
+    }
+
+    async fn query(
+        &self,
+        node: &NodeId,
+        query: Query,
+        within: Duration,
+    ) -> Result<QueryAnswer, AskError> {
+        let shared = &self.shared;
+        let region: ActorRef<RegionMessage<M>> = shared.remote.resolve(node, &shared.name);
+        let asked = region.ask(|reply_to| RegionMessage(Command::Query { query, reply_to }));
+        asked.within(within).await
+    }
+
+    /// The changes of homes from now on, as this node learns of them.
+    #[must_use]
+    pub fn changes(&self) -> HomeChanges {
+        let mut shown = self.shared.shown.clone();
+        let table = shown.borrow_and_update().table.clone();
+        HomeChanges {
+            shown,
+            table,
+            shards: self.shared.shards,
+            found: VecDeque::new(),
         }
     }
 
@@ -183,7 +297,58 @@ impl<M> fmt::Debug for Entities<M> {
     }
 }
 
+/// What the handle of a kind is made of.
+pub(crate) struct Known {
+    pub(crate) remote: Remote,
+    pub(crate) name: String,
+    pub(crate) kind: Arc<str>,
+    pub(crate) shards: u32,
+    pub(crate) shown: watch::Receiver<Shown>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// The changes of homes of a kind's shards ([`Entities::changes`]).
+#[derive(Debug)]
+pub struct HomeChanges {
+    shown: watch::Receiver<Shown>,
+    table: Option<Arc<Table>>,
+    shards: u32,
+    found: VecDeque<HomeChange>,
+}
+
+impl HomeChanges {
+    /// The next change; `None` when the kind has ended on this node. Steps that nobody looked at are
+    /// passed over: what counts is where the shard was when this looked last, and where it is.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
+    pub async fn recv(&mut self) -> Option<HomeChange> {
+        loop {
+            if let Some(change) = self.found.pop_front() {
+                return Some(change);
+            }
+            self.shown.changed().await.ok()?;
+            let table = self.shown.borrow_and_update().table.clone();
+            let home = |table: &Option<Arc<Table>>, shard| {
+                let table = table.as_ref()?;
+                table.hosted_at(shard).cloned()
+            };
+            for shard in 0..self.shards {
+                let (from, to) = (home(&self.table, shard), home(&table, shard));
+                if from != to {
+                    self.found.push_back(HomeChange { shard, from, to });
+                }
+            }
+            self.table = table;
+        }
+    }
+}
+
 /// A reference to one entity, wherever it lives and whether it runs or not.
+///
+/// It may stand in messages, as a field of its own or beside other references. Where it is read, it leads
+/// through that node's region, so the kind must be started there, or a client of it; else the message is
+/// not understood.
 ///
 /// # Delivery
 /// At most once. Messages from one sender to one entity are handled in order, also while its shard
@@ -191,13 +356,22 @@ impl<M> fmt::Debug for Entities<M> {
 /// than the configured number; those beyond become dead letters, and who asked learns it at once.
 pub struct EntityRef<M> {
     region: ActorRef<RegionMessage<M>>,
+    kind: Arc<str>,
     id: Arc<str>,
 }
 
 impl<M> EntityRef<M> {
     /// The entity `id`, reached through `region`.
-    pub(crate) fn new(region: ActorRef<RegionMessage<M>>, id: Arc<str>) -> Self {
-        Self { region, id }
+    pub(crate) fn new(region: ActorRef<RegionMessage<M>>, kind: Arc<str>, id: Arc<str>) -> Self {
+        Self { region, kind, id }
+    }
+
+    pub(crate) fn kind_arc(&self) -> &Arc<str> {
+        &self.kind
+    }
+
+    pub(crate) fn id_arc(&self) -> &Arc<str> {
+        &self.id
     }
 }
 
@@ -206,6 +380,27 @@ impl<M: RemoteMessage> EntityRef<M> {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Starts the entity without a message for it, if it does not run.
+    ///
+    /// # Delivery
+    /// At most once, as a message that is told.
+    ///
+    /// # Errors
+    /// If this node's region has no room or is gone.
+    pub fn start(&self) -> Result<(), TellError<()>> {
+        let wake = RegionMessage(Command::Wake {
+            entity: self.id.clone(),
+            hops: 0,
+        });
+        self.region.tell(wake).map_err(|refused| refused.map(drop))
     }
 
     /// Queues `message` without waiting.
@@ -258,6 +453,7 @@ impl<M> Clone for EntityRef<M> {
     fn clone(&self) -> Self {
         Self {
             region: self.region.clone(),
+            kind: self.kind.clone(),
             id: self.id.clone(),
         }
     }

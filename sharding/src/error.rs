@@ -14,9 +14,15 @@ pub enum StartError {
     /// The number of shards cannot be used.
     #[error("{0} shards: it must be a power of two, at most 65,536")]
     BadShards(u32),
+    /// The number of workers of a daemon process cannot be used.
+    #[error("{0} workers: there must be one at least, at most 65,536")]
+    BadWorkers(u32),
     /// A client needs an address to begin with.
     #[error("a client of entities needs at least one contact")]
     NoContacts,
+    /// A proxy sends to members with roles that it lacks, and no roles were given.
+    #[error("a proxy needs the roles of the members that host the entities")]
+    NoRoles,
     /// The region was not published.
     #[error(transparent)]
     Publish(#[from] PublishError),

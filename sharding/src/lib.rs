@@ -12,16 +12,21 @@
 //! | [`Entities`], [`EntityRef`] | reaching entities from a member |
 //! | [`EntityClient`] | reaching entities from a process that is no member |
 //! | [`EntityContext`], [`FencedHandle`] | what an entity knows of its allocation |
+//! | [`Passivation`], [`Remember`] | which entities stop without need, and which live without messages |
+//! | [`DaemonProcess`] | a fixed number of workers, spread over the members |
+//! | [`RememberStore`] | who is remembered, outside of the nodes |
 //! | [`AllocationStore`] | terms and claims: who may write |
-//! | [`AllocationStrategy`] | which region gets which shard |
+//! | [`AllocationStrategy`], [`Placement`] | which region gets which shard |
 //! | [`ShardingConfig`] | settings |
 //! | `wire` | what regions and coordinators of two nodes say to each other |
-//! | `message` | the message type of a region |
-//! | `logic/` | hash, buffers, region, coordinator, allocation: pure |
+//! | `message`, `query` | the message type of a region, and what it answers about what it has |
+//! | `refs` | references to entities inside messages |
+//! | `logic/` | hash, buffers, region, coordinator, allocation, lives of entities: pure |
 //! | `io/` | the region's actor, the entities of this node, the ways to other nodes |
 
 mod client;
 mod config;
+mod daemon;
 mod entities;
 mod entity;
 mod error;
@@ -32,6 +37,10 @@ mod io;
 #[doc(hidden)]
 pub mod logic;
 mod message;
+mod proxy;
+mod query;
+mod refs;
+mod remember;
 mod start;
 mod store;
 #[doc(hidden)]
@@ -39,10 +48,25 @@ pub mod wire;
 
 pub use client::{EntityClient, client};
 pub use config::ShardingConfig;
-pub use entities::{Entities, EntityRef, LocalStats};
-pub use entity::{ENTITY_ID_BYTES_MAX, EntityContext, FencedHandle};
+pub use daemon::{DaemonProcess, WorkerContext};
+pub use entities::{Entities, EntityRef, HomeChanges, LocalStats};
+pub use entity::{ENTITY_ID_BYTES_MAX, EntityContext, FencedHandle, Memory, Passivate};
 pub use error::{HandOverError, StartError};
-pub use logic::allocation::{AllocationStrategy, Hosting, LeastShards, Move};
+pub use logic::allocation::{
+    AllocationStrategy, ConsistentHashing, ExternalAllocation, Hosting, LeastLoad, LeastShards,
+    Move, Placement, RoundLimit,
+};
+pub use logic::passivation::Passivation;
 pub use message::RegionMessage;
+pub use query::{EntityPage, HomeChange, KindStats, NodeStats, QueryError, ShardStats};
+pub use remember::{
+    MemoryRememberStore, Remember, RememberError, RememberStore, RememberedPage, RememberedShard,
+    entity_hash,
+};
 pub use start::Sharding;
 pub use store::{AllocationStore, ClaimError, MemoryAllocationStore, StoreError};
+
+/// The programs of `docs/book/sharding.md`, as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/book/sharding.md")]
+mod book {}

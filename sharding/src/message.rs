@@ -1,8 +1,11 @@
 //! RegionMessage: what regions say to each other, on the wire and inside a node.
 
+use crate::entity::Word;
+use crate::io::memory::Recall;
 use crate::logic::epoch::Epoch;
 use crate::logic::region::ClaimAnswer;
 use crate::logic::view::View;
+use crate::query::{Query, QueryAnswer};
 use crate::wire::{self, ProtocolMessage, Table};
 use otava_actor::ReplyTo;
 use otava_remote::{NodeId, RemoteMessage, layout};
@@ -35,6 +38,17 @@ pub(crate) enum Command<M> {
         #[serde(with = "otava_remote::wire")]
         reply_to: ReplyTo<Table>,
     },
+    /// The entity is to live, without a message for it.
+    Wake {
+        entity: Arc<str>,
+        hops: u8,
+    },
+    /// What this region has.
+    Query {
+        query: Query,
+        #[serde(with = "otava_remote::wire")]
+        reply_to: ReplyTo<QueryAnswer>,
+    },
     /// From this region's own tasks; it has no wire form.
     #[serde(skip)]
     Local(Local),
@@ -46,11 +60,13 @@ pub(crate) enum Local {
         epoch: Epoch,
         answer: ClaimAnswer,
     },
-    /// Writes of these allocations were refused; the rest come through the receiver.
-    Fenced(Vec<(u32, Epoch)>, mpsc::UnboundedReceiver<(u32, Epoch)>),
+    /// Entities have said this; the rest comes through the receiver.
+    Heard(Vec<Word>, mpsc::UnboundedReceiver<Word>),
     /// What waited for room on the way to this node is sent.
     Flushed(NodeId),
     HandOver,
+    /// The store of remembered entities has answered.
+    Recalled(Recall),
     Term(Option<u32>),
     Tick,
     /// The members have changed; the rest come through the receiver.
@@ -67,8 +83,8 @@ impl<M: RemoteMessage> RemoteMessage for RegionMessage<M> {
     fn is_for_clients(&self) -> bool {
         match &self.0 {
             Command::Deliver { message, .. } => message.is_for_clients(),
-            Command::Follow { .. } => true,
-            Command::Local(_) | Command::Protocol(_) => false,
+            Command::Follow { .. } | Command::Wake { .. } => true,
+            Command::Local(_) | Command::Protocol(_) | Command::Query { .. } => false,
         }
     }
 }
@@ -87,7 +103,11 @@ impl<M> RegionMessage<M> {
     pub(crate) fn into_delivered(self) -> M {
         match self.0 {
             Command::Deliver { message, .. } => message,
-            Command::Follow { .. } | Command::Protocol(_) | Command::Local(_) => {
+            Command::Follow { .. }
+            | Command::Protocol(_)
+            | Command::Query { .. }
+            | Command::Local(_)
+            | Command::Wake { .. } => {
                 unreachable!("only deliveries are made by references to entities")
             }
         }

@@ -1,7 +1,7 @@
 //! Start: how a kind of entities begins on a node.
 
 use crate::config::ShardingConfig;
-use crate::entities::{Counters, Entities, Shown};
+use crate::entities::{Counters, Entities, Known, Shown};
 use crate::entity::EntityContext;
 use crate::error::StartError;
 use crate::io::members::follow;
@@ -9,6 +9,8 @@ use crate::io::region::{RegionActor, Start};
 use crate::logic::hash::is_valid_shards;
 use crate::logic::view::View;
 use crate::message::region_name;
+use crate::proxy::{NoEntity, NoStore};
+use crate::refs::{Way, way_name};
 use crate::store::AllocationStore;
 use otava_actor::{Actor, Props};
 use otava_cluster::Cluster;
@@ -69,13 +71,38 @@ impl Sharding {
         config: ShardingConfig,
         factory: impl Fn(EntityContext) -> Props<A> + Send + 'static,
     ) -> Result<Entities<A::Msg>, StartError> {
-        let views = follow(cluster);
+        let views = follow(cluster, &config.roles);
         let shards = config.shards;
+        let roles: Vec<&str> = config.roles.iter().map(String::as_str).collect();
+        let roles = roles.join(",");
         let entities = Self::start_with(cluster.remote(), views, kind, store, config, factory)?;
         // Compared at the door, if this node has not asked to be let in yet; the regions refuse each
-        // other in any case.
+        // other's shards in any case.
         cluster.share_setting(format!("shards of {kind}"), shards.to_string());
+        cluster.share_setting(format!("roles of {kind}"), roles);
         Ok(entities)
+    }
+
+    /// Starts a kind on a node that only sends to its entities: it knows where they live, keeps the order
+    /// of what it sends while shards move, and needs neither their code nor their store. Who hosts is
+    /// decided by [`ShardingConfig::roles`], which must be the same on all nodes; of those roles this
+    /// node lacks one.
+    ///
+    /// A node that has another kind of work and the code of the entities can call [`Sharding::start`] as
+    /// well: without the roles it is a proxy too.
+    ///
+    /// # Errors
+    /// [`StartError`]; [`StartError::NoRoles`] if every member would host.
+    pub fn proxy<M: RemoteMessage>(
+        cluster: &Cluster,
+        kind: &str,
+        config: ShardingConfig,
+    ) -> Result<Entities<M>, StartError> {
+        if config.roles.is_empty() {
+            return Err(StartError::NoRoles);
+        }
+        let make = |_| Props::once(NoEntity::<M>::new());
+        Self::start(cluster, kind, Arc::new(NoStore), config, make)
     }
 
     /// As [`Sharding::start`], with the members as they are given: for tests and for those who bring
@@ -98,29 +125,36 @@ impl Sharding {
         if !is_valid_shards(config.shards) {
             return Err(StartError::BadShards(config.shards));
         }
-        let (shards, capacity) = (config.shards, config.mailbox_capacity);
-        let name = region_name::<A::Msg>(kind);
-        let kind: Arc<str> = kind.into();
         let (shown, showing) = watch::channel(Shown::default());
-        let counters = Arc::new(Counters::default());
+        let known = Known {
+            remote: remote.clone(),
+            name: region_name::<A::Msg>(kind),
+            kind: kind.into(),
+            shards: config.shards,
+            shown: showing,
+            counters: Arc::new(Counters::default()),
+        };
+        let capacity = config.mailbox_capacity;
         let region = RegionActor::<A>::new(Start {
             remote: remote.clone(),
-            kind: kind.clone(),
-            name: name.clone(),
+            kind: known.kind.clone(),
+            name: known.name.clone(),
             config,
             store,
             views,
             factory: Box::new(factory),
             shown,
-            counters: counters.clone(),
+            counters: known.counters.clone(),
         });
         let props = Props::once(region).mailbox_capacity(capacity);
         let actor_name = format!("sharding-{kind}");
         let region = remote.system().spawn_with(&actor_name, props)?;
-        if let Err(error) = remote.publish(&name, &region) {
+        if let Err(error) = remote.publish(&known.name, &region) {
             region.stop();
             return Err(error.into());
         }
-        Ok(Entities::new(region, kind, shards, showing, counters))
+        let way = Way::Region(region.clone());
+        remote.provide(way_name(kind), Arc::new(way));
+        Ok(Entities::new(region, known))
     }
 }

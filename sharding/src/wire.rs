@@ -26,6 +26,8 @@ pub enum ProtocolMessage {
         /// How many shards it believes the kind has.
         shards: u32,
     },
+    /// Coordinator that gives way to the one of the next term: what it had decided.
+    Legacy(Box<Legacy>),
     /// Region to coordinator: what it has.
     Status(Box<Status>),
     /// Coordinator to region: where everything is.
@@ -134,6 +136,18 @@ impl Table {
     }
 }
 
+/// The last word of a coordinator: it decides nothing any more, and the next one goes on from here
+/// without asking anybody.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Legacy {
+    /// The term for which it is; the next one after that of the table.
+    pub term: u32,
+    /// Where everything is. Regions may not have seen it.
+    pub table: Arc<Table>,
+    /// Where moving shards go, by shard.
+    pub targets: Vec<(u32, NodeId)>,
+}
+
 /// What one region has.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Status {
@@ -151,6 +165,8 @@ pub struct Status {
     pub claims: Vec<Claim>,
     /// What the store refused it.
     pub refused: Vec<Refused>,
+    /// Messages a second that its shards handle, by shard, of those that were measured.
+    pub loads: Vec<(u32, u32)>,
     /// The table of an earlier term that it goes by, for the coordinator of a new one.
     pub table: Option<Arc<Table>>,
 }

@@ -1,4 +1,5 @@
-//! Proves: the example `flights` ends exact over a killed node, and refuses wrong input by name.
+//! Proves: the example `flights` ends exact over a killed node, and refuses wrong input by name; others print
+//! what the heads of their files say.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
@@ -156,4 +157,38 @@ fn wrong_input_is_named_with_its_line_before_anything_is_started() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/flights.csv"));
+}
+
+/// What the first block of text in the head of `source` says, below the command.
+fn promised(source: &str) -> Vec<&str> {
+    let block = source.lines().skip_while(|line| *line != "//! ```text");
+    let lines = block.skip(1).map(|line| line.strip_prefix("//! "));
+    let lines = lines.map(Option::unwrap_or_default);
+    let lines: Vec<_> = lines.take_while(|line| *line != "```").collect();
+    assert!(
+        lines[0].starts_with("$ cargo run"),
+        "no command in the head"
+    );
+    lines[1..].to_vec()
+}
+
+/// Runs the example and compares what it prints with the head of its file.
+fn check(name: &str, source: &str) {
+    let output = example(name).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{errors}");
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines, promised(source));
+}
+
+#[test]
+fn chat_does_what_its_head_says() {
+    check("chat", include_str!("../../examples/chat.rs"));
+}
+
+/// Two of three processes are killed, one after the other: money is neither made nor lost.
+#[test]
+fn the_bank_does_what_its_head_says() {
+    check("bank", include_str!("../../examples/bank/main.rs"));
 }

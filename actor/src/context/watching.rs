@@ -23,6 +23,15 @@ impl<A: Actor> Context<A> {
         self.relate(actor, |relation| relation.want(Wanted::Hook));
     }
 
+    /// From now on [`Actor::terminated`] is called for the end of each child, once and after everything
+    /// that it sent to this actor, as if each were watched: for actors with very many children, since
+    /// it costs nothing for each of them. Until this instance ends; a child that is watched as well is
+    /// told of twice.
+    pub fn watch_children(&mut self) {
+        self.extras().takes_all_news = true;
+        self.me.target().watch_children();
+    }
+
     /// Watches `actor` as [`Context::watch`] does, and gets `message` instead of a call of
     /// [`Actor::terminated`]: once, and in the same place. Watching again, in this way or that,
     /// replaces what is wanted; the message that was to come is dropped.

@@ -61,21 +61,10 @@ impl History {
         if backoff.limit.is_some_and(|limit| self.waits >= limit) {
             return None;
         }
-        let wait = wait_of(backoff, self.waits, rng);
+        let wait = backoff.wait(self.waits, rng);
         self.waits = self.waits.saturating_add(1);
         Some(wait)
     }
-}
-
-/// The wait after `before` others.
-fn wait_of(backoff: Backoff, before: u32, rng: &mut Rng) -> Duration {
-    let doubled = 2_u32.saturating_pow(before);
-    let planned = backoff.shortest.saturating_mul(doubled);
-    let nanos = planned.min(backoff.longest).as_nanos();
-    let span = nanos.saturating_mul(u128::from(backoff.jitter)) / 1_000_000;
-    let bound = u64::try_from(span).unwrap_or(u64::MAX).saturating_add(1);
-    let total = nanos.saturating_add(u128::from(rng.below(bound)));
-    Duration::from_nanos(u64::try_from(total).unwrap_or(u64::MAX))
 }
 
 /// Restarts within a sliding window.

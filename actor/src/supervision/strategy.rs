@@ -1,6 +1,7 @@
 //! Strategy: what can be chosen for a failure, and what a decider sees of it.
 
 use crate::path::ActorPath;
+use crate::rng::Rng;
 use crate::watch::Ended;
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -113,6 +114,31 @@ impl Backoff {
     pub fn reset_after(mut self, quiet: Duration) -> Self {
         self.quiet = quiet;
         self
+    }
+
+    /// The wait after `before` others, with its random part: for whatever backs off by the same rules
+    /// and is no actor.
+    #[must_use]
+    pub fn wait(self, before: u32, rng: &mut Rng) -> Duration {
+        let doubled = 2_u32.saturating_pow(before);
+        let planned = self.shortest.saturating_mul(doubled);
+        let nanos = planned.min(self.longest).as_nanos();
+        let span = nanos.saturating_mul(u128::from(self.jitter)) / 1_000_000;
+        let bound = u64::try_from(span).unwrap_or(u64::MAX).saturating_add(1);
+        let total = nanos.saturating_add(u128::from(rng.below(bound)));
+        Duration::from_nanos(u64::try_from(total).unwrap_or(u64::MAX))
+    }
+
+    /// What [`Self::reset_after`] set.
+    #[must_use]
+    pub fn quiet_time(self) -> Duration {
+        self.quiet
+    }
+
+    /// What [`Self::limit`] set.
+    #[must_use]
+    pub fn limit_set(self) -> Option<u32> {
+        self.limit
     }
 }
 

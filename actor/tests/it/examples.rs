@@ -4,8 +4,6 @@
 use crate::support::SOON;
 use std::error::Error;
 
-#[path = "../../examples/bank.rs"]
-mod bank;
 #[path = "../../examples/chat_room.rs"]
 mod chat_room;
 #[path = "../../examples/crawler.rs"]
@@ -14,6 +12,8 @@ mod crawler;
 mod dining_philosophers;
 #[path = "../../examples/ping_pong.rs"]
 mod ping_pong;
+#[path = "../../examples/supervised_bank.rs"]
+mod supervised_bank;
 
 /// What the first block of text in the head of `source` says, below the command.
 fn promised(source: &str) -> Vec<&str> {
@@ -35,7 +35,11 @@ async fn check(source: &str, run: impl Future<Output = Result<Vec<String>, Box<d
 
 #[tokio::test(start_paused = true)]
 async fn the_bank_does_what_its_head_says() {
-    check(include_str!("../../examples/bank.rs"), bank::run()).await;
+    check(
+        include_str!("../../examples/supervised_bank.rs"),
+        supervised_bank::run(),
+    )
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -254,3 +254,79 @@ async fn an_unwatch_that_races_with_the_end_is_kept() {
     }
     assert_eq!(system.shutdown().await.blocked, []);
 }
+
+/// Has children, and counts their ends.
+struct Parent {
+    ends: Vec<(String, Ended)>,
+}
+
+enum OfParent {
+    Spawn(&'static str),
+    Ends(ReplyTo<Vec<(String, Ended)>>),
+}
+
+struct Child;
+
+impl Actor for Child {
+    type Msg = ();
+    type Err = String;
+
+    async fn handle(&mut self, (): (), _: &mut Context<Self>) -> Result<(), String> {
+        Err("as told".to_owned())
+    }
+}
+
+impl Actor for Parent {
+    type Msg = OfParent;
+    type Err = Infallible;
+
+    async fn started(&mut self, ctx: &mut Context<Self>) -> Result<(), Infallible> {
+        ctx.watch_children();
+        Ok(())
+    }
+
+    async fn handle(&mut self, what: OfParent, ctx: &mut Context<Self>) -> Result<(), Infallible> {
+        match what {
+            OfParent::Spawn(name) => {
+                let child = ctx.spawn(name, Child).unwrap();
+                if name.starts_with('f') {
+                    child.tell(()).unwrap();
+                } else {
+                    child.stop();
+                }
+            }
+            OfParent::Ends(reply_to) => drop(reply_to.send(self.ends.clone())),
+        }
+        Ok(())
+    }
+
+    async fn terminated(
+        &mut self,
+        who: Terminated,
+        ctx: &mut Context<Self>,
+    ) -> Result<(), Infallible> {
+        let name = who.path.as_str().rsplit('/').next().unwrap().to_owned();
+        assert!(ctx.child::<()>(&name).is_none(), "its name is free");
+        self.ends.push((name, who.reason));
+        Ok(())
+    }
+}
+
+/// L5: who watches all its children is told of each end once, with the reason.
+#[tokio::test(start_paused = true)]
+async fn a_parent_may_watch_all_its_children() {
+    let system = system();
+    let parent = system.spawn("p", Parent { ends: Vec::new() }).unwrap();
+    for name in ["s1", "f1", "s2", "f2"] {
+        parent.tell(OfParent::Spawn(name)).unwrap();
+        tokio::time::sleep(SOON).await;
+    }
+    let ends = parent.ask(OfParent::Ends).await.unwrap();
+    let expected = [
+        ("s1", Ended::Stopped),
+        ("f1", Ended::Failed),
+        ("s2", Ended::Stopped),
+        ("f2", Ended::Failed),
+    ];
+    assert_eq!(ends, expected.map(|(name, how)| (name.to_owned(), how)));
+}

@@ -3,6 +3,7 @@
 
 pub mod convergence;
 pub mod deadlines;
+pub mod delivery;
 pub mod digest;
 pub mod door;
 pub mod downing;

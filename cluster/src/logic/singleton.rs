@@ -17,6 +17,10 @@
 //!                          +---------- Resting <---------+
 //! ```
 //!
+//! What it takes to get a term is the host's business: a store of terms, a lease that one node holds at
+//! a time. From then on until the actor has ended the attempt that got it is the node's *tenure*
+//! ([`Singleton::tenure`]); when the lease is lost in it, the actor is stopped at once.
+//!
 //! **What is not promised:** a node that is paused, or cut off on both sides of a decision, may run the
 //! actor longer than the margin. The term tells the two apart: the later one is greater.
 
@@ -36,6 +40,10 @@ pub struct SingletonSettings {
     pub claim_every: Duration,
     /// The pause before the actor is started again here.
     pub restart_after: Duration,
+    /// The first pause after no term was got; it doubles.
+    pub retry_min: Duration,
+    /// The longest pause after no term was got.
+    pub retry_max: Duration,
 }
 
 impl Default for SingletonSettings {
@@ -44,6 +52,8 @@ impl Default for SingletonSettings {
             margin: Duration::from_secs(3),
             claim_every: Duration::from_millis(200),
             restart_after: Duration::from_secs(1),
+            retry_min: Duration::from_millis(200),
+            retry_max: Duration::from_secs(5),
         }
     }
 }
@@ -111,6 +121,8 @@ pub struct Singleton {
     lost_until: Time,
     claim_at: Time,
     attempt: u64,
+    /// Attempts in a row that got no term.
+    failures: u32,
     outputs: VecDeque<Output>,
 }
 
@@ -130,6 +142,7 @@ impl Singleton {
             lost_until: Time::ZERO,
             claim_at: Time::ZERO,
             attempt: 0,
+            failures: 0,
             outputs: VecDeque::new(),
         }
     }
@@ -205,11 +218,38 @@ impl Singleton {
         }
         match term {
             Some(term) => {
+                self.failures = 0;
                 self.phase = Phase::Running;
                 self.outputs.push_back(Output::Start { term });
             }
-            None => self.rest(now),
+            None => {
+                let SingletonSettings {
+                    retry_min,
+                    retry_max,
+                    ..
+                } = self.settings;
+                let pause = retry_min.saturating_mul(1 << self.failures.min(16));
+                self.failures = self.failures.saturating_add(1);
+                self.phase = Phase::Resting(now + pause.min(retry_max));
+            }
         }
+    }
+
+    /// What the attempt had got is not this node's any more: the actor must stop at once.
+    pub fn lost(&mut self, attempt: u64) {
+        if self.is_running() && attempt == self.attempt {
+            self.phase = Phase::Stopping;
+            let in_peace = false;
+            self.outputs.push_back(Output::Stop { in_peace });
+        }
+    }
+
+    /// The attempt whose lease is to be held: it is being got, or the actor that it was got for has
+    /// not ended.
+    #[must_use]
+    pub fn tenure(&self) -> Option<u64> {
+        let needed = self.phase == Phase::Acquiring || self.is_running();
+        needed.then_some(self.attempt)
     }
 
     /// The actor has ended, or could not be started.

@@ -1,5 +1,6 @@
 //! Singleton config: the settings of a singleton and of its proxies, and what its factory is told.
 
+use crate::lease::Lease;
 use crate::logic::singleton::SingletonSettings;
 use crate::singleton::terms::TermStore;
 use std::fmt;
@@ -24,6 +25,14 @@ pub struct SingletonConfig {
     /// Where terms come from. Default: from the membership, which needs no store: they grow within
     /// one life of the cluster, and begin anew when all nodes were stopped at once.
     pub terms: Option<Arc<dyn TermStore>>,
+    /// What a node must hold while it runs the actor, besides being the oldest: then two sides of a
+    /// split that both go on do not both run it. Without a store of terms, terms are those of the
+    /// lease. Default: none.
+    pub lease: Option<Arc<dyn Lease>>,
+    /// For how long the lease is taken; it is renewed every quarter of that. A node that has not
+    /// renewed it for half of it stops the actor at once, so that the actor has the other half to end.
+    /// When a node dies, the next one waits for the rest of it. Default 20 s, at least 1 s.
+    pub lease_for: Duration,
 }
 
 impl Default for SingletonConfig {
@@ -35,6 +44,8 @@ impl Default for SingletonConfig {
             buffer_max: 10_000,
             role: None,
             terms: None,
+            lease: None,
+            lease_for: Duration::from_secs(20),
         }
     }
 }
@@ -68,6 +79,14 @@ impl SingletonConfig {
         self
     }
 
+    /// What a node must hold while it runs the actor, and for how long it is taken at once.
+    #[must_use]
+    pub fn lease(mut self, lease: Arc<dyn Lease>, length: Duration) -> Self {
+        self.lease = Some(lease);
+        self.lease_for = length;
+        self
+    }
+
     pub(super) fn settings(&self) -> SingletonSettings {
         SingletonSettings {
             margin: self.margin,
@@ -85,6 +104,8 @@ impl fmt::Debug for SingletonConfig {
             .field("buffer_max", &self.buffer_max)
             .field("role", &self.role)
             .field("has_terms", &self.terms.is_some())
+            .field("lease", &self.lease)
+            .field("lease_for", &self.lease_for)
             .finish()
     }
 }

@@ -6,6 +6,7 @@ use crate::logic::singleton::{Message, Output, Singleton};
 use crate::logic::state::{ClusterEvent, ClusterState};
 use crate::receptionist::ClusterReceptionist;
 use crate::singleton::config::{SingletonConfig, SingletonContext};
+use crate::singleton::tenure::{Tenure, TenureNews};
 use crate::singleton::{CHANNEL, wire};
 use otava_actor::{Actor, ActorRef, Props, ServiceKey, Time};
 use otava_remote::{NodeId, Remote, RemoteMessage};
@@ -14,12 +15,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Messages of other nodes that wait; more are dropped, and said again.
 const INBOX_MAX: usize = 256;
 /// How long a hand-over waits for the proxies of others to know that the actor ends.
 const SETTLE_WITHIN: Duration = Duration::from_millis(500);
+/// A shorter lease could not be renewed in time.
+const LEASE_MIN: Duration = Duration::from_secs(1);
 /// What was sent before they knew may arrive this much later.
 const LINGER: Duration = Duration::from_millis(50);
 
@@ -50,6 +53,16 @@ enum News {
     Acquired(u64, Option<u64>),
     Ended(u64),
     HandOver,
+    LeaseLost(u64),
+}
+
+impl From<TenureNews> for News {
+    fn from(news: TenureNews) -> Self {
+        match news {
+            TenureNews::Acquired(attempt, term) => Self::Acquired(attempt, term),
+            TenureNews::Lost(attempt) => Self::LeaseLost(attempt),
+        }
+    }
 }
 
 /// What makes the actor.
@@ -75,6 +88,8 @@ struct Host<A: Actor> {
     /// The actor, its term, and the number of its start.
     actor: Option<(ActorRef<A::Msg>, u64)>,
     starts: u64,
+    /// Attempts that hold the lease, or may get it. When one is dropped the lease is given back.
+    tenures: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
 /// Starts the task. It holds no handle of the cluster, so that a node whose last handle is dropped
@@ -105,6 +120,7 @@ pub(super) fn start<A: Actor<Msg: RemoteMessage>>(
         done,
         actor: None,
         starts: 0,
+        tenures: BTreeMap::new(),
         recipe,
     };
     cluster.remote().system().handle().spawn(host.run());
@@ -179,6 +195,7 @@ impl<A: Actor<Msg: RemoteMessage>> Host<A> {
                 self.singleton.ended(now);
             }
             Some(News::HandOver) => self.singleton.hand_over(now),
+            Some(News::LeaseLost(attempt)) => self.singleton.lost(attempt),
             // One end of the channel is here.
             Some(News::Ended(_)) | None => {}
         }
@@ -197,10 +214,28 @@ impl<A: Actor<Msg: RemoteMessage>> Host<A> {
                 Output::Stop { in_peace } => self.stop_actor(in_peace),
             }
         }
+        let tenure = self.singleton.tenure();
+        self.tenures.retain(|attempt, _| Some(*attempt) == tenure);
     }
 
     fn acquire(&mut self, attempt: u64, by_age: u64) {
         let news = self.own_news.clone();
+        if let Some(lease) = self.recipe.config.lease.clone() {
+            let (end, ended) = oneshot::channel();
+            self.tenures.insert(attempt, end);
+            let tenure = Tenure {
+                lease,
+                terms: self.recipe.config.terms.clone(),
+                scope: self.scope.clone(),
+                name: format!("otava-{}-{}", self.remote.cluster(), self.scope),
+                owner: format!("{}/{attempt}", self.remote.id()),
+                length: self.recipe.config.lease_for.max(LEASE_MIN),
+                attempt,
+                news,
+            };
+            self.remote.system().handle().spawn(tenure.run(ended));
+            return;
+        }
         let Some(terms) = self.recipe.config.terms.clone() else {
             // The task that hears it has the other end.
             let _ = news.send(News::Acquired(attempt, Some(by_age)));

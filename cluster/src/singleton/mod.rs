@@ -55,6 +55,7 @@ mod error;
 mod host;
 mod hub;
 mod proxy;
+mod tenure;
 mod terms;
 mod wire;
 

@@ -13,7 +13,8 @@ pub trait TermStore: Send + Sync + 'static {
     /// A store that also checks writes makes the scope refuse those of lower terms before it answers.
     ///
     /// # Errors
-    /// [`TermError`]; it is asked again a second later, and the singleton does not start meanwhile.
+    /// [`TermError`]; it is asked again, ever more rarely, every 5 s at the rarest. The singleton does not
+    /// start meanwhile.
     fn next_term<'a>(&'a self, scope: &'a str) -> BoxFuture<'a, Result<u64, TermError>>;
 }
 

@@ -4,6 +4,7 @@
 mod checkers;
 mod clusters;
 mod defaults;
+mod delivery;
 mod life;
 mod ontop;
 mod receptionist;
@@ -13,6 +14,7 @@ mod scenarios;
 mod script;
 mod simulation;
 mod singleton;
+mod singleton_lease;
 mod splits;
 mod topic;
 mod weakly_up;

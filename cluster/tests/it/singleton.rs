@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep};
 
 /// What is known outside of the cluster: who runs, and what each one was told.
 #[derive(Default)]
-struct Ledger {
+pub(crate) struct Ledger {
     running: Vec<(NodeId, u64)>,
-    starts: Vec<(NodeId, u64)>,
+    pub(crate) starts: Vec<(NodeId, u64)>,
     /// Two at once, or a term that does not grow.
-    faults: Vec<String>,
+    pub(crate) faults: Vec<String>,
     notes: Vec<(NodeId, Note)>,
 }
 
@@ -68,10 +68,10 @@ impl Actor for Only {
     }
 }
 
-struct Stage {
-    world: World,
-    ledger: Arc<Mutex<Ledger>>,
-    terms: Option<Arc<MemoryTerms>>,
+pub(crate) struct Stage {
+    pub(crate) world: World,
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    pub(crate) terms: Option<Arc<MemoryTerms>>,
 }
 
 impl Stage {
@@ -92,7 +92,7 @@ impl Stage {
         self.host_with(node, SingletonConfig::default())
     }
 
-    fn host_with(&self, node: &Node, config: SingletonConfig) -> SingletonProxy<Note> {
+    pub(crate) fn host_with(&self, node: &Node, config: SingletonConfig) -> SingletonProxy<Note> {
         let (id, ledger) = (node.id().clone(), self.ledger.clone());
         let make = move |context: SingletonContext| {
             Props::once(Only {
@@ -112,8 +112,13 @@ impl Stage {
         self.world.nodes[&n].singletons.proxy("only").unwrap()
     }
 
+    /// How many run now.
+    pub(crate) fn running(&self) -> usize {
+        self.ledger.lock().unwrap().running.len()
+    }
+
     /// Waits until it runs on node `n`, and says how long that took.
-    async fn runs_on(&self, n: u16) -> Duration {
+    pub(crate) async fn runs_on(&self, n: u16) -> Duration {
         let begin = Instant::now();
         let id = self.world.nodes[&n].id();
         loop {
@@ -126,7 +131,7 @@ impl Stage {
         }
     }
 
-    fn check(&self, seed: u64) {
+    pub(crate) fn check(&self, seed: u64) {
         let ledger = self.ledger.lock().unwrap();
         assert!(ledger.faults.is_empty(), "seed {seed}: {:?}", ledger.faults);
         // Notes of each sender come in order, and once.

@@ -52,10 +52,16 @@ fn golden_bytes_of_format_1() {
 #[test]
 fn checksums_are_fixed() {
     let record = EventRecord::new("bank.Deposited", 3, vec![1, 2, 3]);
-    let sum = |seq, at| checksum("account|7", seq, at, RecordRef::from(&record));
+    let sum = |seq, at| checksum("account|7", seq, at, RecordRef::new(&record, &[]));
     assert_eq!(sum(1, 1_700_000_000_000), 0x347E_CC50);
     assert_ne!(sum(1, 1_700_000_000_000), sum(2, 1_700_000_000_000));
     assert_ne!(sum(1, 1_700_000_000_000), sum(1, 1_700_000_000_001));
+    let tags = crate::logic::tags::encode(&["vip".into(), "ä".into()]);
+    let tagged = RecordRef::new(&record, &tags);
+    assert_eq!(
+        checksum("account|7", 1, 1_700_000_000_000, tagged),
+        0xC5E6_BA7F
+    );
 }
 
 #[test]

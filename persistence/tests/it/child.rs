@@ -3,8 +3,11 @@
 //! The test binary starts itself with [`run_if_child`] as the only test and its task in the
 //! environment. Everything the child prints is one line a fact.
 
-use crate::support::{append, id, open};
-use otava_persistence::{AppendError, Fence, Journal, JournalError};
+use crate::support::{append, event, id, open};
+use otava_persistence::{
+    AppendError, AppendRequest, DeleteRequest, Fence, Journal, JournalError, SaveState,
+    SqliteJournal,
+};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -12,6 +15,8 @@ use std::sync::Arc;
 
 /// `append <entities> <events>`: appends to entities `<name>/0 ..` at once, each `<events>` events
 /// a time, and prints `ack <entity> <seq>` after each answer.
+/// `keep <entities>`: appends, deletes, saves a state and an offset of each entity in turn, and prints
+/// `kept <entity> <events> <deleted> <revision> <offset>` after each answer.
 /// `fenced <scope> <epoch>`: appends single events to the entity `shared` with this fence.
 const TASK: &str = "OTAVA_TEST_TASK";
 const NAME: &str = "OTAVA_TEST_NAME";
@@ -115,6 +120,7 @@ fn run_if_child() {
                 )
                 .await;
             }
+            ["keep", entities] => keep_for_ever(path.as_ref(), entities.parse().unwrap()).await,
             ["fenced", scope, epoch] => {
                 write_fenced(path.as_ref(), scope, epoch.parse().unwrap()).await;
             }
@@ -159,12 +165,101 @@ async fn append_for_ever(path: &Path, name: &str, entities: u64, events: u64) {
                     Err(AppendError::Store(JournalError::Halted { reason })) => {
                         return say(&format!("halted {reason}"));
                     }
+                    Err(AppendError::Store(JournalError::Full)) => {
+                        say(&format!("full {entity}"));
+                    }
                     Err(error) => panic!("{entity} after {seq}: {error}"),
                 }
             }
         });
     }
     tasks.join_all().await;
+}
+
+/// Events of one append of the task `keep`.
+const KEPT: u64 = 60;
+
+/// What the task `keep` has acknowledged of one entity.
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Kept {
+    pub(crate) events: u64,
+    pub(crate) deleted: u64,
+    pub(crate) revision: u64,
+    pub(crate) offset: u64,
+}
+
+impl Writer {
+    /// The next line of the task `keep`.
+    pub(crate) fn next_kept(&mut self) -> Option<(String, Kept)> {
+        let line = self.next("kept ")?;
+        let words: Vec<_> = line.split(' ').collect();
+        let [entity, events, deleted, revision, offset] = words[..] else {
+            panic!("{line}");
+        };
+        let number = |word: &str| word.parse().unwrap();
+        let kept = Kept {
+            events: number(events),
+            deleted: number(deleted),
+            revision: number(revision),
+            offset: number(offset),
+        };
+        Some((entity.to_owned(), kept))
+    }
+}
+
+async fn keep_for_ever(path: &Path, entities: u64) {
+    let journal = open(path).await;
+    say("open");
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..entities {
+        tasks.spawn(keep(journal.clone(), format!("k/{n}")));
+    }
+    tasks.join_all().await;
+}
+
+/// One entity of the task `keep`: its tag is its name.
+async fn keep(journal: SqliteJournal, entity: String) {
+    let (states, offsets) = (journal.states().unwrap(), journal.offsets().unwrap());
+    let page = journal.read(&id(&entity), 1, 1).await.unwrap();
+    let state = states.load(&id(&entity)).await.unwrap();
+    let offset = offsets.load(&entity).await.unwrap();
+    let mut kept = Kept {
+        events: page.highest_seq,
+        deleted: page.deleted_seq,
+        revision: state.map_or(0, |state| state.revision),
+        offset: offset.unwrap_or_default(),
+    };
+    let say = |kept: &Kept| {
+        let Kept {
+            events,
+            deleted,
+            revision,
+            offset,
+        } = kept;
+        say(&format!(
+            "kept {entity} {events} {deleted} {revision} {offset}"
+        ));
+    };
+    loop {
+        let record = |seq| event(&entity, seq).tagged(vec![entity.as_str().into()]);
+        let events = (kept.events + 1..=kept.events + KEPT).map(record).collect();
+        let request = AppendRequest::new(id(&entity), kept.events, events);
+        kept.events = journal.append(request).await.unwrap().seq;
+        say(&kept);
+        // Every other time nothing is left of the events.
+        let deleted = kept.events - (kept.events / KEPT) % 2;
+        let request = DeleteRequest::new(id(&entity), deleted);
+        journal.delete(request).await.unwrap();
+        kept.deleted = deleted;
+        say(&kept);
+        let state = Some(event(&entity, kept.revision + 1));
+        let request = SaveState::new(id(&entity), kept.revision, state);
+        kept.revision = states.save(request).await.unwrap().revision;
+        say(&kept);
+        offsets.save(&entity, kept.events).await.unwrap();
+        kept.offset = kept.events;
+        say(&kept);
+    }
 }
 
 async fn write_fenced(path: &Path, scope: &str, epoch: u64) {

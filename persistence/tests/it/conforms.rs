@@ -40,7 +40,9 @@ mod embedded {
         Arc::new(journal.unwrap())
     }
 
-    otava_persistence::conformance_tests!(fresh: snapshots);
+    otava_persistence::conformance_tests!(
+        fresh: journal, deletes, queries, states, snapshots, offsets
+    );
 }
 
 /// The kit as one function, for who wants no test a case.

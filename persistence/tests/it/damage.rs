@@ -2,7 +2,8 @@
 
 use crate::support::{Random, append, check_events, event, id, open};
 use otava_persistence::{
-    Damage, Journal, JournalError, OpenError, Snapshot, SqliteConfig, SqliteJournal, VerifyError,
+    AppendRequest, Damage, DeleteRequest, EventQuery, EventRecord, Journal, JournalError,
+    OpenError, SaveState, Snapshot, SqliteConfig, SqliteJournal, VerifyError,
 };
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -272,6 +273,96 @@ async fn a_broken_snapshot_gives_way_to_an_older_one() {
     assert_eq!(latest().await, None);
     drop(snapshots);
     journal.close().await;
+}
+
+fn tagged(seq: u64) -> EventRecord {
+    event("a", seq).tagged(vec!["red".into(), "blue".into()])
+}
+
+/// A journal with something in each table.
+async fn write_everything(path: &Path) {
+    let journal = open(path).await;
+    let events = (1..=4).map(tagged).collect();
+    let request = AppendRequest::new(id("a"), 0, events);
+    journal.append(request).await.unwrap();
+    let other = event("b", 1).tagged(vec!["other".into()]);
+    let request = AppendRequest::new(id("b"), 0, vec![other]);
+    journal.append(request).await.unwrap();
+    let request = DeleteRequest::new(id("a"), 1);
+    journal.delete(request).await.unwrap();
+    let request = SaveState::new(id("a"), 0, Some(event("a", 9)));
+    journal.states().unwrap().save(request).await.unwrap();
+    journal.offsets().unwrap().save("o", 3).await.unwrap();
+    journal.close().await;
+    SqliteJournal::verify(path).await.unwrap();
+}
+
+/// Reads all that [`write_everything`] wrote: it is right, or an error. Returns how many errors.
+async fn errors(journal: &SqliteJournal, statement: &str) -> usize {
+    let state = journal.states().unwrap().load(&id("a")).await;
+    let offset = journal.offsets().unwrap().load("o").await;
+    let mut errors = usize::from(state.is_err()) + usize::from(offset.is_err());
+    let queries = journal.queries().unwrap();
+    for query in [EventQuery::all(), EventQuery::all().tag("red")] {
+        match queries.events(&query, 0, 10).await {
+            Ok(page) => {
+                for found in page.events.iter().filter(|found| found.id == id("a")) {
+                    assert_eq!(found.event.record, tagged(found.event.seq), "{statement}");
+                }
+            }
+            Err(JournalError::Corrupt { .. }) => errors += 1,
+            Err(error) => panic!("{statement}: {error}"),
+        }
+    }
+    match journal.read(&id("a"), 1, 10).await {
+        Ok(page) => assert_eq!(page.events.len(), 3, "{statement}"),
+        Err(JournalError::Corrupt { .. }) => errors += 1,
+        Err(error) => panic!("{statement}: {error}"),
+    }
+    errors
+}
+
+/// P5: each table of format 2: what is changed is an error where it is read, and a finding.
+#[tokio::test]
+async fn changed_tags_states_offsets_and_deletes_are_found() {
+    for (statement, findings) in [
+        ("UPDATE events SET tags = x'0300726564' WHERE seq = 3", 1),
+        ("UPDATE events SET tags = x'FFFF' WHERE seq = 3", 1),
+        ("UPDATE events SET tags = NULL WHERE seq = 3", 1),
+        (
+            "UPDATE event_tags SET tag = 'rad' WHERE tag = 'red' AND position = 3",
+            2,
+        ),
+        ("DELETE FROM event_tags WHERE tag = 'blue'", 3),
+        ("UPDATE event_tags SET tag = 'red' WHERE tag = 'other'", 2),
+        ("UPDATE states SET payload = x'00'", 1),
+        ("UPDATE states SET position = 7", 1),
+        ("UPDATE states SET name = NULL", 1),
+        ("UPDATE states SET revision = 2", 1),
+        ("UPDATE offsets SET position = 4", 1),
+        ("UPDATE deleted SET seq = 3, swept = 3", 1),
+        ("UPDATE deleted SET seq = 0", 1),
+        ("DELETE FROM deleted", 1),
+        ("UPDATE streams SET slice = 1", 2),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.db");
+        write_everything(&path).await;
+        tamper(&path, statement);
+        match SqliteJournal::verify(&path).await {
+            Err(VerifyError::Damaged { findings: found }) => {
+                assert!(found.len() >= findings, "{statement}: {found:?}");
+            }
+            other => panic!("{statement}: {other:?}"),
+        }
+        let journal = open(&path).await;
+        let errors = errors(&journal, statement).await;
+        // An index that hides a row is found by `verify` only, and a slice is for queries.
+        let hides = ["SET tag = 'rad'", "DELETE FROM event_tags", "SET slice"];
+        let hidden = hides.iter().any(|what| statement.contains(what));
+        assert_eq!(errors == 0, hidden, "{statement}: {errors} errors");
+        journal.close().await;
+    }
 }
 
 /// A damaged epoch could let an old owner write: the store halts instead.

@@ -1,4 +1,5 @@
-//! Fsync: one failed fsync ends the store for good, although the next one would say "fine".
+//! Fsync: one failed fsync ends the store for good, although the next one would say "fine"; a full
+//! disk does not.
 #![allow(clippy::print_stdout, reason = "a skipped test must say so")]
 
 use crate::child::{command, start};
@@ -87,4 +88,47 @@ async fn a_failed_fsync_halts_all_processes() {
         }
         journal.close().await;
     }
+}
+
+/// P4: a full disk refuses writes and breaks nothing; when there is room, the same process goes on.
+#[tokio::test]
+async fn a_full_disk_refuses_until_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(library) = fault_library(folder.path()) else {
+        return;
+    };
+    let (path, flag) = (folder.path().join("journal.db"), folder.path().join("full"));
+    let mut writer = command(&path, "w", "append 3 2");
+    writer
+        .env("LD_PRELOAD", &library)
+        .env("FAIL_WRITE_OF", "journal.db-wal")
+        .env("FAIL_WRITE_WHILE", &flag);
+    let mut writer = start(writer);
+    let mut acknowledged = BTreeMap::new();
+    for _ in 0..5 {
+        for _ in 0..40 {
+            acknowledged.extend(writer.next_ack());
+        }
+        std::fs::write(&flag, "").unwrap();
+        // Each of its writers is told, and tries again.
+        for _ in 0..6 {
+            writer.next("full ").expect("the writer ended by itself");
+        }
+        std::fs::remove_file(&flag).unwrap();
+    }
+    for _ in 0..40 {
+        acknowledged.extend(writer.next_ack());
+    }
+    writer.kill();
+    while let Some((entity, seq)) = writer.next_ack() {
+        acknowledged.insert(entity, seq);
+    }
+    let journal = open(&path).await;
+    assert_eq!(acknowledged.len(), 3);
+    for (entity, seq) in acknowledged {
+        let there = check_events(&journal, &entity).await;
+        assert!(there >= seq && there.is_multiple_of(2), "{entity}: {there}");
+    }
+    journal.close().await;
+    SqliteJournal::verify(&path).await.unwrap();
 }

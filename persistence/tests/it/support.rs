@@ -28,6 +28,11 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
+    /// Other numbers, which do not depend on how many of these are drawn later.
+    pub(crate) fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }

@@ -2,7 +2,8 @@
 
 use crate::core::Core;
 use crate::io::lanes::{
-    CONTROL_LANE, FrameReader, Incoming, LaneFault, introduction_of, introduction_of_us, open,
+    CONTROL_LANE, CONTROL_VERSION, FrameReader, Incoming, LaneFault, introduction_of,
+    introduction_of_us, open,
 };
 use crate::logic::handshake::{Known, Verdict, judge};
 use crate::network::Connection;
@@ -113,7 +114,8 @@ pub(crate) async fn refuse(
         detail: detail.to_owned(),
     };
     let told = async {
-        if let Ok(mut writer) = open(connection, CONTROL_LANE, Some(&frame)).await {
+        if let Ok(mut writer) = open(connection, CONTROL_LANE, CONTROL_VERSION, Some(&frame)).await
+        {
             writer.finish().await;
         }
     };

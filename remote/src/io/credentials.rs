@@ -13,6 +13,8 @@ use crate::io::authority;
 use crate::io::certificates::names::{CertificateNames, Zone, encode};
 use crate::io::files::{CredentialFiles, FilesError};
 use crate::io::quic::tls::PeerCheck;
+use crate::io::revocation::{self, Connections, Fingerprints};
+use crate::network::Connection;
 use rustls::SupportedCipherSuite;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
@@ -39,12 +41,15 @@ pub(crate) struct Inner {
     files: Option<CredentialFiles>,
     /// One change at a time.
     changing: Mutex<()>,
+    connections: Connections,
 }
 
 /// What is in force.
 pub(crate) struct Present {
     pub(crate) check: PeerCheck,
     pub(crate) own: Arc<CertifiedKey>,
+    /// Certificates that count no more.
+    pub(crate) revoked: Fingerprints,
     /// Of all that it was made of, to tell whether anything is new.
     digest: [u8; 32],
 }
@@ -137,7 +142,8 @@ impl Credentials {
     }
 
     /// Puts other credentials in force, as [`Credentials::reload`] does, for programs that keep them
-    /// elsewhere. Files, if there are any, take their place again when they change.
+    /// elsewhere. What was revoked stays revoked. Files, if there are any, take their place again when
+    /// they change.
     ///
     /// # Errors
     /// [`CredentialsError`], as for [`Credentials::reload`].
@@ -148,7 +154,8 @@ impl Credentials {
         key: &[u8],
     ) -> Result<(), CredentialsError> {
         let next = Present::from_pem(authorities, chain, key)?;
-        self.inner.change_to(next).map(|_| ())
+        let revoked = self.inner.present().revoked.clone();
+        self.inner.change_to(next.without(revoked)).map(|_| ())
     }
 
     /// The DNS name that the certificate of the node `node_name` must have; `None` for what cannot
@@ -213,6 +220,7 @@ impl Credentials {
                 present: RwLock::new(Arc::new(present)),
                 files,
                 changing: Mutex::new(()),
+                connections: Connections::default(),
             }),
         }
     }
@@ -255,9 +263,31 @@ impl Inner {
             next.check.authorities(),
         );
         let until = until.map(crate::certificates::show_time);
-        *self.present.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
-        tracing::info!(until, authorities, "new credentials are in force");
+        let next = Arc::new(next);
+        *self.present.write().unwrap_or_else(PoisonError::into_inner) = next.clone();
+        let (revoked, closed) = (next.revoked.len(), self.connections.close(&next.revoked));
+        tracing::info!(
+            until,
+            authorities,
+            revoked,
+            closed,
+            "new credentials are in force"
+        );
         Ok(true)
+    }
+
+    /// Notes a connection, so that it ends when its certificate is revoked, or was since its handshake.
+    pub(crate) fn note(
+        &self,
+        connection: &Arc<dyn Connection>,
+        chain: Vec<CertificateDer<'static>>,
+    ) {
+        let is_revoked = |present: &Present| present.revoked.hold(&chain);
+        let weak = Arc::downgrade(connection);
+        self.connections.note(weak, chain.clone());
+        if is_revoked(&self.present()) {
+            connection.close(revocation::REASON);
+        }
     }
 }
 
@@ -290,7 +320,24 @@ impl Present {
         let check = PeerCheck::new(authorities)?;
         let own = certified(chain, key)?;
         check.accepts(&own)?;
-        Ok(Self { check, own, digest })
+        Ok(Self {
+            check,
+            own,
+            revoked: Fingerprints::default(),
+            digest,
+        })
+    }
+
+    /// The same, with these certificates revoked.
+    pub(crate) fn without(mut self, revoked: Fingerprints) -> Self {
+        if !revoked.is_empty() {
+            self.digest = sha256(&[&self.digest[..], &revoked.bytes()].concat());
+        }
+        if revoked.hold(&self.own.cert) {
+            tracing::warn!("the certificate of this node is revoked: its peers will refuse it");
+        }
+        self.revoked = revoked;
+        self
     }
 
     fn unchecked(
@@ -301,6 +348,7 @@ impl Present {
         Ok(Self {
             check: PeerCheck::insecure(),
             own: certified(chain, key)?,
+            revoked: Fingerprints::default(),
             digest,
         })
     }

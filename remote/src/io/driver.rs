@@ -16,8 +16,8 @@ use crate::core::{Core, NewPeer};
 use crate::io::acceptor::{reason_of, refuse};
 use crate::io::inbound::{Inbound, LaneEnd, OpenedLanes};
 use crate::io::lanes::{
-    CONTROL_LANE, FrameReader, Incoming, LARGE_LANE, LaneFault, Link, hello, introduction_of,
-    introduction_of_us, open, write_lane,
+    CONTROL_LANE, CONTROL_VERSION, FrameReader, Incoming, LARGE_LANE, LaneFault, Link,
+    common_version, hello, introduction_of, introduction_of_us, open, write_lane,
 };
 use crate::io::standby::sleep_until;
 use crate::logic::handshake::{Verdict, judge, judge_caller};
@@ -26,7 +26,7 @@ use crate::node_id::NodeId;
 use crate::peer::Peer;
 use crate::remote::RemoteEvent;
 use crate::rights::Permit;
-use crate::wire_format::{Frame, Hello, RefuseReason};
+use crate::wire_format::{Frame, Hello, PACKED_SINCE, RefuseReason};
 use futures_util::future::BoxFuture;
 use otava_actor::Time;
 use std::sync::Arc;
@@ -229,6 +229,7 @@ impl Driver {
             return;
         }
         let caller = introduction_of(&theirs);
+        let version = common_version(&theirs);
         let identity = connection.identity_as(&caller.node.name);
         let known = self
             .peer
@@ -247,7 +248,7 @@ impl Driver {
         };
         let welcome = Frame::Welcome(hello(&self.core));
         self.welcomes.spawn(async move {
-            let opened = open(&connection, CONTROL_LANE, Some(&welcome));
+            let opened = open(&connection, CONTROL_LANE, CONTROL_VERSION, Some(&welcome));
             let opened = tokio::time::timeout(within, opened).await;
             let Ok(Ok(writer)) = opened else {
                 tracing::debug!(%node, "it went away before it was welcomed");
@@ -258,6 +259,7 @@ impl Driver {
                 connection,
                 node,
                 identity: Arc::new(identity),
+                version,
                 reader,
                 writer: Some(writer),
             })
@@ -384,16 +386,19 @@ impl Driver {
             let (core, peer, node) = (self.core.clone(), self.peer.clone(), link.node.clone());
             writers.spawn(self.core.clone().isolated(async move {
                 let last = Some(Frame::Goodbye);
-                write_lane(&core, &peer, &peer.control, &node, writer, last).await
+                write_lane(&core, &peer, &peer.control, &node, writer, None, last).await
             }));
         }
+        let version = link.version;
+        let pack_above = self.core.config.compression.above();
+        let pack_above = pack_above.filter(|_| version >= PACKED_SINCE);
         for lane in 1..=self.core.config.lanes {
             let (core, peer) = (self.core.clone(), self.peer.clone());
             let (connection, node) = (link.connection.clone(), link.node.clone());
             writers.spawn(self.core.clone().isolated(async move {
-                let writer = open(&connection, lane, None).await?;
+                let writer = open(&connection, lane, version, None).await?;
                 let outbox = &peer.lanes[usize::from(lane) - 1];
-                write_lane(&core, &peer, outbox, &node, writer, None).await
+                write_lane(&core, &peer, outbox, &node, writer, None, None).await
             }));
         }
         let (core, peer) = (self.core.clone(), self.peer.clone());
@@ -403,8 +408,8 @@ impl Driver {
             if !peer.large.filled().await {
                 return Ok(());
             }
-            let writer = open(&connection, LARGE_LANE, None).await?;
-            write_lane(&core, &peer, &peer.large, &node, writer, None).await
+            let writer = open(&connection, LARGE_LANE, version, None).await?;
+            write_lane(&core, &peer, &peer.large, &node, writer, pack_above, None).await
         });
         writers
     }
@@ -552,7 +557,7 @@ async fn make_call(core: Arc<Core>, peer: Arc<Peer>) -> Result<Link, CallError> 
     let within = core.config.handshake_within;
     let greeted = tokio::time::timeout(within, async {
         let ours = Frame::Hello(hello(&core));
-        let writer = open(&connection, CONTROL_LANE, Some(&ours))
+        let writer = open(&connection, CONTROL_LANE, CONTROL_VERSION, Some(&ours))
             .await
             .map_err(LaneFault::from)?;
         let lane = connection.accept_lane().await.map_err(LaneFault::from)?;
@@ -575,6 +580,7 @@ async fn make_call(core: Arc<Core>, peer: Arc<Peer>) -> Result<Link, CallError> 
         _ => return Err(LaneFault::Peer("no welcome came first".to_owned()).into()),
     };
     let them = introduction_of(&theirs);
+    let version = common_version(&theirs);
     let identity = connection.identity_as(&them.node.name);
     let known = peer.known(&core, &them, identity.as_ref(), false);
     let verdict = judge(&introduction_of_us(&core), &them, known);
@@ -588,6 +594,7 @@ async fn make_call(core: Arc<Core>, peer: Arc<Peer>) -> Result<Link, CallError> 
         connection,
         node,
         identity: Arc::new(identity),
+        version,
         reader,
         writer: Some(writer),
     })

@@ -1,6 +1,7 @@
 //! Files: credentials that lie in files, read at the start and again when they change.
 
 use crate::io::credentials::{CredentialsError, Inner, Present};
+use crate::io::revocation::Fingerprints;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ pub struct CredentialFiles {
     authorities: PathBuf,
     chain: PathBuf,
     key: PathBuf,
+    revoked: Option<PathBuf>,
     every: Duration,
 }
 
@@ -58,8 +60,23 @@ impl CredentialFiles {
             authorities: authorities.into(),
             chain: chain.into(),
             key: key.into(),
+            revoked: None,
             every: Duration::from_secs(5),
         }
+    }
+
+    /// Also the certificates that count no more, in this file, which must be there: one SHA-256
+    /// fingerprint a line, as `otava cert show` prints it, with or without colons; what follows a `#` is
+    /// a comment. A file with any other line is not taken at all, nor is one of no bytes: a list of
+    /// nobody is a comment. Put a longer list in place with a rename, so that it is never seen half
+    /// written.
+    ///
+    /// A peer whose certificate, or one between it and its authority, is in the list is refused, and
+    /// connections that are there are closed as soon as the list is taken. A list guards this node
+    /// only: give it to all.
+    pub fn revoked(mut self, path: impl Into<PathBuf>) -> Self {
+        self.revoked = Some(path.into());
+        self
     }
 
     /// How often a network looks whether they have changed. Default 5 s. What is in them counts, not
@@ -73,7 +90,16 @@ impl CredentialFiles {
     pub(crate) fn read(&self) -> Result<Present, CredentialsError> {
         let [authorities, chain, key] =
             [&self.authorities, &self.chain, &self.key].map(|path| read_file(path));
-        Present::from_pem(&authorities?, &chain?, &key?)
+        let present = Present::from_pem(&authorities?, &chain?, &key?)?;
+        let Some(path) = &self.revoked else {
+            return Ok(present);
+        };
+        let revoked = Fingerprints::parse(&read_file(path)?);
+        let revoked = revoked.map_err(|line| FilesError::NoFingerprint {
+            path: path.clone(),
+            line,
+        })?;
+        Ok(present.without(revoked))
     }
 }
 
@@ -99,6 +125,14 @@ fn read_file(path: &Path) -> Result<Vec<u8>, FilesError> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FilesError {
+    /// A line of the list of revoked certificates is none.
+    #[error("line {line} of {} is no SHA-256 fingerprint", path.display())]
+    NoFingerprint {
+        /// The file.
+        path: PathBuf,
+        /// The number of the line, from 1.
+        line: usize,
+    },
     /// It is larger than any certificate.
     #[error("{} is larger than 1 MiB: it is no certificate or key", path.display())]
     TooLarge {

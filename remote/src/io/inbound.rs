@@ -11,7 +11,9 @@ use crate::remote::Channel;
 use crate::remote_ref::Address;
 use crate::rights::Permit;
 use crate::wire::in_scope;
-use crate::wire_format::{DecodeError, ExportId, Frame, MessageView, Target, TargetView, View};
+use crate::wire_format::{
+    DecodeError, ExportId, Frame, MessageView, Target, TargetView, Unpacking, View, is_packed,
+};
 use bytes::Bytes;
 use otava_actor::{ActorPath, DeadLetterReason, Refusal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,6 +42,16 @@ pub(crate) enum LaneEnd {
     Goodbye,
     /// The control lane: nobody over there uses the connection.
     Unused,
+}
+
+/// Why a turn of handling frames is over.
+enum Turn {
+    /// Nothing more has arrived.
+    Idle,
+    /// Others have their turn; there may be more.
+    More,
+    /// A packed frame is next.
+    Packed(Bytes),
 }
 
 /// The numbers of the lanes that the peer has opened in one connection, a bit each.
@@ -119,37 +131,66 @@ impl Inbound {
         }
         let mut found = Found::default();
         let from = Address::Exactly(self.node.clone());
-        while let Some(first) = reader.next_bytes().await? {
+        let mut packed = None;
+        loop {
+            let first = match packed.take() {
+                Some(packed) => self.unpack(packed).await?,
+                None => match reader.next_bytes().await? {
+                    Some(frame) if reader.takes_packed() && is_packed(&frame) => {
+                        self.unpack(frame).await?
+                    }
+                    Some(frame) => frame,
+                    None => return Ok(LaneEnd::Finished),
+                },
+            };
             // One scope for all: what it costs is paid once.
             let (turn, _) = in_scope(&self.core, from.clone(), || {
                 self.turn(first, &mut reader, &mut found)
             });
-            if turn? {
-                tokio::task::yield_now().await;
+            match turn? {
+                Turn::Idle => {}
+                Turn::More => tokio::task::yield_now().await,
+                Turn::Packed(frame) => packed = Some(frame),
             }
         }
-        Ok(LaneEnd::Finished)
     }
 
-    /// Handles a frame and those that have arrived behind it; whether there may be more.
+    /// The frame inside a packed one. Others have their turn between its blocks.
+    async fn unpack(&self, packed: Bytes) -> Result<Bytes, LaneFault> {
+        let mut unpacking = Unpacking::begin(packed, self.core.config.large_bytes_max)?;
+        loop {
+            if let Some(frame) = unpacking.step()? {
+                self.core.counters.unpacked.add(1);
+                return Ok(frame);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Handles a frame and those that have arrived behind it.
     fn turn(
         &self,
         first: Bytes,
         reader: &mut FrameReader,
         found: &mut Found,
-    ) -> Result<bool, LaneFault> {
+    ) -> Result<Turn, LaneFault> {
         let (mut next, mut handled) = (Some(first), 0);
+        let mut end = Turn::Idle;
         while let Some(frame) = next {
             self.handle_ordinary(frame, found)?;
             handled += 1;
             if handled == TURN_FRAMES {
+                end = Turn::More;
                 break;
             }
             next = reader.buffered()?;
+            if let Some(frame) = next.take_if(|it| reader.takes_packed() && is_packed(it)) {
+                end = Turn::Packed(frame);
+            }
         }
         self.peer.use_it();
         self.core.counters.frames_received.add(handled);
-        Ok(handled == TURN_FRAMES)
+        Ok(end)
     }
 
     async fn read_control(self, mut reader: FrameReader) -> Result<LaneEnd, LaneFault> {

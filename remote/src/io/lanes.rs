@@ -9,8 +9,8 @@ use crate::node_id::NodeId;
 use crate::outbox::{Alike, Batch, Outbox};
 use crate::peer::Peer;
 use crate::wire_format::{
-    Frame, FrameError, FrameSplitter, Hello, LanePreamble, PreambleError, WIRE_VERSION_MAX,
-    WIRE_VERSION_MIN,
+    Frame, FrameError, FrameSplitter, Hello, LanePreamble, PACKED_SINCE, PackedError, Packing,
+    PreambleError, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
 };
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub(crate) struct Link {
     pub(crate) node: NodeId,
     /// Who the node is by its credentials.
     pub(crate) identity: Arc<PeerIdentity>,
+    /// The newest wire version that both speak.
+    pub(crate) version: u16,
     pub(crate) reader: FrameReader,
     /// Of the control lane; taken when it is put to work.
     pub(crate) writer: Option<Box<dyn LaneWriter>>,
@@ -57,6 +59,12 @@ impl From<FrameError> for LaneFault {
     }
 }
 
+impl From<PackedError> for LaneFault {
+    fn from(error: PackedError) -> Self {
+        Self::Peer(error.to_string())
+    }
+}
+
 impl From<PreambleError> for LaneFault {
     fn from(error: PreambleError) -> Self {
         Self::Peer(error.to_string())
@@ -68,6 +76,7 @@ pub(crate) struct FrameReader {
     reader: Box<dyn LaneReader>,
     splitter: FrameSplitter,
     lane: u8,
+    version: u16,
 }
 
 impl FrameReader {
@@ -91,7 +100,13 @@ impl FrameReader {
             reader,
             splitter: FrameSplitter::new(HANDSHAKE_BYTES_MAX),
             lane: preamble.lane,
+            version: preamble.version,
         })
+    }
+
+    /// Whether packed frames may stand on it.
+    pub(crate) fn takes_packed(&self) -> bool {
+        self.lane == LARGE_LANE && self.version >= PACKED_SINCE
     }
 
     pub(crate) fn lane(&self) -> u8 {
@@ -134,10 +149,19 @@ impl FrameReader {
     }
 }
 
+/// The wire version of control lanes: the peer's versions are not known when the first one begins.
+pub(crate) const CONTROL_VERSION: u16 = WIRE_VERSION_MIN;
+
+/// The newest wire version that both this node and the peer speak.
+pub(crate) fn common_version(theirs: &Hello) -> u16 {
+    theirs.version_max.min(WIRE_VERSION_MAX)
+}
+
 /// Opens a lane and writes what it begins with, and `frame` behind it.
 pub(crate) async fn open(
     connection: &Arc<dyn Connection>,
     lane: u8,
+    version: u16,
     frame: Option<&Frame>,
 ) -> Result<Box<dyn LaneWriter>, LaneError> {
     let mut writer = connection.open_lane().await?;
@@ -146,10 +170,7 @@ pub(crate) async fn open(
         LARGE_LANE => LaneRank::Last,
         _ => LaneRank::Middle,
     });
-    let preamble = LanePreamble {
-        lane,
-        version: WIRE_VERSION_MAX,
-    };
+    let preamble = LanePreamble { lane, version };
     let mut bytes = preamble.encode().to_vec();
     if let Some(frame) = frame {
         frame.encode_into(&mut bytes);
@@ -159,13 +180,14 @@ pub(crate) async fn open(
 }
 
 /// Writes what waits in `outbox`, until it is held, or closed and empty. Then it finishes the lane; a
-/// closed one after `last`, if there is one.
+/// closed one after `last`, if there is one. Frames of more than `pack_above` bytes are packed.
 pub(crate) async fn write_lane(
     core: &Core,
     peer: &Peer,
     outbox: &Outbox,
     node: &NodeId,
     mut writer: Box<dyn LaneWriter>,
+    pack_above: Option<usize>,
     last: Option<Frame>,
 ) -> Result<(), LaneFault> {
     while let Some(batch) = outbox.take().await {
@@ -173,6 +195,10 @@ pub(crate) async fn write_lane(
         if bytes.is_empty() {
             continue;
         }
+        let bytes = match pack_above {
+            Some(above) => pack(core, bytes, above).await,
+            None => bytes,
+        };
         core.counters.frames_sent.add(frames as u64);
         core.counters.bytes_sent.add(bytes.len() as u64);
         core.counters.writes.add(1);
@@ -185,6 +211,46 @@ pub(crate) async fn write_lane(
     }
     writer.finish().await;
     Ok(())
+}
+
+/// Packs the frames of more than `above` bytes in a piece. Others have their turn between blocks.
+async fn pack(core: &Core, piece: Bytes, above: usize) -> Bytes {
+    // One frame that is longer than a piece stands alone in it, so mostly nothing is copied.
+    let mut packed_piece: Option<Vec<u8>> = None;
+    let mut at = 0;
+    while let Some(length) = piece[at..].first_chunk() {
+        let end = at + 4 + u32::from_le_bytes(*length) as usize;
+        let Some(frame) = piece.get(at + 4..end) else {
+            break;
+        };
+        let packed = match Packing::begin(frame).filter(|_| frame.len() > above) {
+            Some(mut packing) => {
+                while packing.step() {
+                    tokio::task::yield_now().await;
+                }
+                packing.end()
+            }
+            None => None,
+        };
+        match packed {
+            Some(packed) => {
+                core.counters.packed.add(1);
+                let saved = frame.len() - packed.len();
+                core.counters.bytes_saved.add(saved as u64);
+                let piece_so_far = packed_piece.get_or_insert_with(|| piece[..at].to_vec());
+                let length = u32::try_from(packed.len()).unwrap_or(u32::MAX);
+                piece_so_far.extend_from_slice(&length.to_le_bytes());
+                piece_so_far.extend_from_slice(&packed);
+            }
+            None => {
+                if let Some(piece_so_far) = &mut packed_piece {
+                    piece_so_far.extend_from_slice(&piece[at..end]);
+                }
+            }
+        }
+        at = end;
+    }
+    packed_piece.map_or(piece, Bytes::from)
 }
 
 /// Takes out what is meant for another run of the node than the one that is connected. Returns what

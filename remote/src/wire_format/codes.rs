@@ -20,6 +20,8 @@ pub(crate) enum FrameKind {
     Flushed = 20,
     Question = 21,
     NoAnswer = 22,
+    /// Since version 2; see `packed.rs`.
+    Packed = 23,
 }
 
 impl FrameKind {
@@ -39,6 +41,7 @@ impl FrameKind {
             20 => Self::Flushed,
             21 => Self::Question,
             22 => Self::NoAnswer,
+            23 => Self::Packed,
             _ => return None,
         })
     }
@@ -148,10 +151,12 @@ impl From<EndedCode> for Ended {
 pub(crate) enum RefusalCode {
     Full,
     NotPermitted,
+    NotStarted,
     NotUnderstood,
     /// A reason of a later version.
     Other(u8),
     Stopped,
+    Unreachable,
 }
 
 impl RefusalCode {
@@ -161,6 +166,8 @@ impl RefusalCode {
             2 => Self::Full,
             3 => Self::NotUnderstood,
             4 => Self::NotPermitted,
+            5 => Self::NotStarted,
+            6 => Self::Unreachable,
             other => Self::Other(other),
         }
     }
@@ -171,6 +178,8 @@ impl RefusalCode {
             Self::Full => 2,
             Self::NotUnderstood => 3,
             Self::NotPermitted => 4,
+            Self::NotStarted => 5,
+            Self::Unreachable => 6,
             Self::Other(code) => code,
         }
     }
@@ -180,8 +189,10 @@ impl RefusalCode {
         match self {
             Self::Full => Some(Refusal::Full),
             Self::NotPermitted => Some(Refusal::NotPermitted),
+            Self::NotStarted => Some(Refusal::NotStarted),
             Self::NotUnderstood => Some(Refusal::NotUnderstood),
             Self::Stopped => Some(Refusal::Stopped),
+            Self::Unreachable => Some(Refusal::Unreachable),
             Self::Other(_) => None,
         }
     }
@@ -192,8 +203,10 @@ impl From<Refusal> for RefusalCode {
         match refusal {
             Refusal::Full => Self::Full,
             Refusal::NotPermitted => Self::NotPermitted,
+            Refusal::NotStarted => Self::NotStarted,
             Refusal::NotUnderstood => Self::NotUnderstood,
             Refusal::Stopped => Self::Stopped,
+            Refusal::Unreachable => Self::Unreachable,
             // Not known to this version: the port counts as dropped over there.
             _ => Self::Other(0),
         }
@@ -223,8 +236,10 @@ mod tests {
         for refusal in [
             Refusal::Full,
             Refusal::NotPermitted,
+            Refusal::NotStarted,
             Refusal::NotUnderstood,
             Refusal::Stopped,
+            Refusal::Unreachable,
         ] {
             let code = RefusalCode::from(refusal).code();
             assert_eq!(RefusalCode::from_code(code).refusal(), Some(refusal));

@@ -15,6 +15,7 @@
 //! 20 flushed     u64 token
 //! 21 question    target | u64 type tag | payload | u128 port .. | u8 number of ports
 //! 22 no answer   u128 port | u8 reason
+//! 23 packed      another frame, compressed: see `packed.rs`
 //!
 //! node     string name | address | u64 incarnation
 //! address  4 | 4 bytes | u16 port   or   6 | 16 bytes | u16 port
@@ -186,6 +187,8 @@ pub(crate) enum Malformed {
         length: usize,
         limit: usize,
     },
+    #[error("it may not stand here")]
+    OutOfPlace,
     #[error("it ends too early")]
     Truncated,
     #[error("its {field} begins with {code}, which is unknown")]
@@ -333,6 +336,8 @@ impl Frame {
                 port: body.export()?,
                 why: RefusalCode::from_code(body.u8()?),
             },
+            // Unpacked where it is allowed, before anything is decoded.
+            FrameKind::Packed => return Err(Malformed::OutOfPlace),
         })
     }
 }

@@ -23,7 +23,16 @@ impl Node {
 
     /// Starts a run of its own; what still runs at the address crashes.
     pub(crate) fn start_run(world: &VirtualWorld, name: &str, port: u16, seed: u64) -> Self {
-        let mut config = RemoteConfig::default();
+        Self::start_with(world, name, port, seed, RemoteConfig::default())
+    }
+
+    pub(crate) fn start_with(
+        world: &VirtualWorld,
+        name: &str,
+        port: u16,
+        seed: u64,
+        mut config: RemoteConfig,
+    ) -> Self {
         config.system_give_up = GIVE_UP;
         let system = ActorSystem::new(name);
         let network = Arc::new(world.network(addr(port), name));

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use otava_actor::testkit::TestProbe;
 use otava_actor::{ActorRef, Rng};
 use otava_remote::{
-    Connection, LaneReader, LaneWriter, Network as _, NodeId, VirtualNetwork, VirtualWorld,
+    Compression, Connection, LaneReader, LaneWriter, Network as _, NodeId, RemoteConfig,
+    VirtualNetwork, VirtualWorld,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,18 +24,24 @@ const REFUSE: u8 = 3;
 const COUNTER: &[u8] = b"\x01\x07\0counter";
 
 /// A node that is attacked, an honest one that uses it, and an end point of which anything may come.
-struct Scene {
+pub(crate) struct Scene {
     world: VirtualWorld,
-    victim: Node,
+    pub(crate) victim: Node,
     honest: Node,
     evil: VirtualNetwork,
     counter: ActorRef<Command>,
 }
 
 impl Scene {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self::with(seed, Compression::None)
+    }
+
+    pub(crate) fn with(seed: u64, compression: Compression) -> Self {
         let world = VirtualWorld::new(seed);
-        let victim = Node::start(&world, "a", 1);
+        let mut config = RemoteConfig::default();
+        config.compression = compression;
+        let victim = Node::start_with(&world, "a", 1, 1, config);
         let counter = victim.counter();
         let honest = Node::start(&world, "b", HONEST);
         let evil = world.network(addr(EVIL), "evil");
@@ -48,7 +55,7 @@ impl Scene {
     }
 
     /// The honest node is served, soon and over the same connection as before.
-    async fn check(&self, what: &str) {
+    pub(crate) async fn check(&self, what: &str) {
         let from = Instant::now();
         let answer = self.honest.sees(&self.victim).ask(Command::Get);
         let answer = answer.within(SOON).await;
@@ -62,7 +69,7 @@ impl Scene {
     }
 
     /// A connection that the victim has welcomed.
-    async fn welcomed(&self) -> Raw {
+    pub(crate) async fn welcomed(&self) -> Raw {
         let connection = self.connect().await;
         let mut control = lane(&connection, 0).await;
         write(&mut control, &hello("evil", addr(EVIL), "test")).await;
@@ -76,7 +83,12 @@ impl Scene {
         }
     }
 
-    fn faults(&self) -> u64 {
+    /// Who the end point says it is.
+    pub(crate) fn evil_node(&self) -> NodeId {
+        NodeId::new("evil", addr(EVIL), 7)
+    }
+
+    pub(crate) fn faults(&self) -> u64 {
         self.victim.remote.stats().peer_faults
     }
 
@@ -85,8 +97,8 @@ impl Scene {
     }
 }
 
-struct Raw {
-    connection: Arc<dyn Connection>,
+pub(crate) struct Raw {
+    pub(crate) connection: Arc<dyn Connection>,
     control: Box<dyn LaneWriter>,
     reader: Box<dyn LaneReader>,
 }
@@ -96,24 +108,33 @@ impl Raw {
         write(&mut self.control, bytes).await;
     }
 
-    async fn is_closed(&self) -> bool {
+    pub(crate) async fn is_closed(&self) -> bool {
         timeout(2 * SECOND, self.connection.closed()).await.is_ok()
     }
 }
 
-async fn write(lane: &mut Box<dyn LaneWriter>, bytes: &[u8]) {
+pub(crate) async fn write(lane: &mut Box<dyn LaneWriter>, bytes: &[u8]) {
     // The other end may have closed it already.
     let _ = lane.write(Bytes::copy_from_slice(bytes)).await;
 }
 
 /// Opens a lane and writes an honest beginning.
 async fn lane(connection: &Arc<dyn Connection>, number: u8) -> Box<dyn LaneWriter> {
+    lane_of(connection, number, 1).await
+}
+
+/// A lane of this wire version.
+pub(crate) async fn lane_of(
+    connection: &Arc<dyn Connection>,
+    number: u8,
+    version: u8,
+) -> Box<dyn LaneWriter> {
     let mut lane = connection.open_lane().await.unwrap();
-    write(&mut lane, &[b'O', b'T', b'V', b'A', 1, 0, number, 0]).await;
+    write(&mut lane, &[b'O', b'T', b'V', b'A', version, 0, number, 0]).await;
     lane
 }
 
-fn frame(kind: u8, body: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, body: &[&[u8]]) -> Vec<u8> {
     let body = body.concat();
     let length = u32::try_from(body.len() + 1).unwrap();
     [&length.to_le_bytes()[..], &[kind], &body].concat()
@@ -148,7 +169,7 @@ fn system(seq: u64, code: u8, watch: u64, rest: &[u8]) -> Vec<u8> {
     )
 }
 
-fn message(target: &[u8], tag: u64, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn message(target: &[u8], tag: u64, payload: &[u8]) -> Vec<u8> {
     frame(16, &[target, &tag.to_le_bytes(), payload])
 }
 
@@ -162,7 +183,7 @@ async fn kind_of_first(reader: &mut Box<dyn LaneReader>) -> u8 {
 }
 
 /// The tag of the messages of the counter, as it stands in frames.
-fn tag_of_command() -> u64 {
+pub(crate) fn tag_of_command() -> u64 {
     let name = b"test.Command".iter().chain(&[1, 0]);
     name.fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -4,6 +4,7 @@
 mod associations;
 mod attacks;
 mod authority;
+mod compression;
 mod cuts;
 mod ends;
 mod evolution;
@@ -16,6 +17,7 @@ mod nodes;
 mod passing;
 mod random;
 mod references;
+mod revocation;
 mod rights;
 mod rotation;
 mod tls;

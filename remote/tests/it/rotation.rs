@@ -20,37 +20,43 @@ use tokio::time::timeout;
 const DAY: Duration = Duration::from_secs(86_400);
 const SOON: Duration = Duration::from_secs(10);
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     Authority::generate("One of the authorities", 10 * DAY).unwrap()
 }
 
 /// The files of one node.
-struct Home {
+pub(crate) struct Home {
     folder: TempDir,
     name: &'static str,
+    /// There is a list of revoked certificates.
+    revokes: bool,
 }
 
 impl Home {
-    fn new(name: &'static str, authority: &Authority) -> Self {
+    pub(crate) fn new(name: &'static str, authority: &Authority) -> Self {
         let folder = TempDir::new().unwrap();
-        let home = Self { folder, name };
+        let home = Self {
+            folder,
+            name,
+            revokes: false,
+        };
         home.certify(authority);
         home.trust(&[authority]);
         home
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.folder.path().join(file)
     }
 
-    fn trust(&self, authorities: &[&Authority]) {
+    pub(crate) fn trust(&self, authorities: &[&Authority]) {
         let all = authorities.iter().map(|a| a.certificate_pem());
         let all: String = all.collect();
         fs::write(self.path(CredentialFiles::AUTHORITIES), all).unwrap();
     }
 
     /// The key first: for a moment the files do not fit each other.
-    fn certify(&self, authority: &Authority) {
+    pub(crate) fn certify(&self, authority: &Authority) {
         self.certify_as(&Subject::node(self.name), authority);
     }
 
@@ -60,13 +66,26 @@ impl Home {
         fs::write(self.path(CredentialFiles::CERTIFICATE), issued.chain_pem()).unwrap();
     }
 
-    fn credentials(&self) -> Credentials {
-        let files = CredentialFiles::in_folder(self.folder.path());
-        Credentials::from_files(files.every(Duration::from_millis(20))).unwrap()
+    /// From now on there is a list, of these certificates.
+    pub(crate) fn revoke(&mut self, list: &str) {
+        fs::write(self.path("revoked.txt"), list).unwrap();
+        self.revokes = true;
+    }
+
+    pub(crate) fn files(&self) -> CredentialFiles {
+        let mut files = CredentialFiles::in_folder(self.folder.path());
+        if self.revokes {
+            files = files.revoked(self.path("revoked.txt"));
+        }
+        files.every(Duration::from_millis(20))
+    }
+
+    pub(crate) fn credentials(&self) -> Credentials {
+        Credentials::from_files(self.files()).unwrap()
     }
 }
 
-fn network(name: &str, credentials: Credentials) -> QuicNetwork {
+pub(crate) fn network(name: &str, credentials: Credentials) -> QuicNetwork {
     let builder = QuicNetwork::builder(name, ANY_PORT, credentials);
     builder.bind().unwrap()
 }
@@ -80,26 +99,26 @@ fn stranger(name: &str, by: &Authority, trusted: &[&Authority]) -> QuicNetwork {
     network(name, credentials.unwrap())
 }
 
-struct Node {
-    remote: Remote,
+pub(crate) struct Node {
+    pub(crate) remote: Remote,
 }
 
 impl Node {
-    fn start(home: &Home) -> Self {
+    pub(crate) fn start(home: &Home) -> Self {
         let network = Arc::new(network(home.name, home.credentials()));
         Self {
             remote: over(home.name, network),
         }
     }
 
-    fn counter(&self) -> ActorRef<Command> {
+    pub(crate) fn counter(&self) -> ActorRef<Command> {
         let props = Props::once(Counter(0));
         let counter = self.remote.system().spawn_anonymous(props).unwrap();
         self.remote.publish("counter", &counter).unwrap();
         counter
     }
 
-    fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.remote.id().addr
     }
 }
@@ -111,7 +130,7 @@ fn over(name: &str, network: Arc<dyn Network>) -> Remote {
 }
 
 /// Calls until the answer is as expected: how soon a change of the files counts.
-async fn until(caller: &QuicNetwork, to: SocketAddr, accepted: bool) {
+pub(crate) async fn until(caller: &QuicNetwork, to: SocketAddr, accepted: bool) {
     let called = async {
         loop {
             let connected = caller.connect(to).await;

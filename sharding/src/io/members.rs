@@ -1,16 +1,18 @@
 //! Members: the cluster's state, as sharding needs to see it.
 
 use crate::logic::view::{Host, View};
-use otava_cluster::{Cluster, ClusterEvent, ClusterState, Status};
+use otava_cluster::{Cluster, ClusterEvent, ClusterState, Member, Status};
 use otava_remote::NodeId;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
 
-/// Follows the members of `cluster`, until it ends or nobody looks any more. Holds no handle of it,
-/// so that a node whose last handle is dropped falls silent.
-pub(crate) fn follow(cluster: &Cluster) -> watch::Receiver<View> {
+/// Follows the members of `cluster`, until it ends or nobody looks any more. Those that lack one of
+/// `roles` host nothing. Holds no handle of the cluster, so that a node whose last handle is dropped
+/// falls silent.
+pub(crate) fn follow(cluster: &Cluster, roles: &BTreeSet<String>) -> watch::Receiver<View> {
     let mut members = Members {
+        roles: roles.clone(),
         view: View::empty(cluster.me().clone()),
         is_out: false,
         gone_order: VecDeque::new(),
@@ -54,6 +56,8 @@ async fn run(
 
 /// What was seen last.
 struct Members {
+    /// Those that a host has.
+    roles: BTreeSet<String>,
     view: View,
     is_out: bool,
     /// Who is gone, in the order of their going.
@@ -65,8 +69,13 @@ const GONE_MAX: usize = 1_024;
 
 impl Members {
     fn look(&mut self, state: &ClusterState) {
+        let roles = self.roles.clone();
+        let hosts_kind = |member: &Member| roles.iter().all(|role| member.has_role(role));
         let hosts = state.members.iter().filter_map(|(node, member)| {
             let host = match member.status {
+                Status::Up | Status::Leaving | Status::Exiting if !hosts_kind(member) => {
+                    Host::Proxy
+                }
                 Status::Up => Host::Up,
                 Status::Leaving | Status::Exiting => Host::Leaving,
                 _ => return None,
@@ -93,7 +102,17 @@ impl Members {
             .filter(|node| self.view.hosts.contains_key(node))
             .cloned()
             .collect();
-        self.view.oldest = state.oldest().map(|member| member.id.clone());
+        let statuses = state.members.values().map(|member| member.status);
+        self.view.joining = statuses
+            .into_iter()
+            .any(|status| matches!(status, Status::Joining | Status::WeaklyUp));
+        let version = |node: &NodeId| state.members.get(node).map(Member::app_version);
+        let newest = self.view.hosts.keys().filter_map(version).max();
+        self.view.outdated = self.view.hosts.keys().cloned().collect();
+        self.view.outdated.retain(|node| version(node) < newest);
+        let oldest = state.up().filter(|member| hosts_kind(member));
+        let oldest = oldest.min_by_key(|member| member.seniority());
+        self.view.oldest = oldest.map(|member| member.id.clone());
     }
 
     /// Remembers who is gone, and forgets the oldest of too many.

@@ -2,5 +2,6 @@
 
 pub(crate) mod host;
 pub(crate) mod members;
+pub(crate) mod memory;
 pub(crate) mod peers;
 pub(crate) mod region;

@@ -4,7 +4,7 @@
 //! after it, while a task beside the region sends it.
 
 use crate::message::{Local, RegionMessage};
-use otava_actor::{Actor, ActorRef, Context, DeadLetterReason, TellError};
+use otava_actor::{Actor, ActorRef, Context, DeadLetterReason, Refusal, TellError};
 use otava_remote::{NodeId, Remote, RemoteMessage};
 use std::any::type_name;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -55,7 +55,8 @@ impl<M: RemoteMessage> Peers<M> {
             match peer.region.tell(message) {
                 Err(TellError::Full(message)) => peer.waiting.push_back(message),
                 // What else is refused was counted by the reference.
-                _ => return,
+                Err(refused) => return Refusal::Unreachable.refuse(refused.into_message()),
+                Ok(()) => return,
             }
             peer.flush(ctx, node);
         } else if peer.waiting.len() + peer.sending < self.waiting_max {
@@ -67,6 +68,7 @@ impl<M: RemoteMessage> Peers<M> {
             system
                 .dead_letters()
                 .report(peer.region.path(), reason, kind);
+            Refusal::Full.refuse(message);
         }
     }
 
@@ -105,8 +107,10 @@ impl<M: RemoteMessage> Peer<M> {
         let (region, node) = (self.region.clone(), node.clone());
         let send = async move {
             for message in batch {
-                // What is refused was counted by the reference.
-                let _ = region.send(message).await;
+                if let Err(refused) = region.send(message).await {
+                    // Counted by the reference.
+                    Refusal::Unreachable.refuse(refused.into_message());
+                }
             }
         };
         ctx.pipe_to_self(send, move |()| {

@@ -2,8 +2,8 @@
 
 use crate::config::ShardingConfig;
 use crate::entities::{Counters, Shown};
-use crate::entity::ENTITY_ID_BYTES_MAX;
-use crate::io::host::{Factory, Host, Place, scope};
+use crate::entity::{ENTITY_ID_BYTES_MAX, Word};
+use crate::io::host::{Factory, Host, Left, scope};
 use crate::io::peers::Peers;
 use crate::logic::coordinator::{self, Coordinator};
 use crate::logic::epoch::Epoch;
@@ -11,9 +11,12 @@ use crate::logic::hash::shard_of;
 use crate::logic::region::{ClaimAnswer, Delivery, DropReason, Input, Output, Region};
 use crate::logic::view::View;
 use crate::message::{Command, Local, RegionMessage};
+use crate::query::{EntityPage, NodeStats, Query, QueryAnswer};
 use crate::store::{AllocationStore, ClaimError};
 use crate::wire::{ProtocolMessage, Table};
-use otava_actor::{Actor, ActorPath, Context, DeadLetterReason, ReplyTo, Terminated, Time};
+use otava_actor::{
+    Actor, ActorPath, Context, DeadLetterReason, Refusal, ReplyTo, Rng, Terminated, Time,
+};
 use otava_remote::{NodeId, Remote, RemoteMessage};
 use std::any::type_name;
 use std::convert::Infallible;
@@ -21,9 +24,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
+use xxhash_rust::xxh3::xxh3_64;
 
-/// Refusals that are taken from the channel at once.
-const FENCES_BATCH: usize = 64;
+/// Words of entities that are taken from the channel at once.
+const WORDS_BATCH: usize = 64;
+
+/// The most entities of a page.
+const IDS_MAX: usize = 1_000;
 
 /// Clients that may wait for a new table at once; more are not answered and ask again.
 const FOLLOWERS_MAX: usize = 1_000;
@@ -34,7 +41,8 @@ const FOLLOW_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Parcel<M> {
     entity: Arc<str>,
-    message: M,
+    /// `None`: it is only to be started.
+    message: Option<M>,
 }
 
 /// The region of one kind on one node, with the coordinator beside it.
@@ -53,7 +61,7 @@ pub(crate) struct RegionActor<A: Actor> {
     followers: Arc<Semaphore>,
     view: View,
     views: Option<watch::Receiver<View>>,
-    fences: Option<mpsc::UnboundedReceiver<(u32, Epoch)>>,
+    words: Option<mpsc::UnboundedReceiver<Word>>,
     /// When the timer that is set fires.
     armed: Time,
     handing_over: bool,
@@ -78,25 +86,23 @@ pub(crate) struct Start<A: Actor> {
 impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
     pub(crate) fn new(start: Start<A>) -> Self {
         let me = start.remote.id().clone();
-        let (fences_tx, fences) = mpsc::unbounded_channel();
-        let place = Place {
-            kind: start.kind.clone(),
-            waiting_max: start.config.buffer_per_shard_max,
-            fences: fences_tx,
-        };
+        let (say, words) = mpsc::unbounded_channel();
+        // Only for the length of waits: no two nodes of a system shall agree in them.
+        let rng = Rng::seeded(xxh3_64(format!("{me}/{}", start.kind).as_bytes()));
+        let host = Host::new(start.kind.clone(), &start.config, say, start.factory, rng);
         Self {
             kind: start.kind,
             shards: start.config.shards,
             region: Region::new(me.clone(), start.config.region()),
             coordinator: Coordinator::new(me.clone(), start.config.coordinator()),
-            host: Host::new(place, start.factory),
+            host,
             peers: Peers::new(start.remote, start.name, start.config.buffer_max),
             store: start.store,
             claims: Arc::new(Semaphore::new(start.config.claims_max.max(1))),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             view: View::empty(me.clone()),
             views: Some(start.views),
-            fences: Some(fences),
+            words: Some(words),
             armed: Time::MAX,
             handing_over: false,
             shown: start.shown,
@@ -130,7 +136,7 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
         if !(1..=ENTITY_ID_BYTES_MAX).contains(&parcel.entity.len()) {
             let bytes = parcel.entity.len();
             tracing::warn!(kind = %self.kind, bytes, "an id of an entity has 1 to 512 bytes");
-            return self.dead_letter(ctx, &parcel.entity, DeadLetterReason::Unreachable);
+            return self.refuse(ctx, parcel, DeadLetterReason::Unreachable);
         }
         let delivery = Delivery {
             shard: shard_of(&parcel.entity, self.shards),
@@ -140,10 +146,18 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
         self.region.handle(ctx.now(), Input::Deliver(delivery));
     }
 
+    /// A message for an entity has come.
+    fn delivered(&mut self, ctx: &mut Context<Self>, hops: u8, parcel: Parcel<A::Msg>) {
+        self.deliver(ctx, hops, parcel);
+        self.pump(ctx);
+        // A delivery moves no timer but those of entities.
+        self.arm_at(ctx, self.host.next());
+        self.count();
+    }
+
     fn protocol(&mut self, now: Time, message: ProtocolMessage) {
-        match message {
-            ProtocolMessage::Status(status) => self.coordinator.status(now, *status),
-            message => self.region.handle(now, Input::Protocol(message)),
+        if let Some(message) = self.coordinator.handle(now, message) {
+            self.region.handle(now, Input::Protocol(message));
         }
     }
 
@@ -161,24 +175,31 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
                     answer,
                 };
                 self.region.handle(now, input);
-            }
-            Local::Fenced(refused, rest) => {
-                for (shard, epoch) in refused {
-                    tracing::warn!(kind = %self.kind, shard, %epoch, "a later allocation exists");
-                    self.region.handle(now, Input::Fenced { shard, epoch });
+                if self.region.running(shard) == Some(epoch) {
+                    self.host.open(ctx, shard, epoch);
                 }
-                self.await_fences(ctx, rest);
+            }
+            Local::Heard(words, rest) => {
+                for word in words {
+                    match word {
+                        Word::Entity(line) => self.host.heard(ctx, &line),
+                        Word::Fenced(shard, epoch) => self.fenced(now, shard, epoch),
+                    }
+                }
+                self.await_words(ctx, rest);
             }
             Local::Flushed(node) => self.peers.flushed(ctx, &node),
             Local::HandOver => {
                 self.handing_over = true;
                 self.region.hand_over(now);
             }
+            Local::Recalled(recall) => self.host.recalled(ctx, recall),
             Local::Term(term) => self.coordinator.term_claimed(now, term),
             Local::Tick => {
                 self.armed = Time::MAX;
                 self.region.handle_timeout(now);
                 self.coordinator.handle_timeout(now);
+                self.host.handle_timeout(ctx);
             }
             Local::View(view, rest) => {
                 self.change_view(now, view);
@@ -187,6 +208,11 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
                 }
             }
         }
+    }
+
+    fn fenced(&mut self, now: Time, shard: u32, epoch: Epoch) {
+        tracing::warn!(kind = %self.kind, shard, %epoch, "a later allocation exists");
+        self.region.handle(now, Input::Fenced { shard, epoch });
     }
 
     fn change_view(&mut self, now: Time, view: View) {
@@ -206,9 +232,30 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
                     coordinator::Output::NextTerm => self.next_term(ctx),
                     coordinator::Output::Send { to, message } => self.say(ctx, &to, message),
                 }
+            } else if let Some(left) = self.host.poll_left() {
+                self.take_back(ctx.now(), left);
             } else {
                 return;
             }
+        }
+    }
+
+    /// Goes on with what the host has left to do.
+    fn take_back(&mut self, now: Time, left: Left<A::Msg>) {
+        match left {
+            Left::Back(entity, message) => {
+                let delivery = Delivery {
+                    shard: shard_of(&entity, self.shards),
+                    hops: 0,
+                    what: Parcel {
+                        entity,
+                        message: Some(message),
+                    },
+                };
+                self.region.handle(now, Input::Deliver(delivery));
+            }
+            Left::Fenced(shard, epoch) => self.fenced(now, shard, epoch),
+            Left::Over(shard) => self.region.handle(now, Input::Ended { shard }),
         }
     }
 
@@ -218,7 +265,7 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
             Output::Deliver { epoch, delivery } => {
                 let Parcel { entity, message } = delivery.what;
                 let allocation = (delivery.shard, epoch);
-                self.host.deliver(ctx, allocation, entity, message);
+                self.host.deliver(ctx, allocation, &entity, message);
             }
             Output::Drop { delivery, reason } => {
                 tracing::debug!(kind = %self.kind, shard = delivery.shard, ?reason, "dropped");
@@ -228,26 +275,26 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
                         DeadLetterReason::Unreachable
                     }
                 };
-                self.dead_letter(ctx, &delivery.what.entity, reason);
+                self.refuse(ctx, delivery.what, reason);
             }
             Output::Forward { to, delivery } => {
                 let Parcel { entity, message } = delivery.what;
-                let message = RegionMessage(Command::Deliver {
-                    entity,
-                    hops: delivery.hops,
-                    message,
-                });
-                self.peers.send(ctx, &to, message);
+                let hops = delivery.hops;
+                let command = match message {
+                    Some(message) => Command::Deliver {
+                        entity,
+                        hops,
+                        message,
+                    },
+                    None => Command::Wake { entity, hops },
+                };
+                self.peers.send(ctx, &to, RegionMessage(command));
             }
             Output::Send { to, message } => self.say(ctx, &to, message),
             Output::Stop {
                 shard,
                 after_queued,
-            } => {
-                if self.host.stop(shard, after_queued) {
-                    self.region.handle(ctx.now(), Input::Ended { shard });
-                }
-            }
+            } => self.host.stop(ctx, shard, after_queued),
             Output::Homes => self.show(),
         }
     }
@@ -318,25 +365,53 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
         });
     }
 
-    fn await_fences(
-        &mut self,
-        ctx: &mut Context<Self>,
-        mut fences: mpsc::UnboundedReceiver<(u32, Epoch)>,
-    ) {
+    fn await_words(&mut self, ctx: &mut Context<Self>, mut words: mpsc::UnboundedReceiver<Word>) {
         let next = async move {
-            let mut refused = Vec::new();
-            fences.recv_many(&mut refused, FENCES_BATCH).await;
-            (refused, fences)
+            let mut said = Vec::new();
+            words.recv_many(&mut said, WORDS_BATCH).await;
+            (said, words)
         };
-        ctx.pipe_to_self(next, |(refused, rest)| {
-            RegionMessage(Command::Local(Local::Fenced(refused, rest)))
+        ctx.pipe_to_self(next, |(said, rest)| {
+            RegionMessage(Command::Local(Local::Heard(said, rest)))
         });
+    }
+
+    /// Answers what this region has.
+    fn answer(&self, query: Query, reply_to: ReplyTo<QueryAnswer>) {
+        let answer = match query {
+            Query::Ids {
+                shard,
+                after,
+                limit,
+            } => {
+                let limit = (limit as usize).clamp(1, IDS_MAX);
+                let mut ids = self.host.ids(shard, &after, limit + 1);
+                if ids.is_none() && self.region.running(shard).is_some() {
+                    // Nobody has sent to it yet.
+                    ids = Some(Vec::new());
+                }
+                QueryAnswer::Ids(ids.map(|ids| EntityPage::of(ids, limit)))
+            }
+            Query::Stats => QueryAnswer::Stats(NodeStats {
+                shards: self.host.stats(),
+                hosted: self.region.hosted() as u64,
+                entities: self.host.len() as u64,
+                buffered: self.region.buffered() as u64,
+                waiting: self.host.waiting() as u64,
+            }),
+        };
+        // Whoever asked may have gone.
+        let _ = reply_to.send(answer);
     }
 
     /// Sets the timer to when something is due.
     fn arm(&mut self, ctx: &mut Context<Self>) {
         let coordinator = self.coordinator.poll_timeout().unwrap_or(Time::MAX);
         let next = self.region.poll_timeout().min(coordinator);
+        self.arm_at(ctx, next.min(self.host.poll_timeout()));
+    }
+
+    fn arm_at(&mut self, ctx: &mut Context<Self>, next: Time) {
         if next >= self.armed {
             return;
         }
@@ -363,7 +438,9 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
         let out = !self.view.is_up(&self.me);
         let alone = !self.view.has_up();
         let empty = self.region.is_empty() && self.peers.is_idle();
-        self.handing_over && out && empty && (alone || !named)
+        // The next coordinator is at work before this one goes.
+        let reigns = self.coordinator.term().is_some();
+        self.handing_over && out && empty && (alone || (!named && !reigns))
     }
 
     fn settle(&mut self, ctx: &mut Context<Self>) {
@@ -382,13 +459,22 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
         set(&counters.shards, self.region.hosted());
         set(&counters.entities, self.host.len());
         set(&counters.buffered, self.region.buffered());
+        set(&counters.waiting, self.host.waiting());
     }
 
-    fn dead_letter(&self, ctx: &Context<Self>, entity: &str, reason: DeadLetterReason) {
-        let path = ActorPath::new(format!("{}/{}", ctx.path(), entity));
+    /// Counts a message that goes nowhere, and tells whoever asked.
+    fn refuse(&self, ctx: &Context<Self>, parcel: Parcel<A::Msg>, reason: DeadLetterReason) {
+        let Some(message) = parcel.message else {
+            return;
+        };
+        let path = ActorPath::new(format!("{}/{}", ctx.path(), parcel.entity));
         let system = ctx.system();
         let kind = type_name::<A::Msg>();
         system.dead_letters().report(&path, reason, kind);
+        match reason {
+            DeadLetterReason::RefusedFull => Refusal::Full.refuse(message),
+            _ => Refusal::Unreachable.refuse(message),
+        }
     }
 }
 
@@ -397,8 +483,10 @@ impl<A: Actor<Msg: RemoteMessage>> Actor for RegionActor<A> {
     type Err = Infallible;
 
     async fn started(&mut self, ctx: &mut Context<Self>) -> Result<(), Infallible> {
-        if let Some(fences) = self.fences.take() {
-            self.await_fences(ctx, fences);
+        // All children are entities, and there may be a million of them.
+        ctx.watch_children();
+        if let Some(words) = self.words.take() {
+            self.await_words(ctx, words);
         }
         if let Some(mut views) = self.views.take() {
             let view = views.borrow_and_update().clone();
@@ -420,11 +508,14 @@ impl<A: Actor<Msg: RemoteMessage>> Actor for RegionActor<A> {
                 hops,
                 message,
             } => {
-                self.deliver(ctx, hops, Parcel { entity, message });
-                // A delivery moves no timer.
-                self.pump(ctx);
-                self.count();
+                let message = Some(message);
+                self.delivered(ctx, hops, Parcel { entity, message });
             }
+            Command::Wake { entity, hops } => {
+                let message = None;
+                self.delivered(ctx, hops, Parcel { entity, message });
+            }
+            Command::Query { query, reply_to } => self.answer(query, reply_to),
             Command::Follow {
                 newer_than,
                 reply_to,
@@ -446,11 +537,8 @@ impl<A: Actor<Msg: RemoteMessage>> Actor for RegionActor<A> {
         who: Terminated,
         ctx: &mut Context<Self>,
     ) -> Result<(), Infallible> {
-        if let Some(shard) = self.host.ended(ctx, who.uid) {
-            self.region.handle(ctx.now(), Input::Ended { shard });
-            self.settle(ctx);
-        }
-        self.count();
+        self.host.ended(ctx, who.uid, who.reason);
+        self.settle(ctx);
         Ok(())
     }
 }

@@ -7,11 +7,21 @@
 //! a split. The later term wins: regions that hear of both obey it, and the store refuses claims
 //! of the earlier one. Who learns of a later term while it is still the oldest in its own view
 //! claims a new one, but waits a while first, so that two do not outbid each other all the time.
+//!
+//! # A coordinator that leaves
+//! When the oldest member leaves, it is not the oldest any more from the moment it says so, and its
+//! successor learns of it a gossip later. Nobody would decide meanwhile, and what is in the middle of a
+//! move would wait. So a leaving coordinator **reigns on**, moves what it has itself, and gives way only
+//! to the next term. The successor has claimed that term before it says a word, so a slow store holds up
+//! nothing. To its `Gather` the old coordinator answers with a [`Legacy`]: all that it had decided. The
+//! successor goes on from there, moves under way included, without waiting for any region.
+//!
+//! A legacy counts only for the very next term: then nobody can have decided anything in between.
 
 use crate::logic::allocation::AllocationStrategy;
 use crate::logic::reign::{Reign, Superseded};
 use crate::logic::view::View;
-use crate::wire::{ProtocolMessage, Status};
+use crate::wire::{Legacy, ProtocolMessage, Status};
 use otava_actor::Time;
 use otava_remote::NodeId;
 use std::collections::{BTreeSet, VecDeque};
@@ -107,6 +117,9 @@ impl Coordinator {
             .retain(|node| self.view.hosts.contains_key(node));
         let oldest = self.view.oldest.as_ref() == Some(&self.view.me);
         match &mut self.role {
+            Role::Reigning(reign) if !oldest && self.view.is_leaving(&self.view.me) => {
+                reign.change_view(now, &self.view);
+            }
             _ if !oldest => self.role = Role::Idle,
             Role::Idle => self.role = Role::TakingOver,
             Role::Reigning(reign) => reign.change_view(now, &self.view),
@@ -131,6 +144,68 @@ impl Coordinator {
         self.advance(now);
     }
 
+    /// Takes note of what reached this node; gives back what is for the region beside it.
+    pub fn handle(&mut self, now: Time, message: ProtocolMessage) -> Option<ProtocolMessage> {
+        match message {
+            ProtocolMessage::Legacy(legacy) => {
+                self.legacy(now, &legacy);
+                return None;
+            }
+            ProtocolMessage::Status(status) => {
+                self.status(now, *status);
+                return None;
+            }
+            ProtocolMessage::Gather {
+                ref from,
+                term,
+                shards,
+            } if shards == self.config.shards => self.give_way(now, from, term),
+            ProtocolMessage::Table(ref table)
+                if self.term().is_some_and(|own| table.term > own) =>
+            {
+                self.step_down(now);
+            }
+            _ => {}
+        }
+        Some(message)
+    }
+
+    /// Another coordinator begins `term`: a later one than that of this node ends it.
+    fn give_way(&mut self, now: Time, to: &NodeId, term: u32) {
+        let Role::Reigning(reign) = &mut self.role else {
+            return;
+        };
+        if term <= reign.term() {
+            return;
+        }
+        tracing::info!(%to, term, "the next coordinator takes over");
+        if let Some(legacy) = reign.legacy(term) {
+            let message = ProtocolMessage::Legacy(Box::new(legacy));
+            self.outputs.push_back(Output::Send {
+                to: to.clone(),
+                message,
+            });
+        }
+        self.step_down(now);
+    }
+
+    /// The coordinator before this one says what it had decided.
+    fn legacy(&mut self, now: Time, legacy: &Legacy) {
+        if let Role::Reigning(reign) = &mut self.role {
+            reign.inherit(now, &self.view, legacy);
+            self.advance(now);
+        }
+    }
+
+    /// A later term exists: wait for a while before the next one is claimed, or leave it to others.
+    fn step_down(&mut self, now: Time) {
+        self.role = Role::Idle;
+        if self.view.oldest.as_ref() == Some(&self.view.me) {
+            self.role = Role::TakingOver;
+            self.not_before = now + self.config.superseded_pause;
+        }
+    }
+
     /// A region says what it has.
     pub fn status(&mut self, now: Time, status: Status) {
         if status.shards != self.config.shards {
@@ -142,8 +217,7 @@ impl Coordinator {
         let from = status.from.clone();
         if let Err(Superseded { term }) = reign.status(now, &self.view, status) {
             tracing::warn!(%from, term, "a later coordinator is at work elsewhere");
-            self.role = Role::TakingOver;
-            self.not_before = now + self.config.superseded_pause;
+            self.step_down(now);
         }
         self.advance(now);
     }
@@ -160,8 +234,7 @@ impl Coordinator {
         reign.send_gather(&from);
         if reign.is_gathering() && !status.claims.is_empty() {
             tracing::error!(%from, theirs, ours, "shards are hosted by another count: none is given");
-            self.role = Role::TakingOver;
-            self.not_before = now + self.config.superseded_pause;
+            self.step_down(now);
         } else if self.differing.insert(from.clone()) {
             tracing::error!(%from, theirs, ours, "a node counts other shards: it is given none");
         }
@@ -215,3 +288,6 @@ impl Coordinator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,8 @@ pub struct RegionConfig {
     pub resend: Duration,
     /// At most one status is sent in this time.
     pub status_pause: Duration,
+    /// How often the load of shards is measured, if it is.
+    pub measure_every: Option<Duration>,
 }
 
 /// A message on its way to an entity.

@@ -31,6 +31,7 @@
 use crate::logic::buffers::Buffers;
 use crate::logic::epoch::Epoch;
 pub use crate::logic::exchange::{ClaimAnswer, Delivery, DropReason, Input, Output, RegionConfig};
+use crate::logic::load::Meter;
 use crate::logic::pace::Pace;
 use crate::logic::view::View;
 use crate::wire::{Barrier, Claim, Entry, Phase, ProtocolMessage, Refused, Status, Table};
@@ -80,6 +81,7 @@ pub struct Region<D> {
     handing_over: bool,
     /// The last coordinator that was heard of counts other shards.
     differs: bool,
+    meter: Meter,
     number: u64,
     status: Pace,
     resend_at: Time,
@@ -102,6 +104,7 @@ impl<D> Region<D> {
             buffers: Buffers::new(config.buffers),
             handing_over: false,
             differs: false,
+            meter: Meter::new(config.measure_every),
             number: 0,
             status: Pace::new(config.status_pause),
             resend_at: Time::ZERO,
@@ -142,6 +145,11 @@ impl<D> Region<D> {
             }
             self.send_barriers(true);
         }
+        let active = self.local.iter();
+        let active = active.filter(|(_, local)| local.state == State::Active);
+        if self.meter.measure(now, active.map(|(shard, _)| *shard)) {
+            self.status.want();
+        }
         let again = |local: &Local| matches!(local.state, State::Claiming(Some(at)) if now >= at);
         for (shard, local) in self.local.iter_mut().filter(|(_, local)| again(local)) {
             local.state = State::Claiming(None);
@@ -169,6 +177,7 @@ impl<D> Region<D> {
             .unwrap_or(Time::MAX)
             .min(status)
             .min(self.resend_at)
+            .min(self.meter.next())
     }
 
     /// From now on everything that is here leaves as soon as it can.
@@ -259,6 +268,9 @@ impl<D> Region<D> {
     }
 
     fn send_on(&mut self, route: Route, mut delivery: Delivery<D>) {
+        if matches!(route, Route::Here(_)) {
+            self.meter.count(delivery.shard);
+        }
         self.outputs.push_back(match route {
             Route::Here(epoch) => Output::Deliver { epoch, delivery },
             Route::To(_) if delivery.hops >= HOPS_MAX => Output::Drop {
@@ -302,7 +314,7 @@ impl<D> Region<D> {
             }
             ProtocolMessage::Table(table) => self.learn(now, table),
             // For the coordinator beside this region.
-            ProtocolMessage::Status(_) => {}
+            ProtocolMessage::Legacy(_) | ProtocolMessage::Status(_) => {}
         }
     }
 
@@ -652,6 +664,7 @@ impl<D> Region<D> {
             shards: self.config.shards,
             claims: claims.collect(),
             refused: self.refused.values().copied().collect(),
+            loads: self.meter.rates().collect(),
             table: table.filter(|table| table.term < self.term).cloned(),
         };
         let to = self.coordinator.iter().chain(&self.view.oldest);

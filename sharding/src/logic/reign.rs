@@ -19,15 +19,17 @@
 //! A region's status counts for a shard only if the region had seen the revision in which the
 //! coordinator last changed it; an older one speaks of a time before.
 //!
-//! A move that a new coordinator finds under way is taken back, if the region still waits for
+//! A new coordinator that is given a [`Legacy`] by the one before needs none of that: it goes on with what
+//! that one knew and had decided, moves included. Otherwise:
+//! a move that a new coordinator finds under way is taken back, if the region still waits for
 //! barriers: it goes on as the home. If its entities are ending already, the end is awaited.
 
-use crate::logic::allocation::Hosting;
+use crate::logic::allocation::{Hosting, Placement};
 use crate::logic::coordinator::CoordinatorConfig;
 use crate::logic::epoch::Epoch;
 use crate::logic::pace::Pace;
 use crate::logic::view::{Host, View};
-use crate::wire::{Claim, Entry, Phase, ProtocolMessage, Status, Table};
+use crate::wire::{Claim, Entry, Legacy, Phase, ProtocolMessage, Status, Table};
 use otava_actor::Time;
 use otava_remote::NodeId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -59,6 +61,8 @@ pub struct Reign {
     /// The newest table of an earlier term.
     earlier: Option<Arc<Table>>,
     table: Option<Arc<Table>>,
+    /// What shards carry, as it was measured last, here or where they were before.
+    loads: BTreeMap<u32, u32>,
     push: Pace,
     rebalance_at: Time,
     outputs: VecDeque<(NodeId, ProtocolMessage)>,
@@ -134,6 +138,7 @@ impl Reign {
             missing: BTreeSet::new(),
             earlier: None,
             table: None,
+            loads: BTreeMap::new(),
             push: Pace::new(config.table_pause),
             rebalance_at: now,
             outputs: VecDeque::new(),
@@ -250,18 +255,99 @@ impl Reign {
                 self.counter = self.counter.max(refused.current.counter);
             }
         }
+        let known = |(shard, _): &(u32, u32)| *shard < self.config.shards;
+        self.loads
+            .extend(status.loads.iter().copied().filter(known));
         self.compare(&status);
         Ok(())
+    }
+
+    /// What the coordinator of `term`, the next one, needs in order to go on; nothing while this one
+    /// does not know it itself.
+    #[must_use]
+    pub fn legacy(&self, term: u32) -> Option<Legacy> {
+        if self.is_gathering() || term != self.term.saturating_add(1) {
+            return None;
+        }
+        let targets = (0..).zip(&self.shards);
+        let targets = targets.filter_map(|(number, shard)| match &shard.state {
+            State::Moving { to: Some(to), .. } => Some((number, to.clone())),
+            _ => None,
+        });
+        Some(Legacy {
+            term,
+            table: Arc::new(self.write_table()),
+            targets: targets.collect(),
+        })
+    }
+
+    /// Goes on from where the coordinator of the term before stopped.
+    pub fn inherit(&mut self, now: Time, view: &View, legacy: &Legacy) {
+        let table = &legacy.table;
+        let fits = legacy.term == self.term && table.term.checked_add(1) == Some(self.term);
+        if !self.is_gathering() || !fits || !table.is_sound(self.config.shards) {
+            return;
+        }
+        tracing::info!(term = self.term, from = %table.from, "the table is inherited");
+        self.gathering = None;
+        self.earlier = None;
+        let is_host = |node: &&NodeId| view.hosts.contains_key(*node);
+        // Whoever goes by a table of that term has to send barriers, so it stays in the next one.
+        for region in table.regions.iter().filter(is_host) {
+            self.regions.entry(region.clone()).or_insert(Known {
+                number: 0,
+                revision: 0,
+                resend_at: now,
+            });
+        }
+        let silent = table.silent.iter().filter(is_host);
+        let silent = silent.filter(|node| !self.regions.contains_key(*node));
+        self.missing = silent.cloned().collect();
+        let targets: BTreeMap<u32, &NodeId> = legacy
+            .targets
+            .iter()
+            .map(|(shard, to)| (*shard, to))
+            .collect();
+        for (shard, entry) in table.entries.iter().enumerate() {
+            let to = targets.get(&(shard as u32)).copied();
+            let to = to.filter(|to| view.is_up(to)).cloned();
+            let state = match (*entry, table.home(*entry)) {
+                (_, Some((at, _))) if !view.hosts.contains_key(at) => State::Unallocated,
+                (Entry::Hosted { .. }, Some((at, epoch))) => {
+                    let at = at.clone();
+                    State::Hosted { at, epoch }
+                }
+                (Entry::Moving { move_no, .. }, Some((at, epoch))) => State::Moving {
+                    at: at.clone(),
+                    epoch,
+                    move_no,
+                    to,
+                },
+                (Entry::Starting { .. }, Some((at, epoch))) => {
+                    let at = at.clone();
+                    State::Starting { at, epoch }
+                }
+                (_, None) | (Entry::Unallocated, _) => State::Unallocated,
+            };
+            let known = |state: &State| state.place().map(|(_, epoch)| epoch);
+            if known(&self.shards[shard].state) <= known(&state) {
+                self.set(shard, state);
+            }
+        }
+        self.push.want();
+        self.rebalance_at = now + self.config.rebalance_interval;
     }
 
     /// Does what is due.
     pub fn advance(&mut self, now: Time, view: &View) {
         if let Some(until) = self.gathering {
             let answered = |node: &NodeId| self.regions.contains_key(node);
-            if now < until && !view.hosts.keys().all(answered) {
+            // A proxy has nothing, and need not have been started.
+            let hosts = || view.hosts.keys().filter(|node| view.may_have(node));
+            if now < until && !hosts().all(answered) {
                 if now >= self.ask_at {
                     self.ask_at = now + self.config.resend;
-                    let silent = view.hosts.keys().filter(|node| !answered(node));
+                    let silent = hosts().filter(|node| !answered(node));
                     let silent: Vec<NodeId> = silent.cloned().collect();
                     for node in silent {
                         self.send_gather(&node);
@@ -420,9 +506,13 @@ impl Reign {
         State::Starting { at, epoch }
     }
 
-    /// What each region that may get shards has or is about to get.
-    fn hosting(&self, view: &View) -> Hosting {
-        let regions = self.regions.keys().filter(|node| view.is_up(node));
+    /// What each region that may get shards has or is about to get. While a new version of the program
+    /// is rolled out, what needs a home goes to nodes that have it, so that it moves once.
+    fn placement(&self, view: &View) -> Placement {
+        let up = || self.regions.keys().filter(|node| view.is_up(node));
+        let updated = |node: &&NodeId| !view.outdated.contains(*node);
+        let all = !up().any(|node| updated(&node));
+        let regions = up().filter(|node| all || updated(node));
         let mut hosting: Hosting = regions.map(|node| (node.clone(), Vec::new())).collect();
         for (shard, Shard { state, .. }) in (0..).zip(&self.shards) {
             let at = match state {
@@ -433,7 +523,7 @@ impl Reign {
                 shards.push(shard);
             }
         }
-        hosting
+        Placement::new(hosting).with_loads(self.loads.clone())
     }
 
     fn allocate(&mut self, view: &View) {
@@ -441,16 +531,16 @@ impl Reign {
         if !self.shards.iter().any(free) {
             return;
         }
-        let mut hosting = self.hosting(view);
+        let mut placement = self.placement(view);
         for shard in 0..self.shards.len() {
             if self.shards[shard].state != State::Unallocated {
                 continue;
             }
             let number = shard as u32;
-            let Some(at) = self.config.strategy.allocate(number, &hosting) else {
+            let Some(at) = self.config.strategy.allocate(number, &placement) else {
                 continue;
             };
-            let Some(shards) = hosting.get_mut(&at) else {
+            let Some(shards) = placement.hosting.get_mut(&at) else {
                 continue;
             };
             shards.push(number);
@@ -473,7 +563,7 @@ impl Reign {
         let moving = |shard: &&Shard| matches!(shard.state, State::Moving { .. });
         let under_way = self.shards.iter().filter(moving).count();
         let mut room = self.config.drain_shards_max.saturating_sub(under_way);
-        let mut hosting = self.hosting(view);
+        let mut placement = self.placement(view);
         for shard in 0..self.shards.len() {
             let State::Hosted { at, epoch } = self.shards[shard].state.clone() else {
                 continue;
@@ -482,8 +572,9 @@ impl Reign {
                 continue;
             }
             let number = shard as u32;
-            let to = self.config.strategy.allocate(number, &hosting);
-            let Some((to, shards)) = to.and_then(|to| Some((to.clone(), hosting.get_mut(&to)?)))
+            let to = self.config.strategy.allocate(number, &placement);
+            let Some((to, shards)) =
+                to.and_then(|to| Some((to.clone(), placement.hosting.get_mut(&to)?)))
             else {
                 return;
             };
@@ -499,11 +590,13 @@ impl Reign {
         }
         self.rebalance_at = now + self.config.rebalance_interval;
         let at_rest = |shard: &Shard| matches!(shard.state, State::Hosted { .. });
-        if !self.may_move(view) || !self.shards.iter().all(at_rest) {
+        let may = self.may_move(view) && view.may_rebalance();
+        if !may || !self.shards.iter().all(at_rest) {
             return;
         }
-        let hosting = self.hosting(view);
-        for step in self.config.strategy.rebalance(&hosting) {
+        let placement = self.placement(view);
+        let hosting = &placement.hosting;
+        for step in self.config.strategy.rebalance(&placement) {
             let shard = step.shard as usize;
             let Some(Shard { state, .. }) = self.shards.get(shard) else {
                 continue;

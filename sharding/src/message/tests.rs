@@ -4,7 +4,7 @@ use super::*;
 use crate::logic::coordinator::Coordinator;
 use crate::logic::region::{Delivery, Input, Region};
 use crate::logic::view::Host;
-use crate::wire::{Barrier, Claim, Entry, Phase, Refused, Status, Table};
+use crate::wire::{Barrier, Claim, Entry, Legacy, Phase, Refused, Status, Table};
 use otava_actor::{Rng, Time};
 use otava_remote::{decode, encode};
 use std::path::Path;
@@ -82,7 +82,16 @@ fn status() -> Status {
             epoch: epoch(1),
             current: epoch(2),
         }],
+        loads: vec![(0, 70_000), (2, 0)],
         table: Some(Arc::new(table())),
+    }
+}
+
+fn legacy() -> Legacy {
+    Legacy {
+        term: 4,
+        table: Arc::new(table()),
+        targets: vec![(3, node(2))],
     }
 }
 
@@ -104,10 +113,19 @@ fn messages() -> Vec<(&'static str, RegionMessage<Cmd>)> {
         term: 4,
         shards: 16,
     };
+    let wake = Command::Wake {
+        entity: "N328AA".into(),
+        hops: 1,
+    };
     vec![
         ("deliver", RegionMessage(deliver)),
+        ("wake", RegionMessage(wake)),
         ("barrier", protocol(ProtocolMessage::Barrier(barrier))),
         ("gather", protocol(gather)),
+        (
+            "legacy",
+            protocol(ProtocolMessage::Legacy(Box::new(legacy()))),
+        ),
         (
             "status",
             protocol(ProtocolMessage::Status(Box::new(status()))),
@@ -144,6 +162,9 @@ fn bytes_are_those_of_the_fixtures() {
                 Command::Deliver { .. },
             ) => {
                 assert_eq!((&*entity, hops, message), ("N328AA", 2, Cmd::Add(300)));
+            }
+            (Command::Wake { entity, hops }, Command::Wake { .. }) => {
+                assert_eq!((&*entity, hops), ("N328AA", 1));
             }
             _ => panic!("{name} is read as something else"),
         }
@@ -187,10 +208,9 @@ fn survive(message: ProtocolMessage) {
     coordinator.change_view(Time::ZERO, view.clone());
     coordinator.term_claimed(Time::ZERO, Some(4));
     region.handle(now, Input::View(view));
-    if let ProtocolMessage::Status(status) = &message {
-        coordinator.status(now, (**status).clone());
+    if let Some(message) = coordinator.handle(now, message) {
+        region.handle(now, Input::Protocol(message));
     }
-    region.handle(now, Input::Protocol(message));
     for shard in 0..5 {
         let delivery = Delivery {
             shard,

@@ -1,6 +1,6 @@
 //! Proves: sharding over real memberships: nodes form a cluster, one leaves, one dies.
 
-use crate::support::{Cmd, Counter, Journal, KIND, SECOND, SHARDS, addr};
+use crate::support::{Cmd, Counter, Journal, KIND, SECOND, SHARDS, SlowStore, addr};
 use otava_actor::{ActorSystem, Props};
 use otava_cluster::{Cluster, ClusterConfig, Dissemination};
 use otava_remote::{Remote, VirtualWorld};
@@ -11,21 +11,46 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-struct Node {
-    cluster: Cluster,
+pub(crate) struct Node {
+    pub(crate) cluster: Cluster,
     remote: Remote,
     system: ActorSystem,
-    entities: Entities<Cmd>,
+    pub(crate) entities: Entities<Cmd>,
 }
 
-struct Whole {
+impl Node {
+    /// Leaves in order: known as leaving, hand-over, removed.
+    pub(crate) async fn leave(self) {
+        self.cluster.begin_leave().await;
+        self.entities.hand_over(SECOND * 10).await.unwrap();
+        assert_eq!(self.entities.local_stats().shards, 0);
+        self.cluster.finish_leave().await.unwrap();
+        self.remote.shutdown().await;
+        self.system.shutdown().await;
+    }
+}
+
+pub(crate) struct Whole {
     world: VirtualWorld,
     store: Arc<MemoryAllocationStore>,
-    journal: Arc<Journal>,
+    /// How long the store takes for terms and claims.
+    pub(crate) store_delay: Duration,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) config: ShardingConfig,
 }
 
 impl Whole {
-    fn start(&self, n: u16) -> Node {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            world: VirtualWorld::new(seed),
+            store: Arc::new(MemoryAllocationStore::new()),
+            store_delay: Duration::ZERO,
+            journal: Arc::default(),
+            config: ShardingConfig::default().shards(SHARDS),
+        }
+    }
+
+    pub(crate) fn start(&self, n: u16) -> Node {
         let name = format!("n{n}");
         let system = ActorSystem::builder(&name).seed(u64::from(n)).build();
         let network = Arc::new(self.world.network(addr(n), &name));
@@ -39,8 +64,11 @@ impl Whole {
         let factory = move |context: EntityContext| {
             Props::once(Counter::new(context, &name, &store, &journal))
         };
-        let store: Arc<dyn AllocationStore> = self.store.clone();
-        let config = ShardingConfig::default().shards(SHARDS);
+        let store: Arc<dyn AllocationStore> = Arc::new(SlowStore {
+            inner: self.store.clone(),
+            delay: self.store_delay,
+        });
+        let config = self.config.clone();
         let entities = Sharding::start::<Counter>(&cluster, KIND, store, config, factory);
         Node {
             cluster,
@@ -69,11 +97,7 @@ async fn all_answer(entities: &Entities<Cmd>, name: &str, limit: Duration) -> Du
 /// has.
 #[tokio::test(start_paused = true)]
 async fn entities_follow_the_members() {
-    let whole = Whole {
-        world: VirtualWorld::new(1),
-        store: Arc::new(MemoryAllocationStore::new()),
-        journal: Arc::default(),
-    };
+    let whole = Whole::new(1);
     let mut nodes: Vec<Node> = (1..=5).map(|n| whole.start(n)).collect();
     for node in &nodes {
         node.cluster.join().await.unwrap();
@@ -95,12 +119,7 @@ async fn entities_follow_the_members() {
     let oldest = nodes[0].entities.coordinator().unwrap();
     let place = nodes.iter().position(|node| *node.cluster.me() == oldest);
     let leaver = nodes.remove(place.unwrap());
-    leaver.cluster.begin_leave().await;
-    leaver.entities.hand_over(SECOND * 10).await.unwrap();
-    assert_eq!(leaver.entities.local_stats().shards, 0);
-    leaver.cluster.finish_leave().await.unwrap();
-    leaver.remote.shutdown().await;
-    leaver.system.shutdown().await;
+    leaver.leave().await;
     all_answer(&nodes[0].entities, "second", SECOND).await;
     assert_eq!(shards(&nodes).iter().sum::<usize>(), SHARDS as usize);
 

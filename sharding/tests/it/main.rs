@@ -5,8 +5,14 @@
 )]
 
 mod clusters;
+mod daemons;
+mod living;
 mod nodes;
+mod passivation;
 mod protocol;
+mod queries;
+mod remembered;
 mod scenarios;
 mod sim;
 mod support;
+mod waiting;

@@ -1,15 +1,16 @@
 //! Support: a cluster of nodes in one process, over the virtual network, with members as told. All who
 //! use it run on virtual time (`start_paused = true`).
 
+use futures_util::future::BoxFuture;
 use otava_actor::{Actor, ActorSystem, Context, Props, ReplyTo};
 use otava_remote::{NodeId, Remote, RemoteMessage, VirtualWorld};
 use otava_sharding::logic::view::{Host, View};
 use otava_sharding::{
-    AllocationStore, Entities, EntityContext, MemoryAllocationStore, Sharding, ShardingConfig,
-    StartError,
+    AllocationStore, ClaimError, Entities, EntityContext, MemoryAllocationStore, Sharding,
+    ShardingConfig, StartError, StoreError,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -75,6 +76,28 @@ impl Journal {
             );
             (*epoch, *node) = (row.epoch, row.node.clone());
         }
+    }
+}
+
+/// A store that takes its time.
+pub(crate) struct SlowStore {
+    pub(crate) inner: Arc<MemoryAllocationStore>,
+    pub(crate) delay: Duration,
+}
+
+impl AllocationStore for SlowStore {
+    fn next_term<'a>(&'a self, scope: &'a str) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            tokio::time::sleep(self.delay).await;
+            self.inner.next_term(scope).await
+        })
+    }
+
+    fn claim<'a>(&'a self, scope: &'a str, epoch: u64) -> BoxFuture<'a, Result<(), ClaimError>> {
+        Box::pin(async move {
+            tokio::time::sleep(self.delay).await;
+            self.inner.claim(scope, epoch).await
+        })
     }
 }
 
@@ -242,6 +265,11 @@ impl Cluster {
         Sharding::start_with::<Counter>(remote, views, kind, store, config, factory)
     }
 
+    /// The members as node `n` is told of them, for another kind there.
+    pub(crate) fn views(&self, n: u16) -> watch::Receiver<View> {
+        self.nodes[&n].views.subscribe()
+    }
+
     pub(crate) fn start_again(&self, n: u16, kind: &str) -> Result<Entities<Cmd>, StartError> {
         let node = &self.nodes[&n];
         self.start(&node.remote, node.views.subscribe(), kind)
@@ -252,11 +280,16 @@ impl Cluster {
         self.tell_members();
     }
 
-    /// Leaves as a node does: known as leaving, hand-over, gone.
-    pub(crate) async fn leave(&mut self, n: u16) {
+    /// The members are told that a node is on its way out.
+    pub(crate) fn begin_leave(&mut self, n: u16) {
         self.up.retain(|other| *other != n);
         self.leaving.push(n);
         self.tell_members();
+    }
+
+    /// Leaves as a node does: known as leaving, hand-over, gone.
+    pub(crate) async fn leave(&mut self, n: u16) {
+        self.begin_leave(n);
         let limit = SECOND * 20;
         self.nodes[&n].entities.hand_over(limit).await.unwrap();
         assert_eq!(self.nodes[&n].entities.local_stats().shards, 0);
@@ -294,7 +327,7 @@ impl Cluster {
                 oldest: self.up.first().map(id),
                 hosts: hosts.clone(),
                 gone: self.gone.iter().cloned().collect(),
-                unreachable: BTreeSet::new(),
+                ..View::empty(node.id.clone())
             });
         }
     }

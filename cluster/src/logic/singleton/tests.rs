@@ -109,6 +109,52 @@ fn what_ends_by_itself_or_gets_no_term_comes_again() {
     assert!(only.is_done());
 }
 
+/// Who gets no term asks ever more rarely, and often again after it has got one.
+#[test]
+fn attempts_become_rare() {
+    let mut only = machine(1);
+    only.set_members(at(0), BTreeMap::from([member(1, Status::Up)]));
+    let mut now = 0;
+    for (attempt, pause) in [200, 400, 800, 1_600, 3_200, 5_000, 5_000]
+        .iter()
+        .enumerate()
+    {
+        let attempt = attempt as u64 + 1;
+        assert_eq!(only.tenure(), Some(attempt));
+        only.acquired(at(now), attempt, None);
+        assert_eq!(only.tenure(), None);
+        now += pause;
+        assert_eq!(only.poll_timeout(), Some(at(now)));
+        only.handle_timeout(at(now));
+    }
+    only.acquired(at(now), 8, Some(1));
+    only.ended(at(now));
+    only.handle_timeout(at(now + 1_000));
+    only.acquired(at(now + 1_000), 9, None);
+    assert_eq!(only.poll_timeout(), Some(at(now + 1_200)));
+}
+
+/// What is lost stops the actor at once, and is got again when the actor has ended.
+#[test]
+fn a_lost_tenure_stops_the_actor() {
+    let mut only = machine(1);
+    only.set_members(at(0), BTreeMap::from([member(1, Status::Up)]));
+    only.acquired(at(0), 1, Some(1));
+    drop(outputs(&mut only));
+    only.lost(7);
+    assert_eq!(outputs(&mut only), [], "not of this attempt");
+    only.lost(1);
+    let stop = Output::Stop { in_peace: false };
+    assert_eq!(outputs(&mut only), [stop]);
+    assert_eq!(only.tenure(), Some(1), "until it has ended");
+    only.ended(at(100));
+    assert!(matches!(
+        outputs(&mut only)[..],
+        [Output::Acquire { attempt: 2, .. }]
+    ));
+    assert_eq!(only.tenure(), Some(2));
+}
+
 /// A cluster whose members see its changes late, each in its own time, and lose messages.
 struct World {
     rng: Rng,

@@ -97,7 +97,8 @@ impl Keeper {
         }
         match self.shorten_log(*tried_at) {
             Ok(left) => *tried_at = left,
-            Err(error) if matches!(severity(&error), Severity::Busy) => {}
+            // What is not copied stays in the log.
+            Err(error) if matches!(severity(&error), Severity::Busy | Severity::Full) => {}
             Err(error) => {
                 self.halt
                     .halt(&format!("cannot copy the log back: {error}"));

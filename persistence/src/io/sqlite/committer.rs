@@ -4,7 +4,9 @@ use crate::error::{AppendError, JournalError};
 use crate::io::sqlite::checkpoint::KeeperHandle;
 use crate::io::sqlite::halt::Halt;
 use crate::io::sqlite::marks::Mark;
+use crate::io::sqlite::sweep::Budget;
 use crate::io::sqlite::transaction::{Done, Fault, Job, Streams, Transaction};
+use crate::io::sqlite::watch::WatchHandle;
 use crate::io::sqlite::{MarkSync, Severity, SqliteConfig, schema, severity};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
@@ -32,6 +34,10 @@ pub(super) struct Committer {
     pub(super) requests: mpsc::Receiver<Request>,
     /// Tells the keeper that there was a commit.
     pub(super) keeper: KeeperHandle,
+    /// Tells who waits for events.
+    pub(super) watching: WatchHandle,
+    /// Whether a delete has left rows to be swept.
+    pub(super) left_rows: bool,
     /// The threads whose connections must be closed before this one's.
     pub(super) others: Vec<JoinHandle<()>>,
 }
@@ -64,9 +70,13 @@ impl Pace {
     }
 }
 
+/// Between two steps of a sweep when there is nothing else to do.
+const SWEEP_PAUSE: Duration = Duration::from_millis(1);
+
 /// Why nothing of a batch was done, or nobody knows.
 enum Failure {
     Busy,
+    Full,
     Halted(Arc<str>),
 }
 
@@ -81,6 +91,7 @@ impl Committer {
         // Whoever still waits for an answer learns that there is none.
         drop(self.requests);
         drop(self.keeper);
+        drop(self.watching);
         for thread in self.others {
             drop(thread.join());
         }
@@ -96,12 +107,44 @@ impl Committer {
         let mut streams = Streams::default();
         let mut batch = Vec::new();
         let mut pace = Pace::default();
-        while let Some(first) = self.requests.blocking_recv() {
-            batch.push(first);
-            pace.let_gather(|| self.requests.len() + 1);
+        // What a process that was killed has left.
+        let mut sweeping = true;
+        while let Some(first) = self.next(sweeping) {
+            if let Some(first) = first {
+                batch.push(first);
+                pace.let_gather(|| self.requests.len() + 1);
+            }
+            let (reply, mut swept) = oneshot::channel();
+            if sweeping {
+                let job = Job::Sweep;
+                batch.push(Request { job, reply });
+            }
             let begin = Instant::now();
             let answered = self.commit(&mut batch, &mut streams);
             pace.committed(begin.elapsed(), answered + self.requests.len());
+            sweeping = match swept.try_recv() {
+                Ok(Ok(Done::Deleted { left })) => left,
+                // What failed is tried again after the next delete, or when the journal is opened.
+                _ => false,
+            };
+            sweeping |= std::mem::take(&mut self.left_rows);
+        }
+    }
+
+    /// The next request, or nothing while there is other work; `None` at the end.
+    #[allow(clippy::option_option, reason = "work, other work, the end")]
+    fn next(&mut self, other_work: bool) -> Option<Option<Request>> {
+        if !other_work {
+            return self.requests.blocking_recv().map(Some);
+        }
+        match self.requests.try_recv() {
+            Ok(request) => Some(Some(request)),
+            Err(mpsc::error::TryRecvError::Empty) => {
+                // Other processes want the write lock, too.
+                std::thread::sleep(SWEEP_PAUSE);
+                Some(self.requests.try_recv().ok())
+            }
+            Err(mpsc::error::TryRecvError::Disconnected) => None,
         }
     }
 
@@ -116,6 +159,7 @@ impl Committer {
         match outcomes {
             Ok(outcomes) => {
                 for (request, outcome) in batch.drain(..).zip(outcomes) {
+                    self.left_rows |= matches!(outcome, Ok(Done::Deleted { left: true }));
                     drop(request.reply.send(outcome));
                 }
                 self.keeper.wake();
@@ -125,6 +169,7 @@ impl Committer {
                     Failure::Busy => JournalError::Busy {
                         waited: begin.elapsed(),
                     },
+                    Failure::Full => JournalError::Full,
                     Failure::Halted(reason) => JournalError::Halted { reason },
                 };
                 for request in batch.drain(..) {
@@ -200,6 +245,7 @@ impl Committer {
             head,
             now_ms,
             dirty: false,
+            budget: Budget::default(),
         };
         for request in batch {
             outcomes.push(match transaction.apply(&request.job) {
@@ -225,6 +271,7 @@ impl Committer {
                 .sync()
                 .map_err(|error| mark_fault(&error))?;
         }
+        self.watching.committed(head.position);
         Ok(())
     }
 
@@ -267,6 +314,11 @@ impl Committer {
         match fault {
             Fault::Sqlite(error) if matches!(severity(&error), Severity::Busy) => {
                 Err(Failure::Busy)
+            }
+            // The frames of the commit are not whole: no reader, now or later, takes them for one.
+            Fault::Sqlite(error) if matches!(severity(&error), Severity::Full) => {
+                tracing::warn!(%error, "no room is left on the disk");
+                Err(Failure::Full)
             }
             Fault::Sqlite(error) => Err(self.fatal("a transaction failed", &error)),
             Fault::Untrusted(reason) => Err(Failure::Halted(self.halt.halt(&reason))),

@@ -36,6 +36,9 @@ pub struct SqliteConfig {
     pub checkpoint_pages: u32,
     /// How the file that says what was acknowledged is kept.
     pub mark_sync: MarkSync,
+    /// How often is looked for commits of other processes while somebody waits for events. Default
+    /// 25 ms: a look costs some microseconds. Commits of this process wake at once.
+    pub watch_period: Duration,
 }
 
 /// When the record of the newest acknowledged commit is forced to the disk. It is always written
@@ -61,6 +64,7 @@ impl Default for SqliteConfig {
             readers: NonZeroUsize::new(2).expect("not zero"),
             checkpoint_pages: 2000,
             mark_sync: MarkSync::default(),
+            watch_period: Duration::from_millis(25),
         }
     }
 }
@@ -84,6 +88,13 @@ impl SqliteConfig {
     #[must_use]
     pub fn readers(mut self, readers: NonZeroUsize) -> Self {
         self.readers = readers;
+        self
+    }
+
+    /// Sets [`Self::watch_period`].
+    #[must_use]
+    pub fn watch_period(mut self, period: Duration) -> Self {
+        self.watch_period = period;
         self
     }
 

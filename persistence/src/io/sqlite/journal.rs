@@ -5,22 +5,25 @@ use crate::id::PersistenceId;
 use crate::io::sqlite::committer::Request;
 use crate::io::sqlite::halt::Halt;
 use crate::io::sqlite::open::{self, Running};
-use crate::io::sqlite::reader::{ReadFault, Task};
-use crate::io::sqlite::transaction::{Done, Job, highest_seq, stream_of};
+use crate::io::sqlite::reader::{ReadFault, Reader, Task};
+use crate::io::sqlite::transaction::{Done, Job};
 use crate::io::sqlite::verify::{self, Verified, VerifyError};
+use crate::io::sqlite::watch::Watch;
 use crate::io::sqlite::{SqliteConfig, rows};
-use crate::journal::{AppendRequest, Appended, EventPage, Journal, check_scope};
+use crate::journal::{AppendRequest, Appended, DeleteRequest, EventPage, Journal, check_scope};
+use crate::offset::OffsetStore;
+use crate::query::EventQueries;
 use crate::snapshot::{Snapshot, SnapshotStore};
+use crate::state::StateStore;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use rusqlite::Connection;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Journal and snapshot store in one SQLite file, which the processes of one machine may share.
+/// Every store of this crate in one SQLite file, which the processes of one machine may share.
 ///
 /// Clones are handles on the same open journal; it closes with [`Journal::close`], or when the last
 /// handle is dropped. Beside the file lie SQLite's own (`-wal`, `-shm`), the marks of what was
@@ -62,6 +65,7 @@ struct Inner {
     halt: Arc<Halt>,
     /// `None` after `close`.
     senders: Mutex<Option<Senders>>,
+    watch: Watch,
     ended: watch::Receiver<()>,
 }
 
@@ -87,6 +91,7 @@ impl SqliteJournal {
             requests,
             tasks,
             halt,
+            watch,
             ended,
         } = running;
         let senders = Mutex::new(Some(Senders { requests, tasks }));
@@ -95,6 +100,7 @@ impl SqliteJournal {
                 path,
                 halt,
                 senders,
+                watch,
                 ended,
             }),
         })
@@ -117,7 +123,7 @@ impl SqliteJournal {
         &self.inner.path
     }
 
-    async fn write(&self, job: Job) -> Result<Done, AppendError> {
+    pub(super) async fn write(&self, job: Job) -> Result<Done, AppendError> {
         let requests = self.inner.sender(|senders| senders.requests.clone())?;
         let (reply, outcome) = oneshot::channel();
         let sent = requests.send(Request { job, reply }).await;
@@ -131,7 +137,7 @@ impl SqliteJournal {
     }
 
     /// As [`Self::write`], for jobs that no rule refuses.
-    async fn write_plainly(&self, job: Job) -> Result<Done, JournalError> {
+    pub(super) async fn write_plainly(&self, job: Job) -> Result<Done, JournalError> {
         self.write(job).await.map_err(|error| match error {
             AppendError::Store(error) => error,
             refused => JournalError::Refused {
@@ -140,16 +146,16 @@ impl SqliteJournal {
         })
     }
 
-    async fn read_on<T: Send + 'static>(
+    pub(super) async fn read_on<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection) -> Result<T, ReadFault> + Send + 'static,
+        read: impl FnOnce(&mut Reader) -> Result<T, ReadFault> + Send + 'static,
     ) -> Result<T, JournalError> {
         let tasks = self.inner.sender(|senders| senders.tasks.clone())?;
         let (reply, outcome) = oneshot::channel();
         let halt = Arc::clone(&self.inner.halt);
-        let task: Task = Box::new(move |db| {
+        let task: Task = Box::new(move |reader| {
             let begin = Instant::now();
-            let result = read(db).map_err(|fault| fault.settle(&halt, begin.elapsed()));
+            let result = read(reader).map_err(|fault| fault.settle(&halt, begin.elapsed()));
             drop(reply.send(result));
         });
         let sent = tasks.send(task).await;
@@ -158,6 +164,14 @@ impl SqliteJournal {
             Ok(()) => outcome.await.unwrap_or_else(|_| Err(self.inner.gone())),
             Err(_) => Err(self.inner.gone()),
         }
+    }
+
+    /// Waits for an event behind the position `after`.
+    pub(super) async fn wait_behind(&self, after: u64) -> Result<u64, JournalError> {
+        // Refused at once when the journal is closed or halted.
+        self.inner.sender(|_| ())?;
+        let newest = self.inner.watch.behind(after).await;
+        newest.ok_or_else(|| self.inner.gone())
     }
 }
 
@@ -221,7 +235,7 @@ impl Journal for SqliteJournal {
         max: usize,
     ) -> BoxFuture<'a, Result<EventPage, JournalError>> {
         let id = id.clone();
-        self.read_on(move |db| rows::page(db, &id, from_seq, max))
+        self.read_on(move |reader| rows::page(&reader.db, &id, from_seq, max))
             .boxed()
     }
 
@@ -230,11 +244,8 @@ impl Journal for SqliteJournal {
         id: &'a PersistenceId,
     ) -> BoxFuture<'a, Result<u64, JournalError>> {
         let id = id.clone();
-        self.read_on(move |db| {
-            let stream = stream_of(db, &id)?;
-            Ok(stream.map_or(Ok(0), |stream| highest_seq(db, stream))?)
-        })
-        .boxed()
+        self.read_on(move |reader| rows::newest_seq(&reader.db, &id))
+            .boxed()
     }
 
     fn claim<'a>(&'a self, scope: &'a str, epoch: u64) -> BoxFuture<'a, Result<(), ClaimError>> {
@@ -274,7 +285,27 @@ impl Journal for SqliteJournal {
         .boxed()
     }
 
+    fn delete(&self, request: DeleteRequest) -> BoxFuture<'_, Result<(), AppendError>> {
+        async move {
+            request.check_limits()?;
+            self.write(Job::Delete(request)).await.map(drop)
+        }
+        .boxed()
+    }
+
     fn snapshots(&self) -> Option<Arc<dyn SnapshotStore>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn queries(&self) -> Option<Arc<dyn EventQueries>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn states(&self) -> Option<Arc<dyn StateStore>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn offsets(&self) -> Option<Arc<dyn OffsetStore>> {
         Some(Arc::new(self.clone()))
     }
 
@@ -312,7 +343,7 @@ impl SnapshotStore for SqliteJournal {
         seq_max: u64,
     ) -> BoxFuture<'a, Result<Option<Snapshot>, JournalError>> {
         let id = id.clone();
-        self.read_on(move |db| rows::latest_snapshot(db, &id, seq_max))
+        self.read_on(move |reader| rows::latest_snapshot(&reader.db, &id, seq_max))
             .boxed()
     }
 

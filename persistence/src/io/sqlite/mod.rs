@@ -5,8 +5,12 @@
 //!                                                             | BEGIN IMMEDIATE .. COMMIT
 //! other processes, the same way ------------------------------+--> journal.db + journal.db-wal
 //!                                                                  journal.db-mark-*   acknowledged up to
-//! read, latest, ...  --> bounded queue --> reader threads ------>  journal.db-halted   do not trust it
+//! read, events, ...  --> bounded queue --> reader threads ------>  journal.db-halted   do not trust it
+//! changed            <-- watch <--- commits of this process, and a thread that looks for those of others
 //! ```
+//!
+//! The book describes the bytes (`docs/book/embedded-journal.md`); `scripts/crash-journal.sh` goes
+//! through the states that a crash can leave.
 //!
 //! **Invariant:** an answer goes out after its commit is durable and marked, never before.
 //!
@@ -33,12 +37,17 @@ mod config;
 mod halt;
 mod journal;
 mod marks;
+mod offsets;
 mod open;
+mod queries;
 mod reader;
 mod rows;
 mod schema;
+mod states;
+mod sweep;
 mod transaction;
 mod verify;
+mod watch;
 
 pub use config::{MarkSync, SqliteConfig};
 pub use journal::SqliteJournal;
@@ -78,6 +87,8 @@ enum Severity {
     Busy,
     /// The statement was refused; nothing else is wrong.
     Constraint,
+    /// A write found no room on the disk; what was under way is taken back.
+    Full,
     /// Nobody knows.
     Fatal,
 }
@@ -86,6 +97,7 @@ fn severity(error: &rusqlite::Error) -> Severity {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DatabaseBusy) => Severity::Busy,
         Some(rusqlite::ErrorCode::ConstraintViolation) => Severity::Constraint,
+        Some(rusqlite::ErrorCode::DiskFull) => Severity::Full,
         _ => Severity::Fatal,
     }
 }

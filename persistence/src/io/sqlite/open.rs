@@ -7,6 +7,7 @@ use crate::io::sqlite::halt::{Halt, read_marker};
 use crate::io::sqlite::marks::{self, Mark};
 use crate::io::sqlite::reader::{self, TASKS_MAX, Task, Tasks};
 use crate::io::sqlite::schema::{self, Kind, store_error};
+use crate::io::sqlite::watch::{Watch, Watcher};
 use crate::io::sqlite::{SqliteConfig, beside, sync_folder};
 use crate::logic::mark::{self, Head};
 use rusqlite::Connection;
@@ -22,6 +23,7 @@ pub(super) struct Running {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) tasks: mpsc::Sender<Task>,
     pub(super) halt: Arc<Halt>,
+    pub(super) watch: Watch,
     /// Its sender is dropped when all threads have ended and the file is closed.
     pub(super) ended: watch::Receiver<()>,
 }
@@ -53,12 +55,19 @@ fn refuse_if_halted(halt: &Halt) -> Result<(), OpenError> {
 /// The committer's connection to a file that holds all that was acknowledged, and a mark for it.
 fn open_verified(path: &Path, config: &SqliteConfig) -> Result<(Connection, Mark), OpenError> {
     let failed = |error: rusqlite::Error| store_error(path, &error);
-    let db = look(path, config)?;
+    let db = match look(path, config)? {
+        (db, Kind::Journal(format)) if format < schema::FORMAT => {
+            drop(db);
+            schema::migrate(path, config.busy_limit)?;
+            look(path, config)?.0
+        }
+        (db, _) => db,
+    };
     schema::enter_wal_mode(&db, config.busy_limit).map_err(failed)?;
     schema::prepare(&db).map_err(failed)?;
     db.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
     // Looked at again, now that nobody else can be making it.
-    if matches!(schema::recognise(&db, path)?, Kind::Empty) {
+    if schema::recognise(&db, path)? == Kind::Empty {
         schema::create(&db).map_err(failed)?;
         db.execute_batch("COMMIT; BEGIN IMMEDIATE")
             .map_err(failed)?;
@@ -71,7 +80,7 @@ fn open_verified(path: &Path, config: &SqliteConfig) -> Result<(Connection, Mark
 /// Connects and compares with the marks before anything is written, so that a file which is refused
 /// stays as it is: what a human can save of it lies behind the damage. The marks are read first;
 /// then others may commit in between, and the file is only further on.
-fn look(path: &Path, config: &SqliteConfig) -> Result<Connection, OpenError> {
+fn look(path: &Path, config: &SqliteConfig) -> Result<(Connection, Kind), OpenError> {
     let marks = marks::read_all(path)?;
     if std::fs::metadata(path).map_or(0, |file| file.len()) == 0 {
         // SQLite would remove the log of an empty file as soon as it looks.
@@ -79,12 +88,13 @@ fn look(path: &Path, config: &SqliteConfig) -> Result<Connection, OpenError> {
     }
     let failed = |error: rusqlite::Error| store_error(path, &error);
     let db = schema::connect(path, config.busy_limit).map_err(failed)?;
-    let head = match schema::recognise(&db, path)? {
+    let kind = schema::recognise(&db, path)?;
+    let head = match kind {
         Kind::Empty => Head::default(),
-        Kind::Journal => schema::head(&db).map_err(failed)?,
+        Kind::Journal(_) => schema::head(&db).map_err(failed)?,
     };
     compare(path, head, &marks)?;
-    Ok(db)
+    Ok((db, kind))
 }
 
 fn compare(path: &Path, found: Head, marks: &[(PathBuf, Head)]) -> Result<(), OpenError> {
@@ -164,7 +174,7 @@ fn start(
             Arc::clone(&queue),
         );
         others.push(spawn("otava-journal-read", move || {
-            reader::run(&db, &queue)
+            reader::run(db, &queue);
         })?);
     }
     let keep = Keeper {
@@ -176,6 +186,14 @@ fn start(
         waker,
     };
     others.push(spawn("otava-journal-keep", move || keep.run())?);
+    let (watch, watching) = Watch::new();
+    let watcher = Watcher {
+        db: another(config.busy_limit).map_err(failed)?,
+        halt: Arc::clone(&halt),
+        period: config.watch_period,
+        watch: watch.clone(),
+    };
+    others.push(spawn("otava-journal-watch", move || watcher.run())?);
 
     let (alive, ended) = watch::channel(());
     let committer = Committer {
@@ -185,6 +203,8 @@ fn start(
         mark,
         requests: request_receiver,
         keeper,
+        watching,
+        left_rows: false,
         others,
     };
     spawn("otava-journal-write", move || {
@@ -195,6 +215,7 @@ fn start(
         requests,
         tasks,
         halt,
+        watch,
         ended,
     })
 }

@@ -1,18 +1,22 @@
-//! Rows: reads events and snapshots back, and checks that they are what was written.
+//! Rows: reads events, states, snapshots and offsets back, and checks that they are what was
+//! written.
 
 use crate::error::{Damage, JournalError};
 use crate::format::{RecordRef, checksum};
 use crate::id::PersistenceId;
 use crate::io::sqlite::reader::ReadFault;
-use crate::io::sqlite::transaction::{highest_seq, stream_of};
+use crate::io::sqlite::transaction::{highest_seq, number_checksum, stream_of};
 use crate::journal::{EventPage, EventRecord, StoredEvent};
 use crate::logic::sequence::Sequence;
+use crate::logic::tags;
 use crate::snapshot::Snapshot;
-use rusqlite::{Connection, Row, params};
+use crate::state::StoredState;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::sync::Arc;
 
 /// A page ends here even when more events were asked for.
-const PAGE_BYTES_MAX: usize = 8 << 20;
+pub(super) const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// One page of events, from one state of the file.
 pub(super) fn page(
@@ -25,13 +29,51 @@ pub(super) fn page(
     let Some(stream) = stream_of(db, id)? else {
         return Ok(EventPage::default());
     };
-    let highest = highest_seq(db, stream)?;
+    let deleted = deleted_seq(db, stream, id)?;
+    let highest = highest_seq(db, stream)?.unwrap_or(deleted);
     let mut events = Vec::new();
     if max > 0 {
-        read_events(db, id, (stream, from_seq.max(1), max), &mut events)?;
+        let from_seq = from_seq.max(deleted + 1);
+        read_events(db, id, (stream, from_seq, max), &mut events)?;
     }
     transaction.finish()?;
-    Ok(EventPage::new(events, highest))
+    Ok(EventPage::new(events, highest).deleted(deleted))
+}
+
+/// The newest sequence number of an id, also when all its events were deleted.
+pub(super) fn newest_seq(db: &Connection, id: &PersistenceId) -> Result<u64, ReadFault> {
+    let transaction = db.unchecked_transaction()?;
+    let Some(stream) = stream_of(db, id)? else {
+        return Ok(0);
+    };
+    let highest = match highest_seq(db, stream)? {
+        Some(highest) => highest,
+        None => deleted_seq(db, stream, id)?,
+    };
+    transaction.finish()?;
+    Ok(highest)
+}
+
+/// Up to where the events of a stream were deleted; 0 if none was.
+pub(super) fn deleted_seq(
+    db: &Connection,
+    stream: i64,
+    id: &PersistenceId,
+) -> Result<u64, ReadFault> {
+    let row = db
+        .prepare_cached("SELECT seq, crc FROM deleted WHERE stream = ?1")?
+        .query_row([stream], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        })
+        .optional()?;
+    let Some((seq, crc)) = row else { return Ok(0) };
+    let seq = seq.cast_unsigned();
+    if i64::from(number_checksum(id.as_str(), seq)) == crc {
+        return Ok(seq);
+    }
+    let what = "the number up to which events were deleted";
+    let row = stream.cast_unsigned();
+    Err(corrupt(id, seq, Damage::Malformed { row, what }))
 }
 
 fn read_events(
@@ -41,92 +83,129 @@ fn read_events(
     events: &mut Vec<StoredEvent>,
 ) -> Result<(), ReadFault> {
     let mut statement = db.prepare_cached(
-        "SELECT position, seq, tag, version, written_at_ms, payload, crc FROM events
+        "SELECT position, seq, name, version, written_at_ms, payload, crc, tags FROM events
          WHERE stream = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3",
     )?;
-    let limit = i64::try_from(max).unwrap_or(i64::MAX);
-    let from = i64::try_from(from_seq).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![stream, from, limit])?;
+    let mut rows = statement.query(params![stream, as_i64(from_seq), limit(max)])?;
     let mut sequence = Sequence::from(from_seq);
-    let (mut bytes, mut name) = (0, Arc::from(""));
+    let (mut bytes, mut names) = (0, Names::default());
     while bytes < PAGE_BYTES_MAX
         && let Some(row) = rows.next()?
     {
-        let event = event(row, id, &mut sequence, &mut name)?;
+        in_sequence(row, id, &mut sequence)?;
+        let event = event(row, id, &mut names)?;
         bytes += event.record.payload.len();
         events.push(event);
     }
     Ok(())
 }
 
-/// Reads one row and checks order and checksum. `name` is reused while it stays the same.
-pub(super) fn event(
+/// A number as SQLite takes it; what is above that is above everything that is stored.
+pub(super) fn as_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number of rows.
+pub(super) fn limit(max: usize) -> i64 {
+    i64::try_from(max).unwrap_or(i64::MAX)
+}
+
+pub(super) fn corrupt(id: &PersistenceId, seq: u64, damage: Damage) -> ReadFault {
+    ReadFault::Journal(JournalError::Corrupt {
+        id: id.clone(),
+        seq,
+        damage,
+    })
+}
+
+/// Name and tags of the row before: they are mostly the same, and need not be made again.
+#[derive(Default)]
+pub(super) struct Names {
+    name: Arc<str>,
+    tag_bytes: Vec<u8>,
+    tags: Vec<Arc<str>>,
+}
+
+/// Checks that a row of an event is the next one of its id.
+pub(super) fn in_sequence(
     row: &Row<'_>,
     id: &PersistenceId,
     sequence: &mut Sequence,
-    name: &mut Arc<str>,
+) -> Result<(), ReadFault> {
+    let position = row.get::<_, i64>(0)?.cast_unsigned();
+    let seq = row.get::<_, i64>(1)?.cast_unsigned();
+    sequence
+        .take(seq, position)
+        .map_err(|(seq, damage)| corrupt(id, seq, damage))
+}
+
+/// Reads one row of an event and checks it: position, seq, name, version, time, payload, crc, tags.
+pub(super) fn event(
+    row: &Row<'_>,
+    id: &PersistenceId,
+    names: &mut Names,
 ) -> Result<StoredEvent, ReadFault> {
     let position = row.get::<_, i64>(0)?.cast_unsigned();
     let seq = row.get::<_, i64>(1)?.cast_unsigned();
-    let corrupt = |seq, damage| {
-        ReadFault::Journal(JournalError::Corrupt {
-            id: id.clone(),
-            seq,
-            damage,
-        })
+    let malformed = |what| {
+        let row = position;
+        corrupt(id, seq, Damage::Malformed { row, what })
     };
-    sequence
-        .take(seq, position)
-        .map_err(|(seq, damage)| corrupt(seq, damage))?;
-    let content = content(row, 2).map_err(|what| {
-        corrupt(
-            seq,
-            Damage::Malformed {
-                row: position,
-                what,
-            },
-        )
-    })?;
+    let record = content(row, 2, 5, Some(7)).map_err(malformed)?;
     let written_at_ms = row.get::<_, i64>(4).unwrap_or_default().cast_unsigned();
-    let payload = row.get_ref(5)?.as_blob().unwrap_or_default();
-    let record = RecordRef {
-        name: content.name,
-        version: content.version,
-        payload,
-    };
     let expected = checksum(id.as_str(), seq, written_at_ms, record);
     let found = u32::try_from(row.get::<_, i64>(6).unwrap_or(-1)).unwrap_or_default();
     if expected != found {
-        return Err(corrupt(
-            seq,
-            Damage::Checksum {
-                row: position,
-                expected,
-                found,
-            },
-        ));
+        let row = position;
+        let damage = Damage::Checksum {
+            row,
+            expected,
+            found,
+        };
+        return Err(corrupt(id, seq, damage));
     }
-    if **name != *content.name {
-        *name = content.name.into();
-    }
-    let record = EventRecord::new(Arc::clone(name), content.version, payload.to_vec());
+    let record = names.record(record).ok_or_else(|| malformed("tags"))?;
     Ok(StoredEvent::new(seq, position, written_at_ms, record))
 }
 
-struct Content<'a> {
-    name: &'a str,
-    version: u16,
+impl Names {
+    /// `None` when the tags cannot be read.
+    fn record(&mut self, record: RecordRef<'_>) -> Option<EventRecord> {
+        if *self.name != *record.name {
+            self.name = record.name.into();
+        }
+        if self.tag_bytes != record.tags {
+            self.tags = tags::decode(record.tags)?;
+            record.tags.clone_into(&mut self.tag_bytes);
+        }
+        let name = Arc::clone(&self.name);
+        let made = EventRecord::new(name, record.version, record.payload.to_vec());
+        Some(made.tagged(self.tags.clone()))
+    }
 }
 
-/// Tag and version, at `column` and the next.
-fn content<'a>(row: &'a Row<'_>, column: usize) -> Result<Content<'a>, &'static str> {
-    let name = row
-        .get_ref(column)
-        .ok()
-        .and_then(|value| value.as_str().ok())
-        .ok_or("name")?;
-    let version = row.get::<_, u16>(column + 1).map_err(|_| "version")?;
-    Ok(Content { name, version })
+/// Name and version at `column` and the next, the payload, and the tags if the row has them.
+fn content<'a>(
+    row: &'a Row<'_>,
+    column: usize,
+    payload: usize,
+    tags: Option<usize>,
+) -> Result<RecordRef<'a>, &'static str> {
+    let name = row.get_ref(column).ok();
+    let tags = match tags.map(|tags| row.get_ref(tags)) {
+        None | Some(Ok(ValueRef::Null)) => &[],
+        Some(Ok(ValueRef::Blob(bytes))) => bytes,
+        Some(_) => return Err("tags"),
+    };
+    let payload = row.get_ref(payload).ok();
+    Ok(RecordRef {
+        name: name.and_then(|value| value.as_str().ok()).ok_or("name")?,
+        version: row.get::<_, u16>(column + 1).map_err(|_| "version")?,
+        payload: payload
+            .and_then(|value| value.as_blob().ok())
+            .ok_or("payload")?,
+        tags,
+    })
 }
 
 /// The newest intact snapshot up to `seq_max`; broken ones are passed over, and logged.
@@ -140,11 +219,10 @@ pub(super) fn latest_snapshot(
         return Ok(None);
     };
     let mut statement = db.prepare_cached(
-        "SELECT snapshot, seq, tag, version, payload, crc FROM snapshots
+        "SELECT snapshot, seq, name, version, payload, crc FROM snapshots
          WHERE stream = ?1 AND seq <= ?2 ORDER BY seq DESC",
     )?;
-    let seq_max = i64::try_from(seq_max).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![stream, seq_max])?;
+    let mut rows = statement.query(params![stream, as_i64(seq_max)])?;
     let mut found = None;
     while found.is_none()
         && let Some(row) = rows.next()?
@@ -164,34 +242,120 @@ pub(super) fn latest_snapshot(
 
 /// Reads one row of a snapshot and checks it.
 pub(super) fn snapshot(row: &Row<'_>, id: &PersistenceId) -> Result<Snapshot, &'static str> {
-    let seq = row
-        .get::<_, i64>(1)
-        .map_err(|_| "sequence number")?
-        .cast_unsigned();
-    let Content { name, version } = content(row, 2)?;
-    let payload = row
-        .get_ref(4)
-        .ok()
-        .and_then(|value| value.as_blob().ok())
-        .ok_or("payload")?;
-    let expected = checksum(
-        id.as_str(),
-        seq,
-        0,
-        RecordRef {
-            name,
-            version,
-            payload,
-        },
-    );
+    let seq = row.get::<_, i64>(1).map_err(|_| "sequence number")?;
+    let seq = seq.cast_unsigned();
+    let record = content(row, 2, 4, None)?;
+    let expected = checksum(id.as_str(), seq, 0, record);
     if row.get::<_, i64>(5).ok() != Some(i64::from(expected)) {
         return Err("checksum");
     }
+    let payload = record.payload.to_vec();
     Ok(Snapshot::new(
         id.clone(),
         seq,
-        name,
-        version,
-        payload.to_vec(),
+        record.name,
+        record.version,
+        payload,
     ))
+}
+
+/// The state of an id, if it ever had one.
+pub(super) fn load_state(
+    db: &Connection,
+    id: &PersistenceId,
+) -> Result<Option<StoredState>, ReadFault> {
+    let transaction = db.unchecked_transaction()?;
+    let Some(stream) = stream_of(db, id)? else {
+        return Ok(None);
+    };
+    let mut statement = db.prepare_cached(
+        "SELECT position, revision, name, version, written_at_ms, payload, crc, tags FROM states
+         WHERE stream = ?1",
+    )?;
+    let mut rows = statement.query([stream])?;
+    let found = match rows.next()? {
+        Some(row) => Some(state(row, id, &mut Names::default())?),
+        None => None,
+    };
+    drop(rows);
+    drop(statement);
+    transaction.finish()?;
+    Ok(found)
+}
+
+/// Reads one row of a state and checks it: position, revision, then as [`event`].
+pub(super) fn state(
+    row: &Row<'_>,
+    id: &PersistenceId,
+    names: &mut Names,
+) -> Result<StoredState, ReadFault> {
+    let position = row.get::<_, i64>(0)?.cast_unsigned();
+    let revision = row.get::<_, i64>(1)?.cast_unsigned();
+    let malformed = |what| {
+        let row = position;
+        corrupt(id, revision, Damage::Malformed { row, what })
+    };
+    let removed = row.get_ref(2)? == ValueRef::Null;
+    let record = (!removed)
+        .then(|| content(row, 2, 5, Some(7)))
+        .transpose()
+        .map_err(malformed)?;
+    let written_at_ms = row.get::<_, i64>(4).unwrap_or_default().cast_unsigned();
+    let expected = state_checksum(id, (revision, position), written_at_ms, record);
+    let found = u32::try_from(row.get::<_, i64>(6).unwrap_or(-1)).unwrap_or_default();
+    if expected != found {
+        let row = position;
+        let damage = Damage::Checksum {
+            row,
+            expected,
+            found,
+        };
+        return Err(corrupt(id, revision, damage));
+    }
+    let record = record
+        .map(|record| names.record(record).ok_or_else(|| malformed("tags")))
+        .transpose()?;
+    let place = (revision, position);
+    Ok(StoredState::new(id.clone(), place, written_at_ms, record))
+}
+
+/// The checksum of a state: that of an event with its revision, then its position. One that was
+/// removed is an event without name and payload there, of version 0.
+pub(super) fn state_checksum(
+    id: &PersistenceId,
+    (revision, position): (u64, u64),
+    written_at_ms: u64,
+    record: Option<RecordRef<'_>>,
+) -> u32 {
+    let removed = RecordRef {
+        name: "",
+        version: 0,
+        payload: &[],
+        tags: &[],
+    };
+    let content = record.unwrap_or(removed);
+    let sum = checksum(id.as_str(), revision, written_at_ms, content);
+    let mut hasher = crc32fast::Hasher::new_with_initial(sum);
+    hasher.update(&position.to_le_bytes());
+    hasher.update(&[u8::from(record.is_some())]);
+    hasher.finalize()
+}
+
+/// The offset of a key.
+pub(super) fn load_offset(db: &Connection, key: &str) -> Result<Option<u64>, ReadFault> {
+    let row = db
+        .prepare_cached("SELECT position, crc FROM offsets WHERE key = ?1")?
+        .query_row([key], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        })
+        .optional()?;
+    let Some((offset, crc)) = row else {
+        return Ok(None);
+    };
+    let offset = offset.cast_unsigned();
+    if i64::from(number_checksum(key, offset)) == crc {
+        return Ok(Some(offset));
+    }
+    let reason = format!("the offset of {key:?} is damaged");
+    Err(ReadFault::Journal(JournalError::Refused { reason }))
 }

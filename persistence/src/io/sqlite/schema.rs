@@ -5,12 +5,22 @@
 //! | `head` | the journal | commits so far and the newest position; grows with each commit |
 //! | `streams` | persistence id | a small number stands for the id elsewhere; the slice is kept for queries |
 //! | `events` | event | `position` orders all events, (`stream`, `seq`) those of one id |
+//! | `event_tags` | tag of an event | what queries by tag find it by; the event has all its tags, too |
+//! | `deleted` | id with deleted events | up to where, and up to where the rows are gone |
 //! | `snapshots` | snapshot | |
+//! | `states` | id with a state | `position` orders their last changes |
+//! | `offsets` | projection | |
 //! | `epochs` | scope | the epoch that was claimed last |
 //! | `terms` | series | the number that was given last |
 //!
 //! Each row with content has a CRC-32 ([`crate::format`]), for SQLite's pages have none. A later
-//! version adds columns and tables, raises `user_version`, and reads what this one wrote.
+//! version adds columns and tables, raises `user_version`, and reads what this one wrote. The book
+//! describes each column (`docs/book/embedded-journal.md`).
+//!
+//! Format 1 had no `event_tags`, `deleted`, `states` and `offsets`, and called a `name` a `tag`. A
+//! file of it is changed when it is opened, in one transaction, and only while no other process has
+//! it open: a process of the older version does not look at the format again, and would give
+//! numbers of deleted events a second time.
 
 use crate::error::OpenError;
 use crate::logic::mark::Head;
@@ -21,7 +31,7 @@ use std::time::{Duration, Instant};
 /// `OTAV` in the header of the file says whose it is.
 const APPLICATION_ID: i32 = 0x4F54_4156;
 /// The format of the file.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 const TABLES: &str = "
 CREATE TABLE head (
@@ -39,18 +49,19 @@ CREATE TABLE events (
     position INTEGER PRIMARY KEY,
     stream INTEGER NOT NULL,
     seq INTEGER NOT NULL,
-    tag TEXT NOT NULL,
+    name TEXT NOT NULL,
     version INTEGER NOT NULL,
     written_at_ms INTEGER NOT NULL,
     payload BLOB NOT NULL,
-    crc INTEGER NOT NULL
+    crc INTEGER NOT NULL,
+    tags BLOB
 ) STRICT;
 CREATE UNIQUE INDEX events_of_stream ON events (stream, seq);
 CREATE TABLE snapshots (
     snapshot INTEGER PRIMARY KEY,
     stream INTEGER NOT NULL,
     seq INTEGER NOT NULL,
-    tag TEXT NOT NULL,
+    name TEXT NOT NULL,
     version INTEGER NOT NULL,
     payload BLOB NOT NULL,
     crc INTEGER NOT NULL
@@ -68,6 +79,45 @@ CREATE TABLE terms (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What format 2 has more than format 1.
+const TABLES_2: &str = "
+CREATE TABLE event_tags (
+    tag TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (tag, position)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE deleted (
+    stream INTEGER PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    swept INTEGER NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+CREATE INDEX deleted_unswept ON deleted (stream) WHERE swept < seq;
+CREATE TABLE states (
+    stream INTEGER PRIMARY KEY,
+    revision INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    written_at_ms INTEGER NOT NULL,
+    name TEXT,
+    version INTEGER,
+    payload BLOB,
+    tags BLOB,
+    crc INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX states_of_position ON states (position);
+CREATE TABLE offsets (
+    key TEXT PRIMARY KEY,
+    position INTEGER NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+const FROM_1_TO_2: &str = "
+ALTER TABLE events RENAME COLUMN tag TO name;
+ALTER TABLE events ADD COLUMN tags BLOB;
+ALTER TABLE snapshots RENAME COLUMN tag TO name;
+";
+
 /// Opens a connection that waits for others by [`super::busy`], and does not fold the log into the
 /// main file when it closes: until the file is verified, nothing of it may be overwritten.
 pub(super) fn connect(path: &Path, busy_limit: Duration) -> rusqlite::Result<Connection> {
@@ -77,7 +127,7 @@ pub(super) fn connect(path: &Path, busy_limit: Duration) -> rusqlite::Result<Con
     let mut connection = Connection::open_with_flags(path, flags)?;
     super::busy::install(&mut connection, busy_limit)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    connection.set_prepared_statement_cache_capacity(32);
+    connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
 
@@ -112,9 +162,11 @@ pub(super) fn enter_wal_mode(connection: &Connection, limit: Duration) -> rusqli
 }
 
 /// What a file turned out to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     Empty,
-    Journal,
+    /// Of this format; above 0, at most [`FORMAT`].
+    Journal(u32),
 }
 
 /// Looks whose file it is, before anything is written to it.
@@ -134,7 +186,7 @@ pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<Kind, Op
     );
     match looked {
         Ok((0, 0, 0)) => Ok(Kind::Empty),
-        Ok((_, APPLICATION_ID, FORMAT)) => Ok(Kind::Journal),
+        Ok((_, APPLICATION_ID, format @ 1..=FORMAT)) => Ok(Kind::Journal(format)),
         Ok((_, APPLICATION_ID, found)) => Err(OpenError::NewerFormat {
             path: path.to_owned(),
             found,
@@ -155,8 +207,50 @@ pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<Kind, Op
 /// Makes the tables; within a transaction of the caller, so that they are there whole or not.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(TABLES)?;
+    connection.execute_batch(TABLES_2)?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "user_version", FORMAT)
+}
+
+/// Brings a file of format 1 to the present one, whole or not at all, while no other connection is
+/// open.
+///
+/// A connection in exclusive mode gets the file only when no other has it, and keeps it to itself.
+/// So this is one of its own, which is closed afterwards.
+pub(super) fn migrate(path: &Path, limit: Duration) -> Result<(), OpenError> {
+    let begin = Instant::now();
+    loop {
+        match try_migrate(path) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                if begin.elapsed() >= limit {
+                    return Err(OpenError::OldFormatInUse {
+                        path: path.to_owned(),
+                        known: FORMAT,
+                    });
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            migrated => return migrated.map_err(|error| store_error(path, &error)),
+        }
+    }
+}
+
+fn try_migrate(path: &Path) -> rusqlite::Result<()> {
+    let db = connect(path, Duration::ZERO)?;
+    db.execute_batch(
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL; BEGIN EXCLUSIVE",
+    )?;
+    let format: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if format != 1 {
+        // Another process was faster.
+        return db.execute_batch("ROLLBACK");
+    }
+    db.execute_batch(FROM_1_TO_2)?;
+    db.execute_batch(TABLES_2)?;
+    db.pragma_update(None, "user_version", FORMAT)?;
+    db.execute_batch("COMMIT")?;
+    tracing::info!(path = %path.display(), "the journal was brought from format 1 to {FORMAT}");
+    Ok(())
 }
 
 /// The newest commit and position.

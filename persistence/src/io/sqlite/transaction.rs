@@ -7,9 +7,12 @@ use crate::error::{AppendError, JournalError};
 use crate::format::{RecordRef, checksum};
 use crate::id::PersistenceId;
 use crate::io::sqlite::Severity;
-use crate::journal::{AppendRequest, Appended, Fence};
+use crate::io::sqlite::sweep::Budget;
+use crate::journal::{AppendRequest, Appended, DeleteRequest, EventRecord, Fence};
 use crate::logic::mark::Head;
+use crate::logic::tags;
 use crate::snapshot::Snapshot;
+use crate::state::{SaveState, SavedState};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -22,6 +25,10 @@ pub(super) enum Job {
         scope: Arc<str>,
         epoch: u64,
     },
+    ClearOffset {
+        key: Box<str>,
+    },
+    Delete(DeleteRequest),
     DeleteSnapshots {
         id: PersistenceId,
         seq_max: u64,
@@ -29,10 +36,17 @@ pub(super) enum Job {
     NextTerm {
         scope: Arc<str>,
     },
+    SaveOffset {
+        key: Box<str>,
+        offset: u64,
+    },
     SaveSnapshot {
         snapshot: Snapshot,
         keep: NonZeroU32,
     },
+    SaveState(SaveState),
+    /// Removes some of the rows that deletes have left.
+    Sweep,
 }
 
 impl Job {
@@ -41,7 +55,14 @@ impl Job {
         match self {
             Self::Append(request) => request.bytes(),
             Self::SaveSnapshot { snapshot, .. } => snapshot.payload.len(),
-            Self::Claim { .. } | Self::DeleteSnapshots { .. } | Self::NextTerm { .. } => 64,
+            Self::SaveState(request) => request.record.as_ref().map_or(64, EventRecord::bytes),
+            Self::Claim { .. }
+            | Self::ClearOffset { .. }
+            | Self::Delete(_)
+            | Self::DeleteSnapshots { .. }
+            | Self::NextTerm { .. }
+            | Self::SaveOffset { .. }
+            | Self::Sweep => 64,
         }
     }
 }
@@ -50,7 +71,12 @@ impl Job {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Done {
     Appended(Appended),
+    /// `left`: rows are left to be swept.
+    Deleted {
+        left: bool,
+    },
     Nothing,
+    Saved(SavedState),
     Term(u64),
 }
 
@@ -97,7 +123,11 @@ impl Streams {
         self.given.clear();
     }
 
-    fn find(&mut self, db: &Connection, id: &PersistenceId) -> rusqlite::Result<Option<i64>> {
+    pub(super) fn find(
+        &mut self,
+        db: &Connection,
+        id: &PersistenceId,
+    ) -> rusqlite::Result<Option<i64>> {
         if let Some(stream) = self.known.get(id) {
             return Ok(Some(*stream));
         }
@@ -108,7 +138,11 @@ impl Streams {
         Ok(stream)
     }
 
-    fn find_or_give(&mut self, db: &Connection, id: &PersistenceId) -> rusqlite::Result<i64> {
+    pub(super) fn find_or_give(
+        &mut self,
+        db: &Connection,
+        id: &PersistenceId,
+    ) -> rusqlite::Result<i64> {
         if let Some(stream) = self.find(db, id)? {
             return Ok(stream);
         }
@@ -129,6 +163,8 @@ pub(super) struct Transaction<'a> {
     pub(super) now_ms: u64,
     /// Whether there is anything to commit.
     pub(super) dirty: bool,
+    /// What may still be deleted in it ([`super::sweep`]).
+    pub(super) budget: Budget,
 }
 
 impl Transaction<'_> {
@@ -136,18 +172,24 @@ impl Transaction<'_> {
         match job {
             Job::Append(request) => self.append(request).map(Done::Appended),
             Job::Claim { scope, epoch } => self.claim(scope, *epoch),
+            Job::ClearOffset { key } => self.clear_offset(key),
+            Job::Delete(request) => self.delete(request),
             Job::DeleteSnapshots { id, seq_max } => self.delete_snapshots(id, *seq_max),
             Job::NextTerm { scope } => self.next_term(scope).map(Done::Term),
+            Job::SaveOffset { key, offset } => self.save_offset(key, *offset),
             Job::SaveSnapshot { snapshot, keep } => self.save_snapshot(snapshot, *keep),
+            Job::SaveState(request) => self.save_state(request).map(Done::Saved),
+            Job::Sweep => self.sweep(),
         }
     }
 
     fn append(&mut self, request: &AppendRequest) -> Result<Appended, Fault> {
-        if let Some(fence) = &request.fence {
-            self.check_fence(fence)?;
-        }
+        self.check_fence(request.fence.as_ref())?;
         let stream = self.streams.find(self.db, &request.id)?;
-        let actual = stream.map_or(Ok(0), |stream| highest_seq(self.db, stream))?;
+        let actual = match stream {
+            Some(stream) => self.highest_seq(stream, &request.id)?,
+            None => 0,
+        };
         let expected = request.expected_seq;
         if actual != expected {
             return Err(Fault::Refused(AppendError::WrongSequence {
@@ -166,34 +208,60 @@ impl Transaction<'_> {
 
     fn insert_events(&mut self, request: &AppendRequest, stream: i64) -> rusqlite::Result<u64> {
         let mut insert = self.db.prepare_cached(
-            "INSERT INTO events (position, stream, seq, tag, version, written_at_ms, payload, crc)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO events
+             (position, stream, seq, name, version, written_at_ms, payload, crc, tags)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?;
         let mut seq = request.expected_seq;
         for record in &request.events {
             seq += 1;
             self.head.position += 1;
-            let crc = checksum(
-                request.id.as_str(),
-                seq,
-                self.now_ms,
-                RecordRef::from(record),
-            );
+            let position = self.head.position.cast_signed();
+            let tags = tags::encode(&record.tags);
+            let content = RecordRef::new(record, &tags);
+            let crc = checksum(request.id.as_str(), seq, self.now_ms, content);
             insert.execute(params![
-                self.head.position.cast_signed(),
+                position,
                 stream,
                 seq.cast_signed(),
                 record.name,
                 record.version,
                 self.now_ms.cast_signed(),
                 record.payload,
-                crc
+                crc,
+                (!tags.is_empty()).then_some(&tags),
             ])?;
+            self.insert_tags(&record.tags, position)?;
         }
         Ok(seq)
     }
 
-    fn check_fence(&self, fence: &Fence) -> Result<(), Fault> {
+    fn insert_tags(&self, tags: &[Arc<str>], position: i64) -> rusqlite::Result<()> {
+        if tags.is_empty() {
+            return Ok(());
+        }
+        // The same tag may be there twice.
+        let mut insert = self
+            .db
+            .prepare_cached("INSERT OR IGNORE INTO event_tags VALUES (?1, ?2)")?;
+        for tag in tags {
+            insert.execute(params![tag, position])?;
+        }
+        Ok(())
+    }
+
+    /// The newest number of a stream, also when all its events were deleted.
+    pub(super) fn highest_seq(&self, stream: i64, id: &PersistenceId) -> Result<u64, Fault> {
+        match highest_seq(self.db, stream)? {
+            Some(seq) => Ok(seq),
+            None => self.deleted_seq(stream, id),
+        }
+    }
+
+    pub(super) fn check_fence(&self, fence: Option<&Fence>) -> Result<(), Fault> {
+        let Some(fence) = fence else {
+            return Ok(());
+        };
         let current = self.number(EPOCH, &fence.scope)?.unwrap_or_default();
         if current == fence.epoch {
             return Ok(());
@@ -231,7 +299,7 @@ impl Transaction<'_> {
         Ok(term)
     }
 
-    fn number(&self, select: &str, scope: &str) -> Result<Option<u64>, Fault> {
+    pub(super) fn number(&self, select: &str, scope: &str) -> Result<Option<u64>, Fault> {
         let row = self
             .db
             .prepare_cached(select)?
@@ -245,13 +313,18 @@ impl Transaction<'_> {
         let number = number.cast_unsigned();
         if i64::from(number_checksum(scope, number)) != crc {
             return Err(Fault::Untrusted(format!(
-                "the epoch or term of {scope:?} is damaged"
+                "the number of {scope:?} is damaged"
             )));
         }
         Ok(Some(number))
     }
 
-    fn set_number(&self, insert: &str, scope: &str, number: u64) -> rusqlite::Result<()> {
+    pub(super) fn set_number(
+        &self,
+        insert: &str,
+        scope: &str,
+        number: u64,
+    ) -> rusqlite::Result<()> {
         let crc = number_checksum(scope, number);
         self.db
             .prepare_cached(insert)?
@@ -278,7 +351,7 @@ impl Transaction<'_> {
         );
         self.db
             .prepare_cached(
-                "INSERT OR REPLACE INTO snapshots (stream, seq, tag, version, payload, crc)
+                "INSERT OR REPLACE INTO snapshots (stream, seq, name, version, payload, crc)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
@@ -327,7 +400,8 @@ impl Transaction<'_> {
 const EPOCH: &str = "SELECT epoch, crc FROM epochs WHERE scope = ?1";
 const TERM: &str = "SELECT term, crc FROM terms WHERE scope = ?1";
 
-/// The checksum of an epoch or a term: scope, then the number, little endian.
+/// The checksum of an epoch, a term, an offset or the number up to which was deleted: scope, key or
+/// id, then the number, little endian.
 pub(super) fn number_checksum(scope: &str, number: u64) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(scope.as_bytes());
@@ -342,11 +416,11 @@ pub(super) fn stream_of(db: &Connection, id: &PersistenceId) -> rusqlite::Result
         .optional()
 }
 
-/// The newest sequence number of a stream.
-pub(super) fn highest_seq(db: &Connection, stream: i64) -> rusqlite::Result<u64> {
+/// The newest sequence number of a stream that is there.
+pub(super) fn highest_seq(db: &Connection, stream: i64) -> rusqlite::Result<Option<u64>> {
     let highest = db
         .prepare_cached("SELECT seq FROM events WHERE stream = ?1 ORDER BY seq DESC LIMIT 1")?
         .query_row([stream], |row| row.get::<_, i64>(0))
         .optional()?;
-    Ok(highest.unwrap_or(0).cast_unsigned())
+    Ok(highest.map(i64::cast_unsigned))
 }

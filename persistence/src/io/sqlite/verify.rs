@@ -1,15 +1,18 @@
 //! Verify: reads a whole journal that nobody uses and names everything that is wrong with it.
 
-use crate::error::{JournalError, OpenError};
+use crate::error::OpenError;
 use crate::id::PersistenceId;
 use crate::io::sqlite::reader::ReadFault;
+use crate::io::sqlite::rows::Names;
+use crate::io::sqlite::schema::Kind;
 use crate::io::sqlite::transaction::number_checksum;
 use crate::io::sqlite::{marks, rows, schema};
+use crate::journal::StoredEvent;
 use crate::logic::mark;
 use crate::logic::sequence::Sequence;
-use rusqlite::{Connection, params};
+use crate::logic::tags;
+use rusqlite::{Connection, OptionalExtension as _, params};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A journal in which nothing is wrong.
@@ -22,6 +25,8 @@ pub struct Verified {
     pub events: u64,
     /// Snapshots.
     pub snapshots: u64,
+    /// States of entities that have no events; those that were removed count.
+    pub states: u64,
 }
 
 /// Why a journal could not be called whole.
@@ -54,9 +59,13 @@ pub(super) fn verify(path: &Path) -> Result<Verified, VerifyError> {
         .into());
     }
     let db = schema::connect(path, Duration::from_secs(5)).map_err(failed)?;
-    schema::recognise(&db, path)?;
+    let format = match schema::recognise(&db, path)? {
+        Kind::Empty => 0,
+        Kind::Journal(format) => format,
+    };
     let mut check = Check {
         db: &db,
+        format,
         findings: Vec::new(),
     };
     let verified = check.all(path).map_err(failed)?;
@@ -80,6 +89,8 @@ pub(super) fn verify(path: &Path) -> Result<Verified, VerifyError> {
 
 struct Check<'a> {
     db: &'a Connection,
+    /// Of the file; an older one is not changed.
+    format: u32,
     findings: Vec<String>,
 }
 
@@ -94,23 +105,27 @@ impl Check<'_> {
                 self.find(said);
             }
         }
-        let (mut verified, streams) = (
-            Verified {
-                ids: 0,
-                events: 0,
-                snapshots: 0,
-            },
-            self.streams()?,
-        );
-        for (stream, id) in streams {
+        let mut verified = Verified {
+            ids: 0,
+            events: 0,
+            snapshots: 0,
+            states: 0,
+        };
+        for (stream, id) in self.streams()? {
             verified.ids += 1;
             verified.events += self.events(stream, &id)?;
             verified.snapshots += self.snapshots(stream, &id)?;
+            verified.states += self.state(stream, &id)?;
         }
         self.count("events", verified.events)?;
         self.count("snapshots", verified.snapshots)?;
         self.numbers("SELECT scope, epoch, crc FROM epochs")?;
         self.numbers("SELECT scope, term, crc FROM terms")?;
+        if self.format >= 2 {
+            self.count("states", verified.states)?;
+            self.numbers("SELECT key, position, crc FROM offsets")?;
+            self.tags()?;
+        }
         Ok(verified)
     }
 
@@ -135,22 +150,32 @@ impl Check<'_> {
         Ok(streams)
     }
 
+    /// Counts all rows, also those of deleted events that are not removed yet.
     fn events(&mut self, stream: i64, id: &PersistenceId) -> rusqlite::Result<u64> {
-        let mut statement = self.db.prepare_cached(
-            "SELECT position, seq, tag, version, written_at_ms, payload, crc FROM events
-             WHERE stream = ?1 ORDER BY seq",
-        )?;
+        let deleted = self.deleted(stream, id)?;
+        let columns = if self.format >= 2 {
+            "name, version, written_at_ms, payload, crc, tags"
+        } else {
+            "tag, version, written_at_ms, payload, crc, NULL"
+        };
+        let mut statement = self.db.prepare_cached(&format!(
+            "SELECT position, seq, {columns} FROM events WHERE stream = ?1 ORDER BY seq"
+        ))?;
         let mut rows = statement.query(params![stream])?;
-        let (mut sequence, mut name, mut count) = (Sequence::from(1), Arc::from(""), 0);
+        let (mut sequence, mut names, mut count) = (None, Names::default(), 0);
         while let Some(row) = rows.next()? {
             count += 1;
-            match rows::event(row, id, &mut sequence, &mut name) {
-                Ok(_) => {}
+            let seq = row.get::<_, i64>(1)?.cast_unsigned();
+            // Deleted ones may be gone up to any number.
+            let first = seq.min(deleted + 1);
+            let expected = sequence.get_or_insert_with(|| Sequence::from(first));
+            let checked = rows::in_sequence(row, id, expected)
+                .and_then(|()| rows::event(row, id, &mut names));
+            match checked {
+                Ok(event) => self.tags_are_found(id, &event)?,
                 Err(ReadFault::Sqlite(error)) => return Err(error),
                 Err(ReadFault::Journal(error)) => {
-                    if let JournalError::Corrupt { .. } = &error {
-                        sequence = Sequence::from(row.get::<_, i64>(1)?.cast_unsigned() + 1);
-                    }
+                    sequence = Some(Sequence::from(seq + 1));
                     self.find(error.to_string());
                 }
             }
@@ -158,10 +183,88 @@ impl Check<'_> {
         Ok(count)
     }
 
-    fn snapshots(&mut self, stream: i64, id: &PersistenceId) -> rusqlite::Result<u64> {
-        let mut statement = self.db.prepare_cached(
-            "SELECT snapshot, seq, tag, version, payload, crc FROM snapshots WHERE stream = ?1",
+    fn deleted(&mut self, stream: i64, id: &PersistenceId) -> rusqlite::Result<u64> {
+        if self.format < 2 {
+            return Ok(0);
+        }
+        match rows::deleted_seq(self.db, stream, id) {
+            Ok(seq) => {
+                let left: Option<i64> = self
+                    .db
+                    .prepare_cached(
+                        "SELECT e.seq FROM deleted AS d JOIN events AS e
+                         ON e.stream = d.stream AND e.seq <= d.seq
+                         WHERE d.stream = ?1 AND d.swept >= d.seq LIMIT 1",
+                    )?
+                    .query_row([stream], |row| row.get(0))
+                    .optional()?;
+                if let Some(left) = left {
+                    self.find(format!("event {left} of {id} is deleted, and still there"));
+                }
+                Ok(seq)
+            }
+            Err(ReadFault::Sqlite(error)) => Err(error),
+            Err(ReadFault::Journal(error)) => {
+                self.find(error.to_string());
+                Ok(0)
+            }
+        }
+    }
+
+    /// Each tag of an event must be in the index of tags.
+    fn tags_are_found(&mut self, id: &PersistenceId, event: &StoredEvent) -> rusqlite::Result<()> {
+        for tag in &event.record.tags {
+            let found = self
+                .db
+                .prepare_cached("SELECT 1 FROM event_tags WHERE tag = ?1 AND position = ?2")?
+                .exists(params![tag, event.position.cast_signed()])?;
+            if !found {
+                let seq = event.seq;
+                self.find(format!(
+                    "event {seq} of {id} is not found by its tag {tag:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The index of tags must name only tags that the events have.
+    fn tags(&mut self) -> rusqlite::Result<()> {
+        let mut statement = self.db.prepare(
+            "SELECT t.tag, t.position, e.tags FROM event_tags AS t
+             LEFT JOIN events AS e ON e.position = t.position",
         )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (tag, position): (String, i64) = (row.get(0)?, row.get(1)?);
+            let bytes: Option<Vec<u8>> = row.get(2)?;
+            let tags = bytes.and_then(|bytes| tags::decode(&bytes));
+            if !tags.is_some_and(|tags| tags.iter().any(|other| **other == *tag)) {
+                self.find(format!("the event at {position} has no tag {tag:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&mut self, stream: i64, id: &PersistenceId) -> rusqlite::Result<u64> {
+        if self.format < 2 {
+            return Ok(0);
+        }
+        match rows::load_state(self.db, id) {
+            Ok(state) => Ok(state.map_or(0, |_| 1)),
+            Err(ReadFault::Sqlite(error)) => Err(error),
+            Err(ReadFault::Journal(error)) => {
+                self.find(format!("a state, stream {stream}: {error}"));
+                Ok(1)
+            }
+        }
+    }
+
+    fn snapshots(&mut self, stream: i64, id: &PersistenceId) -> rusqlite::Result<u64> {
+        let name = if self.format >= 2 { "name" } else { "tag" };
+        let mut statement = self.db.prepare_cached(&format!(
+            "SELECT snapshot, seq, {name}, version, payload, crc FROM snapshots WHERE stream = ?1"
+        ))?;
         let mut rows = statement.query(params![stream])?;
         let mut count = 0;
         while let Some(row) = rows.next()? {
@@ -198,9 +301,7 @@ impl Check<'_> {
             let (scope, number): (String, i64) = (row.get(0)?, row.get(1)?);
             let expected = number_checksum(&scope, number.cast_unsigned());
             if row.get::<_, i64>(2)? != i64::from(expected) {
-                self.find(format!(
-                    "the epoch or term {number} of {scope:?} is damaged"
-                ));
+                self.find(format!("the number {number} of {scope:?} is damaged"));
             }
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! slow callers nor a layer above that does not keep up lets them pile up.
 
 use super::lanes::{QuicConnection, reason};
+use crate::io::credentials::Credentials;
 use crate::io::quic::config::QuicConfig;
 use crate::logic::callers::{Admission, Callers};
 use crate::logic::lines::Lines;
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 pub(crate) async fn run(
     endpoint: Endpoint,
     config: QuicConfig,
+    credentials: Credentials,
     ready: mpsc::Sender<Arc<dyn Connection>>,
 ) {
     let (mut under_way, mut callers) = (JoinSet::new(), Callers::default());
@@ -42,7 +44,8 @@ pub(crate) async fn run(
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { return };
                 if let Some(incoming) = admit(incoming, &mut callers, &config) {
-                    under_way.spawn(greet(incoming, config.connect_timeout, ready.clone()));
+                    let limit = config.connect_timeout;
+                    under_way.spawn(greet(incoming, limit, credentials.clone(), ready.clone()));
                 }
             }
         }
@@ -75,15 +78,16 @@ struct Greeted {
 async fn greet(
     incoming: Incoming,
     limit: Duration,
+    credentials: Credentials,
     ready: mpsc::Sender<Arc<dyn Connection>>,
 ) -> Greeted {
     let peer = incoming.remote_address();
     let accepted = async { incoming.accept()?.await };
     let problem = match tokio::time::timeout(limit, accepted).await {
         Ok(Ok(connection)) => {
-            if let Some(connection) = QuicConnection::new(connection) {
+            if let Some(connection) = QuicConnection::start(connection, credentials.inner()) {
                 // Dropped, and so closed, if nobody accepts any more.
-                let _ = ready.send(Arc::new(connection)).await;
+                let _ = ready.send(connection).await;
             }
             None
         }

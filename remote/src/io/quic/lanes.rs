@@ -2,6 +2,7 @@
 
 use crate::identity::PeerIdentity;
 use crate::io::certificates::names::CertificateNames;
+use crate::io::credentials::Inner;
 use crate::network::{Connection, LaneError, LaneRank, LaneReader, LaneWriter};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -10,7 +11,7 @@ use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteErr
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::slice;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Code of every close and reset: the reason stands in words beside it, or in the layer above.
@@ -33,18 +34,24 @@ pub(crate) struct QuicConnection {
 impl QuicConnection {
     /// `None`, with the connection closed, if the peer has shown no certificate. TLS does not let
     /// that happen; nothing may depend on it in silence.
-    pub(crate) fn new(connection: quinn::Connection) -> Option<Self> {
+    pub(crate) fn start(
+        connection: quinn::Connection,
+        credentials: &Inner,
+    ) -> Option<Arc<dyn Connection>> {
         let identity = connection.peer_identity();
         let chain = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-        let Some(certificate) = chain.and_then(|chain| chain.into_iter().next()) else {
+        let chain = chain.map_or_else(Vec::new, |chain| *chain);
+        let Some(certificate) = chain.first().cloned() else {
             connection.close(CODE, b"no certificate");
             return None;
         };
-        Some(Self {
+        let connection: Arc<dyn Connection> = Arc::new(Self {
             connection,
             certificate,
             closed_here: OnceLock::new(),
-        })
+        });
+        credentials.note(&connection, chain);
+        Some(connection)
     }
 
     fn error(&self, error: &ConnectionError) -> LaneError {

@@ -57,6 +57,7 @@ const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 pub struct QuicNetwork {
     endpoint: quinn::Endpoint,
     socket: Arc<Socket>,
+    credentials: Credentials,
     addr: SocketAddr,
     connect_timeout: Duration,
     accepted: Mutex<mpsc::Receiver<Arc<dyn Connection>>>,
@@ -100,8 +101,8 @@ impl QuicNetwork {
             },
             other => unreachable(reason(&other)),
         })?;
-        match QuicConnection::new(connection) {
-            Some(connection) => Ok(Arc::new(connection)),
+        match QuicConnection::start(connection, self.credentials.inner()) {
+            Some(connection) => Ok(connection),
             None => Err(ConnectError::Refused {
                 to,
                 reason: "it has no certificate".to_owned(),
@@ -248,10 +249,16 @@ impl QuicNetworkBuilder {
         }
         runtime.spawn(files::watch(Arc::downgrade(self.credentials.inner())));
         let (ready, accepted) = mpsc::channel(self.config.handshakes_max.max(1));
-        let run = acceptor::run(endpoint.clone(), self.config.clone(), ready);
+        let run = acceptor::run(
+            endpoint.clone(),
+            self.config.clone(),
+            self.credentials.clone(),
+            ready,
+        );
         Ok(QuicNetwork {
             endpoint,
             socket,
+            credentials: self.credentials,
             addr,
             connect_timeout: self.config.connect_timeout,
             accepted: Mutex::new(accepted),

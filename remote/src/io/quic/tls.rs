@@ -19,8 +19,8 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
+    RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
@@ -183,7 +183,14 @@ impl PeerVerifier {
         now: UnixTime,
     ) -> Result<(), Error> {
         let present = self.credentials.present();
-        present.check.check(end_entity, intermediates, now)
+        present.check.check(end_entity, intermediates, now)?;
+        if present
+            .revoked
+            .hold(intermediates.iter().chain([end_entity]))
+        {
+            return Err(Error::InvalidCertificate(CertificateError::Revoked));
+        }
+        Ok(())
     }
 
     fn signature(

@@ -141,6 +141,7 @@ impl World {
             },
             resend: Duration::from_millis(500),
             status_pause: Duration::from_millis(5),
+            measure_every: None,
         };
         let coordination = CoordinatorConfig {
             shards: SHARDS,
@@ -320,7 +321,8 @@ impl World {
     }
 
     pub(crate) fn has_left(&self, n: u16) -> bool {
-        self.nodes[&n].region.is_empty()
+        let node = &self.nodes[&n];
+        node.region.is_empty() && node.coordinator.term().is_none()
     }
 
     // --- what happens ---
@@ -387,14 +389,15 @@ impl World {
                 }
             }
             Event::Process(n, shard) => self.process(n, shard),
-            Event::Protocol(n, ProtocolMessage::Status(status)) => {
-                if self.nodes[&n].alive {
-                    let node = self.nodes.get_mut(&n).unwrap();
-                    node.coordinator.status(now, *status);
+            Event::Protocol(n, message) => {
+                let node = self.nodes.get_mut(&n).unwrap();
+                if node.alive {
+                    if let Some(message) = node.coordinator.handle(now, message) {
+                        node.region.handle(now, Input::Protocol(message));
+                    }
                     self.pump(n);
                 }
             }
-            Event::Protocol(n, message) => self.input(n, Input::Protocol(message)),
             Event::Send(n) => {
                 if !self.sending || !self.nodes[&n].alive || self.nodes[&n].leaving {
                     return;
@@ -431,7 +434,7 @@ impl World {
             oldest: truth.up.first().map(|n| id(*n)),
             hosts: up.chain(leaving).collect(),
             gone: truth.gone.iter().map(|n| id(*n)).collect(),
-            unreachable: BTreeSet::new(),
+            ..View::empty(node.id.clone())
         };
         node.coordinator.change_view(now, view.clone());
         self.input(n, Input::View(view));

@@ -1,7 +1,7 @@
 //! Bank: a tree of actors that fail, and what is made anew for which failure.
 //!
 //! ```text
-//! $ cargo run -p otava-actor --example bank
+//! $ cargo run -p otava-actor --example supervised_bank
 //! alice has 100
 //! alice has 150: the ledger failed, was opened 4 times, and nothing is lost
 //! alice's account broke and was made anew: it has 150

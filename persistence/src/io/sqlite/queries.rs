@@ -1,0 +1,285 @@
+//! Queries: gives events of many ids in the order of their positions.
+//!
+//! Positions are given under the write lock, so they grow in commit order: when a reader sees one,
+//! every lower one that will ever be there is there. Nothing has to be waited for.
+//!
+//! | query | what is read |
+//! | --- | --- |
+//! | all | the events by position |
+//! | by id | the index of the id, from the first event behind the position, found by bisection |
+//! | by tag | the index of tags, then each event |
+//! | by kind, by slices, also with a tag | as above within a window of positions, with the id of each |
+//!
+//! The window bounds what one page costs when little matches: then the page is empty, and says how
+//! far it has looked.
+
+use crate::error::{Damage, JournalError};
+use crate::id::PersistenceId;
+use crate::io::sqlite::reader::{Ids, ReadFault, Reader};
+use crate::io::sqlite::rows::{self, Names, PAGE_BYTES_MAX, as_i64, corrupt, limit};
+use crate::io::sqlite::sweep::unswept;
+use crate::io::sqlite::transaction::{highest_seq, stream_of};
+use crate::io::sqlite::{SqliteJournal, schema};
+use crate::journal::StoredEvent;
+use crate::logic::sequence::Sequence;
+use crate::query::{EventQueries, EventQuery, FoundEvent, QueryPage};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Positions, or events, that one page looks at when not all of them are wanted.
+const WINDOW: u64 = 50_000;
+
+/// One page of a query, from one state of the file.
+fn page(
+    reader: &mut Reader,
+    query: &EventQuery,
+    after: u64,
+    max: usize,
+) -> Result<QueryPage, ReadFault> {
+    let Reader { db, ids } = reader;
+    let transaction = db.unchecked_transaction()?;
+    let newest = schema::head(db)?.position;
+    let mut page = Page {
+        query,
+        ids,
+        db,
+        max,
+        hidden: HashMap::new(),
+        names: Names::default(),
+        events: Vec::new(),
+        bytes: 0,
+        looked: 0,
+        through: after,
+    };
+    if after < newest && max > 0 {
+        page.hidden = unswept(db)?;
+        let end = match &query.id {
+            Some(id) => page.of_one(id, after)?.then_some(newest),
+            None => page.of_many(after, newest)?,
+        };
+        page.through = end.unwrap_or(page.through);
+    }
+    let (events, through) = (page.events, page.through);
+    transaction.finish()?;
+    Ok(QueryPage::new(events, through, through < newest))
+}
+
+/// A page that is being read.
+struct Page<'a> {
+    query: &'a EventQuery,
+    ids: &'a mut Ids,
+    db: &'a Connection,
+    max: usize,
+    /// Up to where the events of a stream are deleted, though their rows are there.
+    hidden: HashMap<i64, u64>,
+    names: Names,
+    events: Vec<FoundEvent>,
+    bytes: usize,
+    looked: u64,
+    through: u64,
+}
+
+const COLUMNS: &str = "e.position, e.seq, e.name, e.version, e.written_at_ms, e.payload, e.crc, \
+                       e.tags, e.stream";
+
+impl Page<'_> {
+    /// Returns how far everything was looked at; `None` when the page was full before.
+    fn of_many(&mut self, after: u64, newest: u64) -> Result<Option<u64>, ReadFault> {
+        let (select, bounds, end) = self.select(after, newest);
+        let mut statement = self.db.prepare_cached(&select)?;
+        let mut rows = statement.query(params_from_iter(bounds))?;
+        while !self.full()
+            && let Some(row) = rows.next()?
+        {
+            if !self.look_at(row)? {
+                continue;
+            }
+            let id = self.ids.id(self.db, row.get(8)?)?;
+            let event = rows::event(row, &id, &mut self.names)?;
+            let has = |tag| event.record.tags.contains(tag);
+            if !self.query.tag.as_ref().is_none_or(has) {
+                // The index of tags says so, the event does not.
+                let (row, what) = (event.position, "tag");
+                return Err(corrupt(&id, event.seq, Damage::Malformed { row, what }));
+            }
+            self.push(id, event);
+        }
+        Ok((!self.full()).then_some(end))
+    }
+
+    /// The statement, its values, and up to which position it looks.
+    fn select(&self, after: u64, newest: u64) -> (String, Vec<Value>, u64) {
+        let query = self.query;
+        let filtered = query.kind.is_some() || !query.is_all_slices();
+        let end = if filtered {
+            newest.min(after.saturating_add(WINDOW))
+        } else {
+            newest
+        };
+        let mut bounds: Vec<Value> = vec![as_i64(after).into(), as_i64(end).into()];
+        let (from, by) = if query.tag.is_some() {
+            let from = "event_tags AS t CROSS JOIN events AS e ON e.position = t.position";
+            (from, "t")
+        } else {
+            ("events AS e", "e")
+        };
+        let mut select = format!("SELECT {COLUMNS} FROM {from}");
+        if filtered {
+            select += " CROSS JOIN streams AS s ON s.stream = e.stream";
+        }
+        select += &format!(" WHERE {by}.position > ?1 AND {by}.position <= ?2");
+        let mut condition = |text: &str, value: Value| {
+            bounds.push(value);
+            select += &format!(" AND {text} ?{}", bounds.len());
+        };
+        if let Some(tag) = &query.tag {
+            condition("t.tag =", tag.to_string().into());
+        }
+        if !query.is_all_slices() {
+            let slices = query.slice_range();
+            condition("s.slice >=", i64::from(*slices.start()).into());
+            condition("s.slice <=", i64::from(*slices.end()).into());
+        }
+        if let Some(kind) = &query.kind {
+            // All texts that begin with the kind and `|`: the next character is `}`.
+            condition("s.id >=", format!("{kind}|").into());
+            condition("s.id <", format!("{kind}}}").into());
+        }
+        select += &format!(" ORDER BY {by}.position");
+        (select, bounds, end)
+    }
+
+    /// Returns whether everything was looked at.
+    fn of_one(&mut self, id: &PersistenceId, after: u64) -> Result<bool, ReadFault> {
+        let mut other_tag = self.query.clone();
+        other_tag.tag = None;
+        let Some(stream) = stream_of(self.db, id)?.filter(|_| other_tag.matches(id, &[])) else {
+            return Ok(true);
+        };
+        let deleted = rows::deleted_seq(self.db, stream, id)?;
+        let highest = highest_seq(self.db, stream)?.unwrap_or(deleted);
+        let first = first_behind(self.db, stream, deleted + 1..highest + 1, after)?;
+        let mut statement = self.db.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM events AS e WHERE e.stream = ?1 AND e.seq >= ?2 ORDER BY e.seq"
+        ))?;
+        let mut rows = statement.query(params![stream, as_i64(first)])?;
+        let mut sequence = Sequence::from(first);
+        while !self.full()
+            && let Some(row) = rows.next()?
+        {
+            self.look_at(row)?;
+            rows::in_sequence(row, id, &mut sequence)?;
+            let event = rows::event(row, id, &mut self.names)?;
+            if self.query.matches(id, &event.record.tags) {
+                self.push(id.clone(), event);
+            }
+        }
+        Ok(!self.full())
+    }
+
+    fn full(&self) -> bool {
+        self.events.len() >= self.max || self.bytes >= PAGE_BYTES_MAX || self.looked >= WINDOW
+    }
+
+    /// Takes note of a row; whether it is to be read: the events of some rows are deleted.
+    fn look_at(&mut self, row: &Row<'_>) -> Result<bool, ReadFault> {
+        self.looked += 1;
+        self.through = row.get::<_, i64>(0)?.cast_unsigned();
+        if self.hidden.is_empty() {
+            return Ok(true);
+        }
+        let deleted = self.hidden.get(&row.get(8)?).copied().unwrap_or_default();
+        Ok(row.get::<_, i64>(1)?.cast_unsigned() > deleted)
+    }
+
+    fn push(&mut self, id: PersistenceId, event: StoredEvent) {
+        self.bytes += event.record.payload.len();
+        self.events.push(FoundEvent::new(id, event));
+    }
+}
+
+/// The first number of a stream, in a range, whose event lies behind a position: by bisection, for
+/// positions grow with the numbers.
+fn first_behind(
+    db: &Connection,
+    stream: i64,
+    range: Range<u64>,
+    after: u64,
+) -> rusqlite::Result<u64> {
+    let mut probe = db.prepare_cached(
+        "SELECT seq, position FROM events WHERE stream = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1",
+    )?;
+    let (mut low, mut high) = (range.start, range.end.max(range.start));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let row = probe
+            .query_row(params![stream, as_i64(middle)], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+            })
+            .optional()?;
+        match row {
+            Some((seq, position)) if position.cast_unsigned() <= after => {
+                low = seq.cast_unsigned() + 1;
+            }
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+/// The ids behind `after` that have events.
+fn ids(
+    db: &Connection,
+    after: Option<&PersistenceId>,
+    max: usize,
+) -> Result<Vec<PersistenceId>, ReadFault> {
+    let mut select = db.prepare_cached(
+        "SELECT s.id FROM streams AS s WHERE s.id > ?1 AND EXISTS (
+             SELECT 1 FROM events AS e WHERE e.stream = s.stream AND e.seq >
+                 coalesce((SELECT d.seq FROM deleted AS d WHERE d.stream = s.stream), 0))
+         ORDER BY s.id LIMIT ?2",
+    )?;
+    let after = after.map_or("", PersistenceId::as_str);
+    let rows = select.query_map(params![after, limit(max)], |row| row.get::<_, String>(0))?;
+    let mut ids = Vec::new();
+    for text in rows {
+        let text = text?;
+        let Some(id) = PersistenceId::parse(&text) else {
+            let reason = format!("{text:?} is no persistence id");
+            return Err(ReadFault::Journal(JournalError::Refused { reason }));
+        };
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+impl EventQueries for SqliteJournal {
+    fn events<'a>(
+        &'a self,
+        query: &'a EventQuery,
+        after: u64,
+        max: usize,
+    ) -> BoxFuture<'a, Result<QueryPage, JournalError>> {
+        let query = query.clone();
+        self.read_on(move |reader| page(reader, &query, after, max))
+            .boxed()
+    }
+
+    fn changed(&self, after: u64) -> BoxFuture<'_, Result<u64, JournalError>> {
+        self.wait_behind(after).boxed()
+    }
+
+    fn ids<'a>(
+        &'a self,
+        after: Option<&'a PersistenceId>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<PersistenceId>, JournalError>> {
+        let after = after.cloned();
+        self.read_on(move |reader| ids(&reader.db, after.as_ref(), max))
+            .boxed()
+    }
+}

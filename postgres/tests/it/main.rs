@@ -1,0 +1,16 @@
+//! Proves: the PostgreSQL stores keep what they promise, whatever happens to processes and server.
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a failed test is meant to panic, and one that is skipped says why"
+)]
+
+mod child;
+mod conforms;
+mod crash;
+mod fencing;
+mod local_server;
+mod offsets;
+mod opening;
+mod readers;
+mod support;
