@@ -19,12 +19,14 @@
 //! | keep a report up to date | [`Projection`], [`Handler`], [`TransactionalHandler`] |
 //! | know who may write | [`Fence`], [`Journal::claim`] |
 //! | know the bytes on disk | [`mod@format`] |
-//! | test own events | [`testkit`] |
+//! | test an entity | [`testkit`] |
 //!
 //! Inside: `logic/` decides without touching anything, `io/sqlite/` is the embedded journal (its
 //! `mod.rs` draws it, `marks.rs` and `halt.rs` say why an acknowledged event cannot vanish in
 //! silence), `event_sourced/entity.rs` is the life of an entity, `event_sourced/post.rs` its letters,
 //! `projection/mod.rs` draws a projection.
+//!
+//! The book tells how it is used: `docs/book/persistence.md`.
 //!
 //! # What is promised
 //! - An acknowledged event is there after any end of any process, once, in order; an append is
@@ -54,6 +56,11 @@ pub mod testkit;
 pub use durable_state::{
     DurableState, DurableStateActor, DurableStateBuilder, StateEffect, StateError, durable_state,
 };
+/// The chapter of the book: its programs are compiled and run as tests of this crate.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/book/persistence.md")]
+mod book {}
+
 pub use error::{AppendError, ClaimError, Damage, JournalError, OpenError};
 pub use event_sourced::{
     Courier, CourierError, Delivery, Effect, EntityError, EventReader, EventSourced,

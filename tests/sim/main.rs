@@ -8,6 +8,7 @@
 mod checks;
 mod client;
 mod counter;
+mod durable;
 mod endings;
 mod entities;
 mod fencing;

@@ -19,8 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Letters that one child has at most.
+/// Letters that one child has at most, and their bytes, unless one is larger.
 const LETTERS_OF_CHILD: usize = 256;
+const BYTES_OF_CHILD: usize = 4 << 20;
 
 /// The children of one entity that deliver, by their numbers in the system.
 #[derive(Default)]
@@ -72,10 +73,10 @@ impl Deliveries {
 
     /// The next target without a child, behind the last one that got one.
     fn next_target(&self, outbox: &Outbox) -> Option<PersistenceId> {
-        let is_free = |target: &&PersistenceId| !self.targets.contains(*target);
-        let is_behind = |target: &&PersistenceId| self.last.as_ref().is_none_or(|l| l < target);
-        let behind = outbox.targets().filter(is_free).find(is_behind);
-        behind.or_else(|| outbox.targets().find(is_free)).cloned()
+        let mut waiting = outbox.targets(self.last.as_ref());
+        waiting
+            .find(|target| !self.targets.contains(*target))
+            .cloned()
     }
 
     /// Which letters a child that has ended brought to its target.
@@ -88,8 +89,14 @@ impl Deliveries {
 
 fn letters(outbox: &Outbox, from: &PersistenceId, to: &PersistenceId) -> VecDeque<Parcel> {
     let (from, target): (Arc<str>, Arc<str>) = (from.as_str().into(), to.as_str().into());
+    let mut bytes = 0;
     let waiting = outbox.waiting(to, LETTERS_OF_CHILD);
     waiting
+        .take_while(|(_, letter)| {
+            let is_first = bytes == 0;
+            bytes += letter.payload.len() + 1;
+            is_first || bytes <= BYTES_OF_CHILD
+        })
         .map(|(number, letter)| Parcel {
             from: Arc::clone(&from),
             to: Arc::clone(&target),

@@ -177,7 +177,24 @@ impl<E: EventSourced> Entity<E> {
                 }
             },
         };
+        if self.is_full(effect.letters.len()) {
+            if let Some(Taken { reply_to, .. }) = taken {
+                let reason = "its own letters do not get away".to_owned();
+                let _ = reply_to.send(Receipt::Refused { reason });
+            }
+            return Ok(Next::Continue);
+        }
         self.carry_out(effect, taken).await
+    }
+
+    /// Whether more letters would wait than may.
+    fn is_full(&self, more: usize) -> bool {
+        let (id, waiting) = (&self.place.id, self.post.outbox.len());
+        let is_full = more > 0 && waiting + more > self.place.options.letters_waiting_max.get();
+        if is_full {
+            tracing::error!(%id, waiting, more, "too many letters wait: a command is refused");
+        }
+        is_full
     }
 
     /// Decides whether a letter counts, and what it leads to. One that does not is answered here.

@@ -27,6 +27,9 @@ pub struct Options {
     pub letters_in_flight: NonZeroUsize,
     /// Targets to which one entity delivers at once. Default 8.
     pub letter_targets: NonZeroUsize,
+    /// Letters of one entity that may wait for their targets. A command that would send more is
+    /// refused: it has no effect and no reply, and is logged. Default 100,000.
+    pub letters_waiting_max: NonZeroUsize,
     /// The shortest and the longest wait before letters that were not taken are delivered again; it
     /// doubles from one to the other. Default 200 ms to 30 s.
     pub letter_retry: (Duration, Duration),
@@ -42,6 +45,7 @@ impl Default for Options {
             recoveries: Recoveries::at_once(NonZeroUsize::new(64).expect("not zero")),
             letters_in_flight: NonZeroUsize::new(16).expect("not zero"),
             letter_targets: NonZeroUsize::new(8).expect("not zero"),
+            letters_waiting_max: NonZeroUsize::new(100_000).expect("not zero"),
             letter_retry: (Duration::from_millis(200), Duration::from_secs(30)),
         }
     }
@@ -80,6 +84,13 @@ impl Options {
     #[must_use]
     pub fn letter_targets(mut self, targets: NonZeroUsize) -> Self {
         self.letter_targets = targets;
+        self
+    }
+
+    /// Sets [`Self::letters_waiting_max`].
+    #[must_use]
+    pub fn letters_waiting_max(mut self, letters: NonZeroUsize) -> Self {
+        self.letters_waiting_max = letters;
         self
     }
 

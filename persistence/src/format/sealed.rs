@@ -64,12 +64,13 @@ impl Spot<'_> {
 }
 
 /// Seals and opens with one key.
-pub(crate) struct Seal(LessSafeKey);
+// Boxed: it is large, and most entities have none.
+pub(crate) struct Seal(Box<LessSafeKey>);
 
 impl Seal {
     pub(crate) fn new(key: &[u8; KEY_BYTES]) -> Self {
         let key = UnboundKey::new(&CHACHA20_POLY1305, key).expect("it has the length of a key");
-        Self(LessSafeKey::new(key))
+        Self(Box::new(LessSafeKey::new(key)))
     }
 
     /// # Errors

@@ -4,7 +4,8 @@
 //! of them, so a target's lane is one number and the letters behind it.
 
 use crate::id::PersistenceId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// A letter as it waits: what it is called, its bytes, and where it was written.
@@ -44,6 +45,9 @@ pub(crate) struct OutOfOrder {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Outbox {
     lanes: BTreeMap<PersistenceId, Lane>,
+    /// The targets that letters wait for: most lanes are idle.
+    busy: BTreeSet<PersistenceId>,
+    waiting: usize,
 }
 
 impl Outbox {
@@ -69,6 +73,10 @@ impl Outbox {
         }
         let lane = self.lanes.entry(target.clone()).or_default();
         lane.waiting.push_back(letter);
+        self.waiting += 1;
+        if lane.waiting.len() == 1 {
+            self.busy.insert(target.clone());
+        }
         Ok(())
     }
 
@@ -89,6 +97,10 @@ impl Outbox {
         if let Some(lane) = self.lanes.get_mut(target) {
             while lane.confirmed < up_to && lane.waiting.pop_front().is_some() {
                 lane.confirmed += 1;
+                self.waiting -= 1;
+            }
+            if lane.waiting.is_empty() {
+                self.busy.remove(target);
             }
         }
         Ok(())
@@ -100,10 +112,18 @@ impl Outbox {
         lane.is_some_and(|lane| lane.confirmed < up_to && up_to <= lane.last())
     }
 
-    /// The targets that letters wait for.
-    pub(crate) fn targets(&self) -> impl Iterator<Item = &PersistenceId> {
-        let lanes = self.lanes.iter();
-        lanes.filter_map(|(target, lane)| (!lane.waiting.is_empty()).then_some(target))
+    /// The targets that letters wait for, those behind `last` first.
+    pub(crate) fn targets(
+        &self,
+        last: Option<&PersistenceId>,
+    ) -> impl Iterator<Item = &PersistenceId> {
+        let behind = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let to_last = last.map(|last| (Bound::Unbounded, Bound::Included(last)));
+        let before = to_last.map(|range| self.busy.range::<PersistenceId, _>(range));
+        let behind = self
+            .busy
+            .range::<PersistenceId, _>((behind, Bound::Unbounded));
+        behind.chain(before.into_iter().flatten())
     }
 
     /// The first letters that wait for a target, at most `max`, with their numbers.
@@ -120,17 +140,18 @@ impl Outbox {
 
     /// The oldest record of a letter that waits: it must not be removed.
     pub(crate) fn oldest_seq(&self) -> Option<u64> {
-        let firsts = self.lanes.values().filter_map(|lane| lane.waiting.front());
+        let busy = self.busy.iter().filter_map(|target| self.lanes.get(target));
+        let firsts = busy.filter_map(|lane| lane.waiting.front());
         firsts.map(|letter| letter.seq).min()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.targets().next().is_none()
+        self.waiting == 0
     }
 
     /// How many letters wait.
     pub(crate) fn len(&self) -> usize {
-        self.lanes.values().map(|lane| lane.waiting.len()).sum()
+        self.waiting
     }
 
     pub(crate) fn lanes(&self) -> impl Iterator<Item = (&PersistenceId, &Lane)> {
@@ -138,8 +159,12 @@ impl Outbox {
     }
 
     pub(crate) fn from_lanes(lanes: impl IntoIterator<Item = (PersistenceId, Lane)>) -> Self {
+        let lanes: BTreeMap<_, _> = lanes.into_iter().collect();
+        let busy = lanes.iter().filter(|(_, lane)| !lane.waiting.is_empty());
         Self {
-            lanes: lanes.into_iter().collect(),
+            busy: busy.map(|(target, _)| target.clone()).collect(),
+            waiting: lanes.values().map(|lane| lane.waiting.len()).sum(),
+            lanes,
         }
     }
 }
@@ -182,8 +207,26 @@ mod tests {
         );
         assert_eq!(outbox.oldest_seq(), Some(4));
         outbox.confirmed(&a, 2).unwrap();
-        assert_eq!(outbox.targets().collect::<Vec<_>>(), [&b]);
+        assert_eq!(outbox.targets(None).collect::<Vec<_>>(), [&b]);
         assert_eq!(outbox.next_number(&a), 3, "numbers go on");
+        let lanes = outbox.lanes().map(|(to, lane)| (to.clone(), lane.clone()));
+        assert_eq!(Outbox::from_lanes(lanes.collect::<Vec<_>>()), outbox);
+        outbox.confirmed(&b, 1).unwrap();
+        assert!(outbox.is_empty() && outbox.oldest_seq().is_none());
+    }
+
+    #[test]
+    fn each_target_has_its_turn() {
+        let ids = ["a", "b", "c"].map(|name| PersistenceId::new("x", name));
+        let mut outbox = Outbox::default();
+        for id in &ids {
+            outbox.sent(id, 1, letter(1)).unwrap();
+        }
+        let [a, b, c] = &ids;
+        let after = |last| outbox.targets(last).collect::<Vec<_>>();
+        assert_eq!(after(None), [a, b, c]);
+        assert_eq!(after(Some(a)), [b, c, a]);
+        assert_eq!(after(Some(c)), [a, b, c]);
     }
 
     #[test]

@@ -560,6 +560,25 @@ async fn a_shredded_account_is_unreadable_for_good() {
     bank.system.shutdown().await;
 }
 
+/// A command that would let too many letters wait has no effect; others have.
+#[tokio::test(start_paused = true)]
+async fn too_many_waiting_letters_refuse_a_command() {
+    let max = std::num::NonZeroUsize::new(3).unwrap();
+    let options = Options::default().letters_waiting_max(max);
+    let bank = Bank::open(Arc::new(MemoryJournal::new()), options);
+    let refused = bank.pay("a", "b", &[1, 2, 4, 5]).await;
+    assert!(
+        matches!(refused, Err(AskError::NoReply { .. })),
+        "{refused:?}"
+    );
+    bank.pay("a", "b", &[1, 2, 4]).await.unwrap();
+    bank.until_delivered().await;
+    bank.pay("a", "b", &[5]).await.unwrap();
+    bank.until_delivered().await;
+    assert_eq!(bank.look("b").await.credited["a"], [1, 2, 4, 5]);
+    bank.system.shutdown().await;
+}
+
 /// Without a way to others a letter cannot be sent, and nothing is persisted.
 #[tokio::test]
 async fn without_a_courier_nothing_is_persisted() {
