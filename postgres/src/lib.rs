@@ -19,7 +19,8 @@
 //! | --- | --- |
 //! | connect, and set limits | [`PostgresConfig`] |
 //! | keep events | [`PostgresJournal`] |
-//! | write a table and the offset of a projection together | [`PostgresOffsets::with_offset`] |
+//! | store the results of a projection exactly once | [`PostgresResults`], [`PostgresHandler`] |
+//! | write a table and an offset together | [`PostgresOffsets::with_offset`] |
 //! | see what the tables are | `migrations/001.sql` |
 //!
 //! Inside: `logic/` turns batches into columns and answers, `io/committer.rs` writes them,
@@ -36,4 +37,5 @@ pub use error::{ConfigError, OpenError};
 pub use io::connect::{Connector, tls_connector};
 pub use io::journal::PostgresJournal;
 pub use io::offsets::{OffsetError, PostgresOffsets};
+pub use io::projection::{PostgresHandler, PostgresResults, ResultsError};
 pub use tokio_postgres;

@@ -7,6 +7,7 @@ pub(crate) mod journal;
 pub(crate) mod migrate;
 pub(crate) mod news;
 pub(crate) mod offsets;
+pub(crate) mod projection;
 pub(crate) mod queries;
 pub(crate) mod rows;
 pub(crate) mod server;
