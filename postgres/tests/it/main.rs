@@ -9,6 +9,8 @@ mod child;
 mod conforms;
 mod crash;
 mod fencing;
+#[cfg(feature = "lease")]
+mod lease;
 mod local_server;
 mod offsets;
 mod opening;
