@@ -59,6 +59,16 @@ CREATE UNIQUE INDEX states_by_position ON @schema@.states (position, slice, kind
 CREATE TABLE @schema@.epochs (scope bytea PRIMARY KEY, epoch bigint NOT NULL);
 CREATE TABLE @schema@.terms (scope bytea PRIMARY KEY, term bigint NOT NULL);
 CREATE TABLE @schema@.offsets (key bytea PRIMARY KEY, position bigint NOT NULL);
+-- The slices of projections whose results are in this database: where they are, and whose run has them.
+-- The ranges of one projection do not overlap.
+CREATE TABLE @schema@.projection_slices (
+    position bigint NOT NULL,
+    epoch bigint NOT NULL,
+    first smallint NOT NULL,
+    last smallint NOT NULL,
+    name bytea NOT NULL,
+    PRIMARY KEY (name, first)
+);
 CREATE TABLE @schema@.leases (
     name bytea PRIMARY KEY,
     owner bytea NOT NULL,

@@ -52,7 +52,18 @@ impl PostgresConfig {
     }
 
     /// Takes settings as `tokio-postgres` has them.
-    pub fn new(server: tokio_postgres::Config) -> Self {
+    ///
+    /// What they leave open, keep-alive probes and the limit for unacknowledged data, is set to notice a
+    /// server that is gone within some 30 s.
+    pub fn new(mut server: tokio_postgres::Config) -> Self {
+        if server.get_keepalives_idle() == KEEPALIVES_IDLE_UNSET {
+            server.keepalives_idle(Duration::from_secs(15));
+            server.keepalives_interval(Duration::from_secs(5));
+            server.keepalives_retries(3);
+        }
+        if server.get_tcp_user_timeout().is_none() {
+            server.tcp_user_timeout(Duration::from_secs(30));
+        }
         Self {
             server,
             connector: Arc::new(PlainConnector),
@@ -172,6 +183,9 @@ impl PostgresConfig {
 /// The answer to so many requests fits into the buffers of any socket: a server never waits for a
 /// paused process to take it while it holds a lock.
 const BATCH_REQUESTS_MAX: usize = 1000;
+
+/// What `tokio-postgres` has when nothing was said.
+const KEEPALIVES_IDLE_UNSET: Duration = Duration::from_secs(2 * 60 * 60);
 
 fn host_name(host: &tokio_postgres::config::Host) -> String {
     match host {

@@ -19,7 +19,9 @@
 //! | --- | --- |
 //! | connect, and set limits | [`PostgresConfig`] |
 //! | keep events | [`PostgresJournal`] |
-//! | write a table and the offset of a projection together | [`PostgresOffsets::with_offset`] |
+//! | store the results of a projection exactly once | [`PostgresResults`], [`PostgresHandler`] |
+//! | write a table and an offset together | [`PostgresOffsets::with_offset`] |
+//! | decide splits and singletons by a lease | `PostgresLease`, with the feature `lease` |
 //! | see what the tables are | `migrations/001.sql` |
 //!
 //! Inside: `logic/` turns batches into columns and answers, `io/committer.rs` writes them,
@@ -35,5 +37,8 @@ pub use config::PostgresConfig;
 pub use error::{ConfigError, OpenError};
 pub use io::connect::{Connector, tls_connector};
 pub use io::journal::PostgresJournal;
+#[cfg(feature = "lease")]
+pub use io::lease::PostgresLease;
 pub use io::offsets::{OffsetError, PostgresOffsets};
+pub use io::projection::{PostgresHandler, PostgresResults, ResultsError};
 pub use tokio_postgres;

@@ -4,9 +4,12 @@ pub(crate) mod committer;
 pub(crate) mod connect;
 pub(crate) mod fault;
 pub(crate) mod journal;
+#[cfg(feature = "lease")]
+pub(crate) mod lease;
 pub(crate) mod migrate;
 pub(crate) mod news;
 pub(crate) mod offsets;
+pub(crate) mod projection;
 pub(crate) mod queries;
 pub(crate) mod rows;
 pub(crate) mod server;

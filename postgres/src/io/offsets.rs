@@ -7,6 +7,7 @@ use crate::logic::limits::signed;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use otava_persistence::{JournalError, OffsetStore, check_offset_key};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_postgres::Transaction;
@@ -35,6 +36,14 @@ pub enum OffsetError<E> {
     /// offset to see.
     #[error(transparent)]
     Store(#[from] JournalError),
+}
+
+impl fmt::Debug for PostgresOffsets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PostgresOffsets")
+            .field(&self.0.config)
+            .finish()
+    }
 }
 
 impl PostgresOffsets {

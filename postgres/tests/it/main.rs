@@ -9,8 +9,11 @@ mod child;
 mod conforms;
 mod crash;
 mod fencing;
+#[cfg(feature = "lease")]
+mod lease;
 mod local_server;
 mod offsets;
 mod opening;
+mod projections;
 mod readers;
 mod support;
