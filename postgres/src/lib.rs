@@ -19,7 +19,7 @@
 //! | --- | --- |
 //! | connect, and set limits | [`PostgresConfig`] |
 //! | keep events | [`PostgresJournal`] |
-//! | write a table and the offset of a projection together | [`PostgresOffsets::with_offset`] |
+//! | write a table and the offset of a projection together | [`PostgresOffsets::claim_slices`], [`PostgresOffsets::commit`] |
 //! | see what the tables are | `migrations/001.sql` |
 //!
 //! Inside: `logic/` turns batches into columns and answers, `io/committer.rs` writes them,

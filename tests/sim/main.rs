@@ -16,6 +16,7 @@ mod kit;
 mod letters;
 mod membership;
 mod ontop;
+mod projections;
 mod random;
 mod remember;
 mod world;

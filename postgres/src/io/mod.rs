@@ -10,6 +10,7 @@ pub(crate) mod offsets;
 pub(crate) mod queries;
 pub(crate) mod rows;
 pub(crate) mod server;
+pub(crate) mod slices;
 pub(crate) mod snapshots;
 pub(crate) mod states;
 pub(crate) mod writes;

@@ -12,5 +12,6 @@ mod fencing;
 mod local_server;
 mod offsets;
 mod opening;
+mod projections;
 mod readers;
 mod support;
