@@ -2,6 +2,7 @@
 
 use crate::store::JournalAllocationStore;
 use futures_util::future::join_all;
+use otava_actor::ask::ASK_WITHIN_DEFAULT;
 use otava_actor::{Actor, AskError, Context, Props, ReplyTo};
 use otava_cluster::Cluster;
 use otava_persistence::{
@@ -14,9 +15,13 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// How long an instance may take to end when it goes elsewhere, before it is cut off.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long whoever asks an instance for something waits for it.
+const ASKED_FOR: Duration = ASK_WITHIN_DEFAULT;
 
 /// A projection that runs in the whole cluster: its instances are spread over the members, each on one
 /// of them, and go on elsewhere when that one leaves or fails. Made by [`crate::Node::projection`].
@@ -79,6 +84,20 @@ impl ClusterProjection {
     /// It only asks.
     pub async fn statuses(&self) -> Vec<Result<ProjectionStatus, ProjectionError>> {
         self.ask_all(InstanceCommand::Status).await
+    }
+
+    /// Waits until every event up to `position` is handled: what was written can then be read in the
+    /// results.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] of the first instance that cannot say so, since it has ended, moved, or needs
+    /// longer than an answer may take (5 seconds). It can be asked again.
+    ///
+    /// # Cancel safety
+    /// It only asks.
+    pub async fn caught_up_with(&self, position: u64) -> Result<(), ProjectionError> {
+        self.do_all(|reply_to| InstanceCommand::CaughtUp(position, reply_to))
+            .await
     }
 
     /// Pauses all instances. A pause is forgotten by an instance that goes to another node.
@@ -154,6 +173,7 @@ impl ClusterProjection {
 /// What the worker of an instance is asked for.
 #[derive(Deserialize, Serialize)]
 pub(crate) enum InstanceCommand {
+    CaughtUp(u64, #[serde(with = "wire")] ReplyTo<bool>),
     Pause(#[serde(with = "wire")] ReplyTo<bool>),
     RestartFrom(u64, #[serde(with = "wire")] ReplyTo<bool>),
     Resume(#[serde(with = "wire")] ReplyTo<bool>),
@@ -245,16 +265,21 @@ impl Actor for Worker {
                 let _ = reply_to.send(true);
             }
             // These wait for the handler that is at work, beside the actor.
-            InstanceCommand::Pause(reply_to) => {
-                tokio::spawn(async move {
-                    let done = async { running?.pause().await.ok() }.await;
-                    let _ = reply_to.send(done.is_some());
+            InstanceCommand::CaughtUp(position, reply_to) => {
+                beside(running, reply_to, move |running| async move {
+                    running.caught_up_with(position).await
                 });
             }
+            InstanceCommand::Pause(reply_to) => {
+                beside(
+                    running,
+                    reply_to,
+                    |running| async move { running.pause().await },
+                );
+            }
             InstanceCommand::RestartFrom(offset, reply_to) => {
-                tokio::spawn(async move {
-                    let done = async { running?.restart_from(offset).await.ok() }.await;
-                    let _ = reply_to.send(done.is_some());
+                beside(running, reply_to, move |running| async move {
+                    running.restart_from(offset).await
                 });
             }
         }
@@ -265,10 +290,7 @@ impl Actor for Worker {
         let Some(running) = self.running.take() else {
             return;
         };
-        if tokio::time::timeout(ENDS_WITHIN, running.stop())
-            .await
-            .is_err()
-        {
+        if timeout(ENDS_WITHIN, running.stop()).await.is_err() {
             tracing::warn!(
                 projection = running.name(),
                 index = self.index,
@@ -278,6 +300,26 @@ impl Actor for Worker {
             running.ended().await;
         }
     }
+}
+
+/// Does something that takes a while without its worker, which can then be asked other things. It must
+/// not take longer than somebody waits for it, since it keeps the instance from ending with the worker.
+fn beside<F>(
+    running: Option<ProjectionHandle>,
+    reply_to: ReplyTo<bool>,
+    work: impl FnOnce(ProjectionHandle) -> F + Send + 'static,
+) where
+    F: Future<Output = Result<(), ProjectionEnded>> + Send,
+{
+    let Some(running) = running else {
+        return;
+    };
+    tokio::spawn(async move {
+        if let Ok(done) = timeout(ASKED_FOR, work(running)).await {
+            // An error means that nobody waits for it any more.
+            let _ = reply_to.send(done.is_ok());
+        }
+    });
 }
 
 pub(crate) fn start_projection(
