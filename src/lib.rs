@@ -61,6 +61,7 @@
 //! | [`PersistentEntity`], `entity` | event-sourced state that sharding places |
 //! | `testkit`, behind the feature of that name | a cluster from a seed, and a checker of histories |
 //! | [`Arrived`], `letters` | letters between entities, taken exactly once |
+//! | [`ClusterProjection`], `projection` | reports that follow the events, spread over the nodes |
 //! | [`JournalAllocationStore`], `store` | terms and epochs of shards and singletons, kept in the journal |
 //! | [`JournalRememberStore`], `remember` | which entities live without messages, kept in the journal |
 //! | [`otava_actor`], as `otava::actor` | actors in one process |
@@ -78,6 +79,7 @@ mod letters;
 mod logic;
 mod node;
 pub mod prelude;
+mod projection;
 mod remember;
 mod store;
 #[cfg(feature = "testkit")]
@@ -87,6 +89,7 @@ pub use client::{Client, ClientBuilder, ClientError, NoContact, Published};
 pub use entity::{DurableEntity, DurableStartError, EntityOptions, Keys, PersistentEntity};
 pub use letters::{Arrived, NoMessage};
 pub use node::{Ended, Node, NodeBuilder, NodeError};
+pub use projection::{ClusterProjection, ProjectionError};
 pub use remember::JournalRememberStore;
 pub use store::JournalAllocationStore;
 
@@ -110,7 +113,7 @@ pub use otava_cluster::{
 };
 pub use otava_persistence::{
     DurableState, Effect, EventSourced, Journal, KeyStore, Letter, MemoryJournal, Options,
-    SqliteConfig, SqliteJournal, StateEffect,
+    Projection, ProjectionPlan, ProjectionStatus, SqliteConfig, SqliteJournal, StateEffect,
 };
 pub use otava_remote::{
     CredentialFiles, Credentials, Network, NodeId, PeerIdentity, QuicNetwork, Remote, RemoteConfig,

@@ -15,6 +15,7 @@ use crate::entity::{
     start_entities,
 };
 use crate::letters::Ways;
+use crate::projection::{ClusterProjection, start_projection};
 use crate::store::{JournalAllocationStore, JournalTerms};
 use futures_util::future::{BoxFuture, join_all};
 use otava_actor::{Actor, ActorSystem, Props};
@@ -25,7 +26,7 @@ use otava_cluster::{
     AppVersion, Cluster, ClusterConfig, ClusterReceptionist, ClusterState, Discovery, JoinError,
     LeaveError, SingletonProxy, Singletons, Topic, Topics,
 };
-use otava_persistence::{EventSourced, Journal, SqliteConfig, SqliteJournal};
+use otava_persistence::{EventSourced, Journal, ProjectionPlan, SqliteConfig, SqliteJournal};
 use otava_remote::{
     Credentials, Network, NodeId, QuicNetwork, Remote, RemoteConfig, RemoteMessage, Rights,
 };
@@ -246,6 +247,29 @@ impl Node {
             Box::pin(async move { kind.hand_over(within).await })
         });
         lock(&self.inner.hand_overs).push(hand_over);
+    }
+
+    /// Makes this node a host of the instances of a projection, which are spread over all nodes that say
+    /// this, or those of them with the roles of `config`. Call it on every node, right after it was
+    /// started, with the same name and number of instances.
+    ///
+    /// # Errors
+    /// [`otava_sharding::StartError`]: the projection is started already, or its name is none of 53
+    /// letters, digits, `-`, `_` and `.` at most.
+    pub fn projection(
+        &self,
+        plan: ProjectionPlan,
+        config: ShardingConfig,
+    ) -> Result<ClusterProjection, otava_sharding::StartError> {
+        let inner = &self.inner;
+        let projection = start_projection(&inner.cluster, inner.journal.clone(), plan, config)?;
+        let workers = projection.clone();
+        let hand_over: HandOver = Arc::new(move |within| {
+            let workers = workers.clone();
+            Box::pin(async move { workers.hand_over(within).await })
+        });
+        lock(&inner.hand_overs).push(hand_over);
+        Ok(projection)
     }
 
     /// Who offers which service in the whole cluster.

@@ -21,7 +21,7 @@ pub struct PersistenceId(Arc<str>);
 
 /// How many slices there are: a persistence id belongs to one of them for good.
 ///
-/// Slices are what projections will be spread by. The number is part of the format.
+/// Slices are what projections are spread by. The number is part of the format.
 pub const SLICES: u16 = 1024;
 
 impl PersistenceId {

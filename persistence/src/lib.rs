@@ -88,3 +88,8 @@ pub use query::{
 };
 pub use snapshot::{Snapshot, SnapshotStore};
 pub use state::{SaveState, SavedState, StateStore, StoredState};
+
+/// The program of `docs/book/projections.md`, as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/book/projections.md")]
+mod book {}

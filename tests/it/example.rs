@@ -192,3 +192,24 @@ fn chat_does_what_its_head_says() {
 fn the_bank_does_what_its_head_says() {
     check("bank", include_str!("../../examples/bank/main.rs"));
 }
+
+/// The report that follows the events of carts is exact; run twice, with the events of both runs in one
+/// journal. With PostgreSQL when `OTAVA_POSTGRES_URL` says where one is.
+#[test]
+fn the_report_of_the_shop_is_exact() {
+    let folder = TempDir::new().unwrap();
+    for _ in 0..2 {
+        let output = example("shopping")
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{text}\n{errors}");
+        assert!(text.contains("300 carts checked out"), "{text}");
+        assert!(
+            text.contains("exact: the report has what was acknowledged"),
+            "{text}"
+        );
+    }
+}

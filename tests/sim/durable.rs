@@ -81,7 +81,7 @@ async fn the_newest_state_is_there_after_a_kill_and_a_leave() {
                 .sharding(ShardingConfig::default().shards(16))
                 .encrypted(Arc::new(keys.clone()));
             let settings = node.durable_entities::<Setting>(options);
-            nodes.push((node, settings.expect("the journal has states").unwrap()));
+            nodes.push((node, settings.unwrap()));
         }
         for (node, _) in &nodes {
             node.join().await.unwrap();

@@ -17,6 +17,7 @@ mod kit;
 mod letters;
 mod membership;
 mod ontop;
+mod projections;
 mod random;
 mod remember;
 mod world;

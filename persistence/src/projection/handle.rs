@@ -1,5 +1,6 @@
 //! Handle: how a running projection is seen, paused, begun again and ended.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 /// What one instance of a projection is doing.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[non_exhaustive]
 pub enum ProjectionState {
     /// It waits before it tries again what has failed.
@@ -40,7 +41,7 @@ impl ProjectionState {
 }
 
 /// How far one instance of a projection is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ProjectionStatus {
     /// Its first and last slice.
