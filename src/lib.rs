@@ -97,12 +97,14 @@ pub use otava_cluster::{
     ClusterReceptionist, ClusterState, Discovery, Dissemination, DnsDiscovery, FileDiscovery,
     JoinError, Lease, Member, Refusal, SingletonProxy, Status, Strategy, Topic,
 };
+#[cfg(feature = "srv")]
+pub use otava_cluster::SrvDiscovery;
 pub use otava_persistence::{
     Effect, EventSourced, Journal, MemoryJournal, Options, SqliteConfig, SqliteJournal,
 };
 pub use otava_remote::{
-    CredentialFiles, Credentials, Network, NodeId, PeerIdentity, QuicNetwork, Remote, RemoteConfig,
-    RemoteMessage, Rights, VirtualNetwork, VirtualWorld, Who, certificates, wire,
+    Compression, CredentialFiles, Credentials, Network, NodeId, PeerIdentity, QuicNetwork, Remote,
+    RemoteConfig, RemoteMessage, Rights, VirtualNetwork, VirtualWorld, Who, certificates, wire,
 };
 pub use otava_sharding::{Entities, EntityClient, EntityRef, ShardingConfig};
 

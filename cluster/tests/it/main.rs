@@ -8,6 +8,7 @@ mod life;
 mod ontop;
 mod receptionist;
 mod replicated;
+mod roles;
 mod routers;
 mod scenarios;
 mod script;
