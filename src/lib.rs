@@ -111,13 +111,15 @@ pub use otava_cluster::{
     ClusterReceptionist, ClusterState, Discovery, Dissemination, DnsDiscovery, FileDiscovery,
     JoinError, Lease, Member, Refusal, SingletonProxy, Status, Strategy, Topic,
 };
+#[cfg(feature = "srv")]
+pub use otava_cluster::SrvDiscovery;
 pub use otava_persistence::{
     DurableState, Effect, EventSourced, Journal, KeyStore, Letter, MemoryJournal, Options,
     Projection, ProjectionPlan, ProjectionStatus, SqliteConfig, SqliteJournal, StateEffect,
 };
 pub use otava_remote::{
-    CredentialFiles, Credentials, Network, NodeId, PeerIdentity, QuicNetwork, Remote, RemoteConfig,
-    RemoteMessage, Rights, VirtualNetwork, VirtualWorld, Who, certificates, wire,
+    Compression, CredentialFiles, Credentials, Network, NodeId, PeerIdentity, QuicNetwork, Remote,
+    RemoteConfig, RemoteMessage, Rights, VirtualNetwork, VirtualWorld, Who, certificates, wire,
 };
 pub use otava_sharding::{
     DaemonProcess, Entities, EntityClient, EntityRef, Passivation, Remember, ShardingConfig,

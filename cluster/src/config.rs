@@ -54,6 +54,11 @@ pub struct ClusterConfig {
     /// What this node is for: words that others choose members by. 32 at most, each of 1 to 64 ASCII
     /// letters, digits, `.`, `-` or `_`. Default: none.
     pub roles: BTreeSet<String>,
+    /// Hold the roles that others claim against their certificates: a node that asks to be let in is
+    /// refused if its certificate lacks one ([`Refusal::SettingDiffers`](crate::Refusal), of
+    /// `roles_in_certificates`), and a member that is connected to this node and claims one that its
+    /// certificate lacks is put down. Set it on all nodes: each guards its own door. Default: off.
+    pub roles_in_certificates: bool,
     /// The version of the program, so that others can see a rolling update. Default: `0.0.0`.
     pub app_version: AppVersion,
     /// What must be the same on all nodes, by name, besides the strategy; a node that differs is
@@ -132,6 +137,7 @@ impl Default for ClusterConfig {
             lookup_interval: Duration::from_secs(1),
             join_when_told: false,
             roles: BTreeSet::new(),
+            roles_in_certificates: false,
             app_version: AppVersion::default(),
             settings: BTreeMap::new(),
             members_min: 1,
@@ -189,6 +195,13 @@ impl ClusterConfig {
     #[must_use]
     pub fn with_role(mut self, role: impl Into<String>) -> Self {
         self.roles.insert(role.into());
+        self
+    }
+
+    /// Roles that others claim must stand in their certificates.
+    #[must_use]
+    pub fn with_roles_in_certificates(mut self) -> Self {
+        self.roles_in_certificates = true;
         self
     }
 

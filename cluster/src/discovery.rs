@@ -136,7 +136,7 @@ fn parse(text: &str) -> Result<Vec<SocketAddr>, String> {
 /// The A and AAAA records of a name, all with the same port: a headless service of Kubernetes, a
 /// round-robin name. Asks the resolver of the system, which may answer from its cache.
 ///
-/// SRV records (a port for each) are not read: see `docs/book/cluster.md`.
+/// SRV records (a port for each) are read by `SrvDiscovery`, with the feature `srv`.
 #[derive(Clone, Debug)]
 pub struct DnsDiscovery {
     host: String,

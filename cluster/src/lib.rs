@@ -70,6 +70,8 @@ mod wire;
 pub use config::{ClusterConfig, Dissemination, StartError};
 pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, FileDiscovery, StaticDiscovery};
 pub use io::cluster::{Cluster, JoinError, LeaveError};
+#[cfg(feature = "srv")]
+pub use io::srv::SrvDiscovery;
 pub use lease::{Lease, LeaseError, MemoryLease};
 pub use logic::door::Refusal;
 pub use logic::downing::Strategy;

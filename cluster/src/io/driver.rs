@@ -3,6 +3,7 @@
 use crate::config::{ClusterConfig, Dissemination as Kind};
 use crate::io::chitchat::Chitchat;
 use crate::io::dissemination::{Broken, Dissemination};
+use crate::io::roles;
 use crate::io::seeded::Seeded;
 use crate::logic::leases::Grant;
 use crate::logic::membership::{End, Input, Membership, Output};
@@ -73,8 +74,11 @@ impl Driver {
                     self.take_more();
                 }
                 Happening::Remote(Some(event)) => {
-                    if let RemoteEvent::QuarantinedBy(node) = event {
-                        self.take(Input::QuarantinedBy(node));
+                    match event {
+                        RemoteEvent::QuarantinedBy(node) => self.take(Input::QuarantinedBy(node)),
+                        // Its certificate is known now.
+                        RemoteEvent::Connected(_) => self.put_liars_down(),
+                        _ => {}
                     }
                 }
                 Happening::Statement(Ok(statement)) => self.take(Input::Statement(statement)),
@@ -103,9 +107,28 @@ impl Driver {
     }
 
     fn take(&mut self, input: Input) {
+        if self.config.roles_in_certificates
+            && let Input::Message(from, Message::Request(request)) = &input
+            && let Some(answer) = roles::refused(&self.remote, from, request)
+        {
+            return self.send(from.addr, &Message::Answer(from.incarnation, answer));
+        }
         let now = self.remote.system().now();
         self.membership.handle(now, input);
         self.carry_out();
+    }
+
+    /// Members that claim roles which their certificates lack, if that is looked at.
+    fn put_liars_down(&mut self) {
+        if !self.config.roles_in_certificates || !self.membership.is_member() {
+            return;
+        }
+        let liars = roles::liars(&self.remote, &self.membership.state());
+        for node in liars {
+            tracing::error!(%node, "it claims a role that its certificate lacks: it is put down");
+            // It is not live after that, so this ends.
+            self.take(Input::Down(node));
+        }
     }
 
     /// What waits already, up to a batch, so that a flood cannot keep timers from being looked at.
@@ -162,6 +185,9 @@ impl Driver {
         // After the state, so that whoever hears of a step finds it there.
         for event in events {
             let _ = self.events.send(event);
+        }
+        if changed {
+            self.put_liars_down();
         }
         if changed && let Some(gossip) = &mut self.gossip {
             gossip.set_peers(self.membership.peers());

@@ -6,4 +6,7 @@ mod dissemination;
 mod driver;
 pub(crate) mod durable_file;
 mod finding;
+mod roles;
 mod seeded;
+#[cfg(feature = "srv")]
+pub(crate) mod srv;

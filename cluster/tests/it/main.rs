@@ -9,6 +9,7 @@ mod life;
 mod ontop;
 mod receptionist;
 mod replicated;
+mod roles;
 mod routers;
 mod scenarios;
 mod script;

@@ -123,7 +123,7 @@ impl Node {
     }
 }
 
-fn over(name: &str, network: Arc<dyn Network>) -> Remote {
+pub(crate) fn over(name: &str, network: Arc<dyn Network>) -> Remote {
     let system = ActorSystem::new(name);
     let builder = Remote::builder(&system, "test", name, network);
     builder.start().unwrap()
