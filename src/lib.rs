@@ -104,7 +104,7 @@ pub use otava_actor::{
     PoolHandle, Props, Receptionist, ReplyTo, RouteeGroup, Router, Routing, ServiceKey, SpawnError,
     Stash, StashFull, StreamEvent, Supervision, TellError, Terminated, Time,
 };
-pub use otava_cluster::replicated;
+pub use otava_cluster::{delivery, replicated};
 pub use otava_cluster::singleton::{SingletonConfig, SingletonContext};
 pub use otava_cluster::{
     AppVersion, Cluster, ClusterConfig, ClusterEvent, ClusterGroup, ClusterListing,

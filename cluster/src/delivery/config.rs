@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The settings of a [`super::Producer`] or a [`super::WorkProducer`].
+/// The settings of a [`super::Producer`], a [`super::WorkProducer`] or a [`super::KeyedProducer`].
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ProducerConfig {
@@ -29,6 +29,9 @@ pub struct ProducerConfig {
     /// For work pulling: how many messages one worker may have unconfirmed, whatever it grants. Few,
     /// so that a worker that is new or fast gets some. Default 8.
     pub per_worker_max: usize,
+    /// For many consumers by key ([`super::KeyedProducer`]): for how many keys messages may be under way at once.
+    /// Those for one more wait. Default 1,000.
+    pub keys_max: usize,
     /// Where messages are kept until they are confirmed. Default: nowhere but in memory.
     pub queue: Option<Arc<dyn DeliveryQueue>>,
 }
@@ -43,6 +46,7 @@ impl Default for ProducerConfig {
             resend_min: Duration::from_millis(200),
             resend_max: Duration::from_secs(5),
             per_worker_max: 8,
+            keys_max: 1_000,
             queue: None,
         }
     }
@@ -75,6 +79,13 @@ impl ProducerConfig {
     #[must_use]
     pub fn with_per_worker_max(mut self, messages: usize) -> Self {
         self.per_worker_max = messages;
+        self
+    }
+
+    /// Sets [`ProducerConfig::keys_max`].
+    #[must_use]
+    pub fn with_keys_max(mut self, keys: usize) -> Self {
+        self.keys_max = keys;
         self
     }
 

@@ -29,7 +29,7 @@ pub struct Consumer<M: Send + 'static> {
 pub struct Delivered<M> {
     /// The message.
     pub message: M,
-    /// Its number at its producer. Numbers grow, not always by one.
+    /// Its number at its producer, as long as that one delivers to this consumer. Numbers grow, not always by one.
     pub number: u64,
     /// Says that it was handled.
     pub confirm: Confirm,
@@ -121,21 +121,27 @@ impl<M: RemoteMessage> Consumer<M> {
         handler: ActorRef<Delivered<M>>,
         config: ConsumerConfig,
     ) -> Result<Self, SpawnError> {
-        let actor = system.spawn(
-            name,
-            Inner {
-                config,
-                handler,
-                me: None,
-                lines: BTreeMap::new(),
-                probes: 0,
-                registrations: BTreeMap::new(),
-                next_registration: 1,
-                timer: None,
-            },
-        )?;
+        let actor = system.spawn(name, Inner::new(handler, config))?;
+        Ok(Self::of(actor))
+    }
+
+    /// As [`Consumer::start`], as a child of the actor of `ctx`: it ends before that one does.
+    ///
+    /// # Errors
+    /// [`SpawnError`].
+    pub fn start_beside<A: Actor>(
+        ctx: &Context<A>,
+        name: &str,
+        handler: ActorRef<Delivered<M>>,
+        config: ConsumerConfig,
+    ) -> Result<Self, SpawnError> {
+        let actor = ctx.spawn(name, Inner::new(handler, config))?;
+        Ok(Self::of(actor))
+    }
+
+    fn of(actor: ActorRef<Command<M>>) -> Self {
         let reference = actor.adapt(Command::Wire);
-        Ok(Self { actor, reference })
+        Self { actor, reference }
     }
 
     /// What producers deliver to. It may be published, registered under a key, or sent to other nodes.
@@ -326,6 +332,19 @@ impl<M: RemoteMessage> Actor for Inner<M> {
 }
 
 impl<M: RemoteMessage> Inner<M> {
+    fn new(handler: ActorRef<Delivered<M>>, config: ConsumerConfig) -> Self {
+        Self {
+            config,
+            handler,
+            me: None,
+            lines: BTreeMap::new(),
+            probes: 0,
+            registrations: BTreeMap::new(),
+            next_registration: 1,
+            timer: None,
+        }
+    }
+
     fn probe(
         &mut self,
         ctx: &Context<Self>,

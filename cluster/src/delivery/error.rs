@@ -42,6 +42,8 @@ impl StartError {
 /// Why a message was not taken. It comes back in the error.
 #[non_exhaustive]
 pub enum SendError<M> {
+    /// The key is empty, or longer than 512 bytes.
+    BadKey(M),
     /// The producer has ended.
     Ended(M),
     /// As many messages or bytes as may be are unconfirmed. Only from `try_send`.
@@ -63,7 +65,8 @@ impl<M> SendError<M> {
     /// The message that was not taken.
     pub fn into_message(self) -> M {
         match self {
-            Self::Ended(message)
+            Self::BadKey(message)
+            | Self::Ended(message)
             | Self::Full(message)
             | Self::NotEncodable(message, _)
             | Self::TooLarge { message, .. } => message,
@@ -75,6 +78,7 @@ impl<M> fmt::Debug for SendError<M> {
     /// Without the message: it need not be printable, and may be private.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::BadKey(_) => f.write_str("BadKey(..)"),
             Self::Ended(_) => f.write_str("Ended(..)"),
             Self::Full(_) => f.write_str("Full(..)"),
             Self::NotEncodable(_, why) => write!(f, "NotEncodable(.., {why:?})"),
@@ -86,6 +90,7 @@ impl<M> fmt::Debug for SendError<M> {
 impl<M> fmt::Display for SendError<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::BadKey(_) => f.write_str("a key has 1 to 512 bytes"),
             Self::Ended(_) => f.write_str("the producer has ended"),
             Self::Full(_) => f.write_str("too many messages are unconfirmed"),
             Self::NotEncodable(_, why) => write!(f, "the message cannot be encoded: {why}"),

@@ -2,13 +2,14 @@
 
 use super::config::ProducerConfig;
 use super::error::StartError;
-use super::payload;
+use super::payload::PayloadError;
 use super::queue::{DeliveryQueue, QueueError, QueueState, StoredMessage};
 use crate::logic::delivery::ledger::{Ledger, Operation};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use otava_actor::{ActorSystem, Time};
-use otava_remote::RemoteMessage;
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -23,9 +24,11 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Claims the queue of `config`. Without one there is nothing to keep, and a numbering of its own.
-    pub(super) async fn claim<M: RemoteMessage>(
+    /// Each message that it keeps must pass `check`.
+    pub(super) async fn claim(
         system: &ActorSystem,
         config: &ProducerConfig,
+        check: impl Fn(&[u8]) -> Result<(), PayloadError>,
     ) -> Result<(Option<Self>, QueueState), StartError> {
         let series = system.rng().next_u64();
         let Some(queue) = config.queue.clone() else {
@@ -34,8 +37,7 @@ impl Keeper {
         let mut state = queue.claim(series).await?;
         state.unconfirmed.sort_by_key(|message| message.number);
         for message in &state.unconfirmed {
-            payload::open::<M>(&message.bytes)
-                .map_err(|why| StartError::unreadable(message.number, &why))?;
+            check(&message.bytes).map_err(|why| StartError::unreadable(message.number, &why))?;
         }
         let keeper = Self {
             queue,
@@ -107,11 +109,19 @@ impl Keeper {
 
     fn tell(&self, operation: Operation) -> BoxFuture<'static, Result<(), QueueError>> {
         let (queue, claim) = (self.queue.clone(), self.claim);
-        Box::pin(async move {
+        let told = async move {
             match operation {
                 Operation::Confirm(numbers) => queue.confirm(claim, numbers).await,
                 Operation::Store(messages) => queue.store(claim, messages).await,
             }
-        })
+        };
+        // Without an answer nothing would ever be stored again.
+        let told = AssertUnwindSafe(told).catch_unwind();
+        Box::pin(told.map(|told| {
+            told.unwrap_or_else(|panic| {
+                let panic = otava_actor::describe_panic(panic);
+                Err(QueueError::failed(format_args!("it panicked: {panic}")))
+            })
+        }))
     }
 }

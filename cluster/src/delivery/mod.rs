@@ -3,7 +3,7 @@
 //! What is told to an actor on another node arrives at most once: a lost connection, or a node that ends,
 //! takes messages with it. A [`Producer`] keeps each message until the handler at a [`Consumer`] has
 //! confirmed it, and sends it again until then, also to the next consumer. A [`WorkProducer`] gives each
-//! message to one of many consumers.
+//! message to one of many consumers, a [`KeyedProducer`] to the one that its key leads to, such as an entity.
 //!
 //! ```no_run
 //! use otava_actor::{Actor, ActorRef, ActorSystem, Context};
@@ -52,8 +52,8 @@
 //! - One run of a consumer hands a message over once, unless the handler drops [`Confirm`] unused. That
 //!   holds over lost connections, and over restarts of a producer with a durable queue.
 //! - Another run of a consumer, or another consumer, begins with the first message that is not
-//!   confirmed: what was handled and not confirmed yet comes again. So effects belong under a key, as
-//!   everywhere.
+//!   confirmed: what was handled and not confirmed yet comes again. So effects belong under a key that is
+//!   in the message, as everywhere.
 //! - Nothing is confirmed that no handler has confirmed.
 //! - Without a queue, messages end with their producer; with one ([`DeliveryQueue`]) they are stored before
 //!   they are sent, and the next run sends what is not confirmed.
@@ -72,6 +72,7 @@ mod consumer;
 mod error;
 mod intake;
 mod keeper;
+mod keyed;
 pub(crate) mod payload;
 mod producer;
 mod queue;
@@ -82,6 +83,7 @@ pub use config::{ConsumerConfig, ProducerConfig};
 pub use consumer::{Confirm, Consumer, Delivered};
 pub use error::{SendError, StartError, Unconfirmed};
 pub use intake::Sent;
+pub use keyed::KeyedProducer;
 pub use producer::Producer;
 pub use queue::{DeliveryQueue, MemoryDeliveryQueue, QueueError, QueueState, StoredMessage};
 pub use wire::{ConsumerMessage, ProducerMessage};

@@ -10,6 +10,8 @@ const HEAD: usize = 1 + size_of::<u64>();
 /// Bytes that are no message of this type.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum PayloadError {
+    #[error("it has no key before it")]
+    Keyless,
     #[error("it is not understood: {0}")]
     Malformed(String),
     #[error("it is a message of another type or version of one than `{0}`")]
@@ -39,6 +41,33 @@ pub(crate) fn open<M: RemoteMessage>(bytes: &[u8]) -> Result<M, PayloadError> {
         return Err(PayloadError::OtherType(M::NAME));
     }
     otava_remote::decode(rest).map_err(|error| PayloadError::Malformed(error.to_string()))
+}
+
+/// The longest key in bytes.
+pub(super) const KEY_BYTES_MAX: usize = 512;
+
+/// A payload with the key of its consumer before it, as it is stored.
+pub(super) fn with_key(key: &str, payload: &[u8]) -> Arc<[u8]> {
+    let length = (key.len() as u16).to_le_bytes();
+    [&[VERSION], &length[..], key.as_bytes(), payload]
+        .concat()
+        .into()
+}
+
+/// The key and the payload behind it.
+pub(super) fn split_key(bytes: &[u8]) -> Result<(&str, &[u8]), PayloadError> {
+    let (version, rest) = bytes.split_first().ok_or(PayloadError::Short)?;
+    if *version != VERSION {
+        return Err(PayloadError::Version(*version));
+    }
+    let (length, rest) = rest.split_first_chunk().ok_or(PayloadError::Short)?;
+    let length = usize::from(u16::from_le_bytes(*length));
+    let (key, payload) = rest.split_at_checked(length).ok_or(PayloadError::Keyless)?;
+    let key = std::str::from_utf8(key).map_err(|_| PayloadError::Keyless)?;
+    if key.is_empty() || key.len() > KEY_BYTES_MAX || payload.is_empty() {
+        return Err(PayloadError::Keyless);
+    }
+    Ok((key, payload))
 }
 
 #[cfg(test)]
@@ -75,5 +104,25 @@ mod tests {
         assert_eq!(open::<Order>(&[]), Err(PayloadError::Short));
         assert_eq!(open::<Order>(&[9; 20]), Err(PayloadError::Version(9)));
         assert!(open::<Order>(&[&bytes[..], &[0]].concat()).is_err());
+    }
+    /// These bytes are in queues: they never change.
+    #[test]
+    fn a_key_comes_back() {
+        let bytes = with_key("a-7", &[8, 9]);
+        assert_eq!(bytes[..], [1, 3, 0, b'a', b'-', b'7', 8, 9]);
+        assert_eq!(split_key(&bytes), Ok(("a-7", &[8, 9][..])));
+        for bad in [
+            &[1, 0, 0, 8][..],
+            &[1, 1, 0, b'a'],
+            &[1, 9, 0, b'a'],
+            &[1, 1, 0, 255, 8],
+        ] {
+            assert_eq!(split_key(bad), Err(PayloadError::Keyless));
+        }
+        assert_eq!(split_key(&[1, 0]), Err(PayloadError::Short));
+        assert_eq!(
+            split_key(&[2, 1, 0, b'a', 8]),
+            Err(PayloadError::Version(2))
+        );
     }
 }

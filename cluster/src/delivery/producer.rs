@@ -4,6 +4,7 @@ use super::config::ProducerConfig;
 use super::error::{SendError, StartError};
 use super::intake::{Intake, Parcel, Sent, Token};
 use super::keeper::Keeper;
+use super::payload;
 use super::queue::{QueueError, QueueState, StoredMessage};
 use super::wire::{ConsumerMessage, ConsumerRef, ProducerMessage, ToSource};
 use crate::logic::delivery::source::{Outgoing, Output, Source};
@@ -40,7 +41,8 @@ impl<M: RemoteMessage> Producer<M> {
         name: &str,
         config: ProducerConfig,
     ) -> Result<Self, StartError> {
-        let (keeper, state) = Keeper::claim::<M>(system, &config).await?;
+        let (keeper, state) =
+            Keeper::claim(system, &config, |bytes| payload::open::<M>(bytes).map(drop)).await?;
         let intake = Intake::new(&config);
         let source = restored(&config, &intake, state)?;
         let inner = Inner {

@@ -4,6 +4,7 @@ use super::config::ProducerConfig;
 use super::error::{SendError, StartError};
 use super::intake::{Intake, Parcel, Sent, Token};
 use super::keeper::Keeper;
+use super::payload;
 use super::queue::{QueueError, StoredMessage};
 use super::wire::{ConsumerMessage, ProducerMessage, ToSource};
 use crate::logic::delivery::dealer::{Dealer, DealerSettings, Job, Output};
@@ -70,7 +71,8 @@ impl<M: RemoteMessage> WorkProducer<M> {
         config: ProducerConfig,
     ) -> Result<Self, StartError> {
         let system = receptionist.remote().system();
-        let (keeper, state) = Keeper::claim::<M>(system, &config).await?;
+        let (keeper, state) =
+            Keeper::claim(system, &config, |bytes| payload::open::<M>(bytes).map(drop)).await?;
         let intake = Intake::new(&config);
         let mut dealer = Dealer::new(DealerSettings {
             source: config.source(),

@@ -4,7 +4,7 @@ use otava_cluster::ClusterConfig;
 use std::time::Duration;
 
 /// What the page says of ours, by setting.
-fn said(setting: &str) -> String {
+pub(crate) fn said(setting: &str) -> String {
     let page = include_str!("../../../docs/pekko-defaults.md");
     let begin = format!("| `{setting}` |");
     let row = page.lines().find(|line| line.starts_with(&begin));
@@ -12,7 +12,7 @@ fn said(setting: &str) -> String {
     row.split('|').nth(2).unwrap().trim().to_owned()
 }
 
-fn shown(time: Duration) -> String {
+pub(crate) fn shown(time: Duration) -> String {
     match time.as_millis() {
         millis if millis % 1_000 == 0 => format!("{} s", millis / 1_000),
         millis => format!("{millis} ms"),

@@ -358,7 +358,7 @@ async fn a_queue_outlives_its_producer() {
     assert_eq!(drain(&mut heard), [204]);
 }
 
-/// A queue that fails now and then is asked again; nothing is sent before it is stored.
+/// A queue that fails or panics now and then is asked again; nothing is sent before it is stored.
 #[tokio::test(start_paused = true)]
 async fn a_queue_may_fail_for_a_time() {
     #[derive(Default)]
@@ -387,7 +387,7 @@ async fn a_queue_may_fail_for_a_time() {
         }
         fn confirm(&self, claim: u64, numbers: Vec<u64>) -> Done<'_, ()> {
             if self.fails() {
-                return Box::pin(async { Err(QueueError::failed("no space")) });
+                panic!("confirm fails in the worst way");
             }
             self.queue.confirm(claim, numbers)
         }
@@ -531,4 +531,21 @@ async fn a_queue_of_work_outlives_its_producer() {
     all.sort_unstable();
     all.dedup();
     assert_eq!(all, (1..=101).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_page_of_defaults_is_true() {
+    use crate::defaults::{said, shown};
+    let (producer, consumer) = (ProducerConfig::default(), ConsumerConfig::default());
+    assert_eq!(said("window"), consumer.window.to_string());
+    assert_eq!(said("resend_min"), shown(producer.resend_min));
+    assert_eq!(said("resend_max"), shown(producer.resend_max));
+    assert_eq!(
+        said("chunk_bytes"),
+        format!("{} KiB", producer.chunk_bytes >> 10)
+    );
+    assert_eq!(said("buffer_max"), "1,000");
+    assert_eq!((producer.buffer_max, producer.keys_max), (1_000, 1_000));
+    assert_eq!(said("keys_max"), "1,000");
+    assert_eq!(said("per_worker_max"), producer.per_worker_max.to_string());
 }

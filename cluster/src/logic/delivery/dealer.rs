@@ -47,6 +47,8 @@ pub struct Dealer<T> {
     settings: DealerSettings,
     waiting: VecDeque<Job<T>>,
     workers: BTreeMap<u64, Worker<T>>,
+    /// What workers that are gone had confirmed and nobody has taken yet.
+    left: VecDeque<Output<T>>,
     turn: u64,
 }
 
@@ -67,6 +69,7 @@ impl<T> Dealer<T> {
             settings,
             waiting: VecDeque::new(),
             workers: BTreeMap::new(),
+            left: VecDeque::new(),
             turn: 0,
         }
     }
@@ -91,9 +94,14 @@ impl<T> Dealer<T> {
 
     /// A worker is gone: others do what it has not confirmed.
     pub fn remove(&mut self, now: Time, series: u64) {
-        let Some(worker) = self.workers.remove(&series) else {
+        let Some(mut worker) = self.workers.remove(&series) else {
             return;
         };
+        while let Some(output) = worker.source.poll_output() {
+            if let source::Output::Confirmed { token, .. } = output {
+                self.left.push_back(Output::Confirmed(token.0, token.1));
+            }
+        }
         let left = worker.source.into_unconfirmed().map(|message| Job {
             number: message.token.0,
             bytes: message.bytes,
@@ -143,6 +151,9 @@ impl<T> Dealer<T> {
 
     /// What is to be done next.
     pub fn poll_output(&mut self) -> Option<Output<T>> {
+        if let Some(output) = self.left.pop_front() {
+            return Some(output);
+        }
         for (&series, worker) in &mut self.workers {
             if let Some(output) = worker.source.poll_output() {
                 return Some(match output {

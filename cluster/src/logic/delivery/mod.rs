@@ -18,7 +18,8 @@
 //! number in its reports; the source then begins a new session, from the first unconfirmed message.
 //! What was confirmed is confirmed whatever session says so: it is a fact about the series.
 //!
-//! A [`dealer::Dealer`] has many workers to choose from, and a source for each.
+//! A [`dealer::Dealer`] has many workers to choose from, and a source for each; [`outlets::Outlets`]
+//! have a source for each key.
 //!
 //! **Invariant:** a source forgets a message only after a sink has said that it was handled, and a sink
 //! says that only after its handler has. **Invariant:** one sink hands a message again only if the
@@ -26,6 +27,7 @@
 
 pub mod dealer;
 pub mod ledger;
+pub mod outlets;
 pub mod sink;
 pub mod source;
 #[cfg(test)]
