@@ -82,14 +82,29 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
 /// The checksum of one row: of an event, or of a snapshot with its name and version.
 pub(crate) fn checksum(id: &str, seq: u64, written_at_ms: u64, record: RecordRef<'_>) -> u32 {
     let length = |text: &str| (text.len() as u64 as u32).to_le_bytes();
+    let head: [&[u8]; 7] = [
+        &length(id),
+        id.as_bytes(),
+        &seq.to_le_bytes(),
+        &length(record.name),
+        record.name.as_bytes(),
+        &record.version.to_le_bytes(),
+        &written_at_ms.to_le_bytes(),
+    ];
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&length(id));
-    hasher.update(id.as_bytes());
-    hasher.update(&seq.to_le_bytes());
-    hasher.update(&length(record.name));
-    hasher.update(record.name.as_bytes());
-    hasher.update(&record.version.to_le_bytes());
-    hasher.update(&written_at_ms.to_le_bytes());
+    // Many small pieces cost more than the payload: what is short goes in as one.
+    let (mut short, mut used) = ([0; 256], 0);
+    for piece in head {
+        if let Some(place) = short.get_mut(used..used + piece.len()) {
+            place.copy_from_slice(piece);
+            used += piece.len();
+        } else {
+            hasher.update(&short[..used]);
+            hasher.update(piece);
+            used = 0;
+        }
+    }
+    hasher.update(&short[..used]);
     hasher.update(record.payload);
     if !record.tags.is_empty() {
         hasher.update(record.tags);

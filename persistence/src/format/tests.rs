@@ -64,6 +64,32 @@ fn checksums_are_fixed() {
     );
 }
 
+/// However long its parts are, it is the CRC-32 of all of them in a row.
+#[test]
+fn a_checksum_is_of_the_bytes_in_a_row() {
+    for (id, name) in [
+        (3, 3),
+        (100, 100),
+        (252, 9),
+        (300, 3),
+        (3, 255),
+        (1024, 256),
+    ] {
+        let (id, name) = ("i".repeat(id), "n".repeat(name));
+        let record = EventRecord::new(name.as_str(), 7, vec![5; 40]);
+        let mut bytes = (id.len() as u32).to_le_bytes().to_vec();
+        bytes.extend(id.as_bytes());
+        bytes.extend(9_u64.to_le_bytes());
+        bytes.extend((name.len() as u32).to_le_bytes());
+        bytes.extend(name.as_bytes());
+        bytes.extend(7_u16.to_le_bytes());
+        bytes.extend(11_u64.to_le_bytes());
+        bytes.extend([5; 40]);
+        let sum = checksum(&id, 9, 11, RecordRef::new(&record, &[]));
+        assert_eq!(sum, crc32fast::hash(&bytes));
+    }
+}
+
 #[test]
 fn what_is_not_of_this_format_is_refused() {
     assert_eq!(decode::<u8>(&[]), Err(FormatError::UnknownFormat(None)));

@@ -2,7 +2,9 @@
 
 use crate::child::{command, start};
 use crate::support::{append, check_events, id, open};
-use otava_persistence::{AppendError, ClaimError, Fence, Journal, JournalError, SqliteJournal};
+use otava_persistence::{
+    AppendError, ClaimError, Fence, Journal, JournalError, OpenError, SqliteJournal,
+};
 use std::collections::BTreeMap;
 
 /// Three processes make the file at once and all write to it: all of it is there.
@@ -47,7 +49,14 @@ async fn a_paused_owner_is_fenced_when_it_wakes_up() {
     }
     let config = otava_persistence::SqliteConfig::default()
         .busy_limit(std::time::Duration::from_millis(200));
-    let journal = SqliteJournal::open(&path, config).await.unwrap();
+    // The writer leaves little room between its commits, and a busy machine still less.
+    let journal = loop {
+        match SqliteJournal::open(&path, config.clone()).await {
+            Ok(journal) => break journal,
+            Err(OpenError::Store { reason, .. }) if reason.contains("locked") => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
     loop {
         old.signal("STOP");
         match journal.claim("shard/7", 2).await {

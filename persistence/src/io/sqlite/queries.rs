@@ -16,7 +16,7 @@
 use crate::error::{Damage, JournalError};
 use crate::id::PersistenceId;
 use crate::io::sqlite::reader::{Ids, ReadFault, Reader};
-use crate::io::sqlite::rows::{self, Names, PAGE_BYTES_MAX, as_i64, corrupt, limit};
+use crate::io::sqlite::rows::{self, CAPACITY_MAX, Names, PAGE_BYTES_MAX, as_i64, corrupt, limit};
 use crate::io::sqlite::sweep::unswept;
 use crate::io::sqlite::transaction::{highest_seq, stream_of};
 use crate::io::sqlite::{SqliteJournal, schema};
@@ -57,6 +57,7 @@ fn page(
     };
     if after < newest && max > 0 {
         page.hidden = unswept(db)?;
+        page.events.reserve(max.min(CAPACITY_MAX));
         let end = match &query.id {
             Some(id) => page.of_one(id, after)?.then_some(newest),
             None => page.of_many(after, newest)?,

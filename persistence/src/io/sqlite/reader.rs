@@ -22,6 +22,8 @@ pub(super) struct Reader {
 #[derive(Default)]
 pub(super) struct Ids {
     known: HashMap<i64, PersistenceId>,
+    /// The one that was asked for last: often it is the next one, too.
+    last: Option<(i64, PersistenceId)>,
 }
 
 /// Ids that are remembered; some 100 bytes each.
@@ -30,6 +32,17 @@ const IDS_MAX: usize = 65_536;
 impl Ids {
     /// The id of a stream, which must be within the same transaction as the row that names it.
     pub(super) fn id(&mut self, db: &Connection, stream: i64) -> Result<PersistenceId, ReadFault> {
+        if let Some((last, id)) = &self.last
+            && *last == stream
+        {
+            return Ok(id.clone());
+        }
+        let id = self.look_up(db, stream)?;
+        self.last = Some((stream, id.clone()));
+        Ok(id)
+    }
+
+    fn look_up(&mut self, db: &Connection, stream: i64) -> Result<PersistenceId, ReadFault> {
         if let Some(id) = self.known.get(&stream) {
             return Ok(id.clone());
         }

@@ -18,6 +18,9 @@ use std::sync::Arc;
 /// A page ends here even when more events were asked for.
 pub(super) const PAGE_BYTES_MAX: usize = 8 << 20;
 
+/// Room that is made for a page before anything is read.
+pub(super) const CAPACITY_MAX: usize = 1000;
+
 /// One page of events, from one state of the file.
 pub(super) fn page(
     db: &Connection,
@@ -31,7 +34,7 @@ pub(super) fn page(
     };
     let deleted = deleted_seq(db, stream, id)?;
     let highest = highest_seq(db, stream)?.unwrap_or(deleted);
-    let mut events = Vec::new();
+    let mut events = Vec::with_capacity(max.min(CAPACITY_MAX));
     if max > 0 {
         let from_seq = from_seq.max(deleted + 1);
         read_events(db, id, (stream, from_seq, max), &mut events)?;
