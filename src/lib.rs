@@ -104,15 +104,15 @@ pub use otava_actor::{
     PoolHandle, Props, Receptionist, ReplyTo, RouteeGroup, Router, Routing, ServiceKey, SpawnError,
     Stash, StashFull, StreamEvent, Supervision, TellError, Terminated, Time,
 };
-pub use otava_cluster::{delivery, replicated};
+#[cfg(feature = "srv")]
+pub use otava_cluster::SrvDiscovery;
 pub use otava_cluster::singleton::{SingletonConfig, SingletonContext};
 pub use otava_cluster::{
     AppVersion, Cluster, ClusterConfig, ClusterEvent, ClusterGroup, ClusterListing,
     ClusterReceptionist, ClusterState, Discovery, Dissemination, DnsDiscovery, FileDiscovery,
     JoinError, Lease, Member, Refusal, SingletonProxy, Status, Strategy, Topic,
 };
-#[cfg(feature = "srv")]
-pub use otava_cluster::SrvDiscovery;
+pub use otava_cluster::{delivery, replicated};
 pub use otava_persistence::{
     DurableState, Effect, EventSourced, Journal, KeyStore, Letter, MemoryJournal, Options,
     Projection, ProjectionPlan, ProjectionStatus, SqliteConfig, SqliteJournal, StateEffect,
