@@ -10,6 +10,7 @@ mod receptionist;
 mod replicated;
 mod roles;
 mod routers;
+mod scale;
 mod scenarios;
 mod script;
 mod simulation;
