@@ -4,6 +4,7 @@
 //! NODES=100 MINUTES=10 cargo test -p otava-cluster --test it whole_nodes_at_rest -- --ignored --nocapture
 //! NODES=300 cargo test -p otava-cluster --features fuzzing --test it many_join -- --ignored --nocapture
 //! ```
+#![allow(clippy::print_stdout, reason = "what is measured is printed")]
 
 use crate::ontop::{MS, SECOND, addr};
 #[cfg(feature = "fuzzing")]
