@@ -9,11 +9,23 @@ use crate::io::chitchat::decode_chitchat;
 use crate::logic::delivery::sink::{Sink, SinkSettings};
 use crate::logic::delivery::source::{Source, SourceSettings};
 use crate::logic::delivery::{Chunk, Probe, Report, Session};
+use crate::logic::gossip::GossipMessage;
+use crate::logic::message::Message;
 use crate::wire::{decode_gossip, decode_message, encode_gossip, encode_message};
 use otava_actor::Time;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// How long a message is on the wire; 0 if it is too long to be sent.
+pub fn message_bytes(message: &Message) -> u64 {
+    encode_message(message).map_or(0, |bytes| bytes.len() as u64)
+}
+
+/// How long a message of the seeded gossip is on the wire; 0 if it is too long to be sent.
+pub fn gossip_bytes(message: &GossipMessage) -> u64 {
+    encode_gossip(message).map_or(0, |bytes| bytes.len() as u64)
+}
 
 /// What members say to each other.
 pub fn message(bytes: &[u8]) -> bool {

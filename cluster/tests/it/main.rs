@@ -11,6 +11,7 @@ mod receptionist;
 mod replicated;
 mod roles;
 mod routers;
+mod scale;
 mod scenarios;
 mod script;
 mod simulation;

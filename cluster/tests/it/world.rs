@@ -108,6 +108,17 @@ pub(crate) struct World {
     /// The store of the lease, and whether it answers.
     pub(crate) leases: Leases,
     pub(crate) leases_answer: bool,
+    /// What all nodes have sent, if somebody wants to know.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) meter: Option<Meter>,
+}
+
+/// Messages, and their bytes in the form that they have on the wire.
+#[cfg(feature = "fuzzing")]
+#[derive(Default)]
+pub(crate) struct Meter {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
 }
 
 pub(crate) fn addr(number: u16) -> SocketAddr {
@@ -142,6 +153,8 @@ impl World {
             down_all_when_unstable: true,
             leases: Leases::default(),
             leases_answer: true,
+            #[cfg(feature = "fuzzing")]
+            meter: None,
         }
     }
 
@@ -429,6 +442,15 @@ impl World {
         }
         if lost || self.cut.contains(&(from.addr, to)) {
             return;
+        }
+        #[cfg(feature = "fuzzing")]
+        if let Some(meter) = &mut self.meter {
+            meter.messages += 1;
+            meter.bytes += match &packet {
+                Packet::Gossip(message) => otava_cluster::fuzzing::gossip_bytes(message),
+                Packet::Message(message) => otava_cluster::fuzzing::message_bytes(message),
+                Packet::Quarantined(_) => 0,
+            };
         }
         let (low, high) = self.delay_millis;
         let micros = low * 1_000 + self.rng.below((high - low) * 1_000 + 1);
