@@ -122,7 +122,7 @@ async fn a_slow_transaction_does_not_get_past_a_fence() {
         "{late:?}"
     );
     let by_hand = format!(
-        "BEGIN; SELECT \"{schema}\".append_1('{{s}}', '{{2}}', '{{test|a}}', '{{0}}', '{{1}}', 0, \
+        "BEGIN; SELECT \"{schema}\".append_1('{{s}}', '{{2}}', '{{test|a}}', '{{0}}', '{{1}}', '{{f}}', 0, \
          '{{1}}', '{{test|a}}', '{{1}}', '{{0}}', '{{0}}', '{{1}}', '{{n}}', '{{NULL}}', '{{slow}}', false)"
     );
     slow.batch_execute(&by_hand).await.unwrap();
