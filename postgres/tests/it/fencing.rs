@@ -4,7 +4,7 @@ use crate::child;
 use crate::local_server::shared;
 use crate::support::{append, connect, fresh, fresh_name, open, texts, until_one_waits};
 use futures_util::future::join;
-use otava_persistence::{AppendError, ClaimError, Fence, Journal, JournalError};
+use otava_persistence::{AppendError, ClaimError, DeleteRequest, Fence, Journal, JournalError};
 use otava_postgres::PostgresConfig;
 use std::time::Duration;
 
@@ -96,6 +96,34 @@ async fn a_paused_process_is_refused_when_it_wakes_up() {
         assert_eq!(refused, "2");
         assert!(last <= seq, "{last} was acknowledged behind {seq}");
         assert_eq!(texts(&*journal, "shared").await.len() as u64, seq + 1);
+    }
+}
+
+/// What a process knows of an id does not make it overlook what another wrote, and deleted again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_process_wrote_and_deleted_is_not_overlooked() {
+    let Some(url) = shared() else { return };
+    let config = fresh(url);
+    let (one, other) = (open(&config).await, open(&config).await);
+    let refused = async |entity: &str, expected, newest| {
+        let refused = one.append(append(entity, expected, &["x", "y"])).await;
+        let is_wrong = matches!(
+            refused,
+            Err(AppendError::WrongSequence { actual, .. }) if actual == newest
+        );
+        assert!(is_wrong, "{entity}: {refused:?}");
+    };
+    for entity in ["a", "b"] {
+        one.append(append(entity, 0, &["1"])).await.unwrap();
+        other.append(append(entity, 1, &["2"])).await.unwrap();
+        refused(entity, 1, 2).await;
+        let all = DeleteRequest::new(crate::support::id(entity), u64::MAX);
+        other.delete(all).await.unwrap();
+        refused(entity, 1, 2).await;
+        refused(entity, 0, 2).await;
+        refused(entity, 3, 2).await;
+        let next = one.append(append(entity, 2, &["3", "4"])).await;
+        assert_eq!(next.unwrap().seq, 4);
     }
 }
 
