@@ -97,17 +97,19 @@ BEGIN
     END IF;
 END $$;
 
--- Appends the events of many requests. `status` has for each request 0 (appended), 1 (fenced) or 2
--- (wrong sequence number); `number` the epoch that was claimed last, or the newest number of the id.
--- Event n (from 0 on) of an accepted request has the position `base` + n.
+-- Appends the events of many requests. `refused` has the numbers of those that are refused (from 1 on),
+-- null if none is; `status` says why, 1 (fenced) or 2 (wrong sequence number), and `number` is the epoch
+-- that was claimed last, or the newest number of the id. Event n (from 0 on) has the position `base` + n
+-- if its request was not refused. `known` says that the id is known to have come to the expected number:
+-- then it is enough to see that it has not come further, which reads the index only.
 CREATE FUNCTION @schema@.append_1(
     fence_scopes bytea[], fence_epochs bigint[],
-    ids bytea[], expected bigint[], fences integer[],
+    ids bytea[], expected bigint[], fences integer[], known boolean[],
     now_ms bigint,
     event_requests integer[], event_ids bytea[], event_seqs bigint[], slices smallint[],
     kinds integer[], versions integer[], names bytea[], tags text[], payloads bytea[],
     any_tags boolean,
-    OUT status smallint[], OUT number bigint[], OUT base bigint)
+    OUT refused integer[], OUT status smallint[], OUT number bigint[], OUT base bigint)
 LANGUAGE plpgsql
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -117,27 +119,38 @@ AS $$
 DECLARE
     epochs bigint[];
     fenced boolean[];
+    any_fenced boolean;
 BEGIN
     PERFORM @schema@.prepare_commit_1();
     PERFORM pg_advisory_xact_lock(@events_lock@);
-    SELECT array_agg(e.current ORDER BY e.n), array_agg(e.current <> e.epoch ORDER BY e.n)
-    INTO epochs, fenced
+    SELECT array_agg(e.current ORDER BY e.n), array_agg(e.current <> e.epoch ORDER BY e.n),
+        coalesce(bool_or(e.current <> e.epoch), false)
+    INTO epochs, fenced, any_fenced
     FROM (
         SELECT f.n, f.epoch, coalesce((SELECT c.epoch FROM @schema@.epochs c WHERE c.scope = f.scope), 0) AS current
         FROM unnest(fence_scopes, fence_epochs) WITH ORDINALITY AS f(scope, epoch, n)
     ) e;
     SELECT
-        array_agg(CASE WHEN fenced[r.fence] THEN 1 WHEN r.actual <> r.expected THEN 2 ELSE 0 END ORDER BY r.n),
-        array_agg(CASE WHEN fenced[r.fence] THEN epochs[r.fence] ELSE r.actual END ORDER BY r.n)
-    INTO status, number
+        array_agg(r.n),
+        array_agg((CASE WHEN any_fenced AND fenced[r.fence] THEN 1 ELSE 2 END)::smallint),
+        array_agg(CASE WHEN any_fenced AND fenced[r.fence] THEN epochs[r.fence] ELSE r.actual END)
+    INTO refused, status, number
     FROM (
-        SELECT q.n, q.expected, q.fence, coalesce(
-            (SELECT e.seq FROM @schema@.events e WHERE e.id = q.id ORDER BY e.seq DESC LIMIT 1),
-            (SELECT d.seq FROM @schema@.deletions d WHERE d.id = q.id),
-            0) AS actual
-        FROM unnest(ids, expected, fences) WITH ORDINALITY AS q(id, expected, fence, n)
-    ) r;
-    IF cardinality(event_requests) = 0 OR 0 <> ALL (status) THEN
+        -- Scalar queries, and no EXISTS: that may be planned as a hash of the whole table.
+        SELECT q.n::integer AS n, q.expected, q.fence,
+            CASE WHEN q.known
+                AND (SELECT e.seq FROM @schema@.events e WHERE e.id = q.id AND e.seq = q.expected + 1) IS NULL
+                AND (SELECT d.seq FROM @schema@.deletions d WHERE d.id = q.id AND d.seq > q.expected) IS NULL
+            THEN q.expected
+            ELSE coalesce(
+                (SELECT e.seq FROM @schema@.events e WHERE e.id = q.id ORDER BY e.seq DESC LIMIT 1),
+                (SELECT d.seq FROM @schema@.deletions d WHERE d.id = q.id),
+                0)
+            END AS actual
+        FROM unnest(ids, expected, fences, known) WITH ORDINALITY AS q(id, expected, fence, known, n)
+    ) r
+    WHERE (any_fenced AND fenced[r.fence]) OR r.actual <> r.expected;
+    IF cardinality(event_requests) = 0 OR cardinality(refused) = cardinality(ids) THEN
         base := 0;
         RETURN;
     END IF;
@@ -145,24 +158,32 @@ BEGIN
     IF cardinality(event_requests) > 1 THEN
         PERFORM setval('@schema@.event_positions', base + cardinality(event_requests) - 1);
     END IF;
+    IF refused IS NULL AND NOT any_tags THEN
+        INSERT INTO @schema@.events
+            (position, seq, written_at_ms, version, kind, slice, id, name, payload)
+        SELECT base + e.n - 1, e.seq, now_ms, e.version, e.kind, e.slice, e.id, e.name, e.payload
+        FROM unnest(event_ids, event_seqs, slices, kinds, versions, names, payloads)
+            WITH ORDINALITY AS e(id, seq, slice, kind, version, name, payload, n);
+        RETURN;
+    END IF;
     INSERT INTO @schema@.events
         (position, seq, written_at_ms, version, kind, slice, id, name, tags, payload)
     SELECT base + e.n - 1, e.seq, now_ms, e.version, e.kind, e.slice, e.id, e.name, e.tags::bytea[], e.payload
     FROM unnest(event_requests, event_ids, event_seqs, slices, kinds, versions, names, tags, payloads)
         WITH ORDINALITY AS e(request, id, seq, slice, kind, version, name, tags, payload, n)
-    WHERE status[e.request] = 0;
+    WHERE refused IS NULL OR e.request <> ALL (refused);
     IF any_tags THEN
         INSERT INTO @schema@.event_tags (position, kind, slice, tag)
         SELECT base + e.n - 1, e.kind, e.slice, tag
         FROM unnest(event_requests, slices, kinds, tags)
             WITH ORDINALITY AS e(request, slice, kind, tags, n),
             unnest(e.tags::bytea[]) AS tag
-        WHERE status[e.request] = 0
+        WHERE refused IS NULL OR e.request <> ALL (refused)
         ON CONFLICT DO NOTHING;
     END IF;
 END $$;
 
--- Deletes the events of an id up to a number. `status` and `number` as in append_1.
+-- Deletes the events of an id up to a number. `status` is 0 (done) or 1 (fenced, then `number` is the epoch).
 CREATE FUNCTION @schema@.delete_1(
     of_id bytea, seq_max bigint, fence_scope bytea, fence_epoch bigint,
     OUT status smallint, OUT number bigint)
@@ -240,8 +261,8 @@ BEGIN
             SELECT seq FROM @schema@.snapshots WHERE id = of_id ORDER BY seq DESC LIMIT keep) kept);
 END $$;
 
--- Saves the states of many requests, one for an id. `status` and `number` as in append_1, with
--- revisions in place of sequence numbers. Request n (from 0 on), if accepted, has the position `base` + n.
+-- Saves the states of many requests, one for an id. `status` has for each request 0 (saved), 1 (fenced) or
+-- 2 (wrong revision), `number` the revision before, or the epoch that was claimed last. Request n (from 0 on), if accepted, has the position `base` + n.
 CREATE FUNCTION @schema@.save_states_1(
     fence_scopes bytea[], fence_epochs bigint[],
     ids bytea[], expected bigint[], fences integer[],

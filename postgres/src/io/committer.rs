@@ -22,6 +22,9 @@ pub(crate) trait Work: Write + Send + Sync + Sized + 'static {
     /// The answer.
     type Done: Send + 'static;
 
+    /// What is remembered from statement to statement, for as long as the connection lives.
+    type Memory: Default + Send + Sync + 'static;
+
     /// The statement, with `@` for the schema.
     const SQL: &'static str;
 
@@ -30,12 +33,19 @@ pub(crate) trait Work: Write + Send + Sync + Sized + 'static {
 
     /// Runs the statement, and reads the answer to each request.
     fn run<'a>(
-        link: (&'a Client, &'a Statement),
+        link: &'a mut Link<Self::Memory>,
         batch: &'a [Request<Self>],
     ) -> BoxFuture<'a, Result<Vec<Answer<Self>>, Fault>>;
 
     /// Takes note of what was done.
     fn committed(server: &Server, answers: &[Answer<Self>]);
+}
+
+/// A connection with its prepared statement, and what is remembered while it lives.
+pub(crate) struct Link<M> {
+    pub(crate) client: Client,
+    pub(crate) statement: Statement,
+    pub(crate) memory: M,
 }
 
 /// What is asked for, and who waits for it.
@@ -151,7 +161,7 @@ struct Committer<W: Work> {
     server: Arc<Server>,
     requests: mpsc::Receiver<Request<W>>,
     waiting: Waiting<Request<W>>,
-    link: Option<(Client, Statement)>,
+    link: Option<Link<W::Memory>>,
 }
 
 impl<W: Work> Committer<W> {
@@ -211,28 +221,28 @@ impl<W: Work> Committer<W> {
     }
 
     async fn run(&mut self, batch: &[Request<W>]) -> Result<Vec<Answer<W>>, Fault> {
-        let (client, statement) = self.connected().await?;
+        let mut link = self.connected().await?;
         let limit = self.server.config.answer_limit();
-        let running = W::run((&client, &statement), batch);
+        let running = W::run(&mut link, batch);
         let done = tokio::time::timeout(limit, running).await;
         let done = done.unwrap_or_else(|_| Err(Fault::Lost("the server gave no answer".into())));
         match &done {
             Err(Fault::Lost(reason)) => tracing::warn!(%reason, "the connection to write is lost"),
             Err(Fault::Refused(JournalError::Busy { .. })) => {
-                self.free_lock(&client).await;
-                self.link = Some((client, statement));
+                self.free_lock(&link.client).await;
+                self.link = Some(link);
             }
-            _ => self.link = Some((client, statement)),
+            _ => self.link = Some(link),
         }
         done
     }
 
     /// Takes the connection, or makes a new one.
-    async fn connected(&mut self) -> Result<(Client, Statement), Fault> {
-        if let Some((client, statement)) = self.link.take()
-            && !client.is_closed()
+    async fn connected(&mut self) -> Result<Link<W::Memory>, Fault> {
+        if let Some(link) = self.link.take()
+            && !link.client.is_closed()
         {
-            return Ok((client, statement));
+            return Ok(link);
         }
         self.server.may_connect()?;
         match self.connect().await {
@@ -244,7 +254,7 @@ impl<W: Work> Committer<W> {
         }
     }
 
-    async fn connect(&self) -> Result<(Client, Statement), String> {
+    async fn connect(&self) -> Result<Link<W::Memory>, String> {
         let client = connect(&self.server.config, None).await?;
         let limit = self.server.config.connect_timeout;
         let sql = self.server.sql(W::SQL);
@@ -252,7 +262,11 @@ impl<W: Work> Committer<W> {
         let statement = prepared
             .map_err(|_| format!("no answer within {limit:?}"))?
             .map_err(|error| describe(&error))?;
-        Ok((client, statement))
+        Ok(Link {
+            client,
+            statement,
+            memory: W::Memory::default(),
+        })
     }
 
     /// Ends a session that holds the lock and waits for its process, which must be paused or cut off:

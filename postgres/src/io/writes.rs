@@ -1,33 +1,36 @@
 //! Writes: the statements of the two committers, one for events and one for states.
 
-use crate::io::committer::{Answer, Request, Work};
+use crate::io::committer::{Answer, Link, Request, Work};
 use crate::io::fault::Fault;
 use crate::io::server::{Params, Server, malformed};
 use crate::io::wall_clock_ms;
-use crate::logic::columns::{AppendColumns, StateColumns, Verdicts};
+use crate::logic::columns::{AppendColumns, Refusals, StateColumns, Verdicts};
 use crate::logic::migrations::lock_object;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use otava_persistence::{AppendRequest, Appended, SaveState, SavedState};
+use otava_persistence::{AppendRequest, Appended, PersistenceId, SaveState, SavedState};
+use std::collections::HashMap;
 use std::time::Instant;
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 impl Work for AppendRequest {
     type Done = Appended;
+    type Memory = Reached;
 
-    const SQL: &'static str = "SELECT status, number, base FROM @.append_1(\
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+    const SQL: &'static str = "SELECT refused, status, number, base FROM @.append_1(\
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 
     fn lock(server: &Server) -> u32 {
         lock_object(&server.config.schema, "events")
     }
 
     fn run<'a>(
-        link: (&'a Client, &'a Statement),
+        link: &'a mut Link<Self::Memory>,
         batch: &'a [Request<Self>],
     ) -> BoxFuture<'a, Result<Vec<Answer<Self>>, Fault>> {
         async move {
-            let columns = AppendColumns::new(batch.iter().map(|request| &request.work));
+            let requests = || batch.iter().map(|request| &request.work);
+            let columns = AppendColumns::new(requests(), |id| link.memory.of(id));
             let (heads, records) = (&columns.heads, &columns.records);
             let params: Params<'_> = &[
                 &heads.fence_scopes,
@@ -35,6 +38,7 @@ impl Work for AppendRequest {
                 &heads.ids,
                 &heads.expected,
                 &heads.fences,
+                &columns.known,
                 &wall_clock_ms(),
                 &columns.event_requests,
                 &columns.event_ids,
@@ -47,10 +51,26 @@ impl Work for AppendRequest {
                 &records.payloads,
                 &records.any_tags,
             ];
-            let verdicts = verdicts(link, params).await?;
-            let requests = batch.iter().map(|request| &request.work);
-            let answers = verdicts.appended(requests);
-            answers.ok_or_else(|| malformed("there are too few answers"))
+            let row = answer(&link.client, &link.statement, params).await?;
+            let read = || {
+                Ok(Refusals {
+                    refused: row.try_get(0)?,
+                    status: row.try_get(1)?,
+                    number: row.try_get(2)?,
+                    base: row.try_get(3)?,
+                })
+            };
+            let refusals = read();
+            let refusals =
+                refusals.map_err(|error: tokio_postgres::Error| malformed(&error.to_string()))?;
+            let answers = refusals.appended(requests());
+            let answers = answers.ok_or_else(|| malformed("there are too few answers"))?;
+            for (request, answer) in requests().zip(&answers) {
+                if let Ok(appended) = answer {
+                    link.memory.note(&request.id, appended.seq);
+                }
+            }
+            Ok(answers)
         }
         .boxed()
     }
@@ -65,6 +85,7 @@ impl Work for AppendRequest {
 
 impl Work for SaveState {
     type Done = SavedState;
+    type Memory = ();
 
     const SQL: &'static str = "SELECT status, number, base FROM @.save_states_1(\
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
@@ -74,7 +95,7 @@ impl Work for SaveState {
     }
 
     fn run<'a>(
-        link: (&'a Client, &'a Statement),
+        link: &'a mut Link<Self::Memory>,
         batch: &'a [Request<Self>],
     ) -> BoxFuture<'a, Result<Vec<Answer<Self>>, Fault>> {
         async move {
@@ -94,7 +115,7 @@ impl Work for SaveState {
                 &records.tags,
                 &records.payloads,
             ];
-            let verdicts = verdicts(link, params).await?;
+            let verdicts = verdicts(&link.client, &link.statement, params).await?;
             let answers = verdicts.saved(batch.iter().map(|request| &request.work));
             answers.ok_or_else(|| malformed("there are too few answers"))
         }
@@ -104,13 +125,40 @@ impl Work for SaveState {
     fn committed(_: &Server, _: &[Answer<Self>]) {}
 }
 
-async fn verdicts(
-    (client, statement): (&Client, &Statement),
-    params: Params<'_>,
-) -> Result<Verdicts, Fault> {
+/// Up to which number the events of an id were seen to be there. That stays true: deleting them does
+/// not take the numbers back. It is forgotten with the connection, behind which the server may have
+/// been replaced by one that lacks them.
+#[derive(Default)]
+pub(crate) struct Reached(HashMap<PersistenceId, u64>);
+
+impl Reached {
+    /// Ids that are remembered; some 100 bytes each.
+    const IDS_MAX: usize = 65_536;
+
+    fn of(&self, id: &PersistenceId) -> u64 {
+        self.0.get(id).copied().unwrap_or(0)
+    }
+
+    fn note(&mut self, id: &PersistenceId, seq: u64) {
+        if self.0.len() >= Self::IDS_MAX && !self.0.contains_key(id) {
+            self.0.clear();
+        }
+        self.0.insert(id.clone(), seq);
+    }
+}
+
+async fn answer(client: &Client, statement: &Statement, params: Params<'_>) -> Result<Row, Fault> {
     let begin = Instant::now();
     let answer = client.query_one(statement, params).await;
-    let row = answer.map_err(|error| Fault::new(&error, begin.elapsed()))?;
+    answer.map_err(|error| Fault::new(&error, begin.elapsed()))
+}
+
+async fn verdicts(
+    client: &Client,
+    statement: &Statement,
+    params: Params<'_>,
+) -> Result<Verdicts, Fault> {
+    let row = answer(client, statement, params).await?;
     let read = || {
         Ok(Verdicts {
             status: row.try_get(0)?,

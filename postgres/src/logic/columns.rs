@@ -72,6 +72,8 @@ impl<'a> Records<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct AppendColumns<'a> {
     pub(crate) heads: Heads<'a>,
+    /// Whether the id is known to have come to what is expected.
+    pub(crate) known: Vec<bool>,
     /// From 1 on.
     pub(crate) event_requests: Vec<i32>,
     pub(crate) event_ids: Vec<&'a [u8]>,
@@ -80,7 +82,11 @@ pub(crate) struct AppendColumns<'a> {
 }
 
 impl<'a> AppendColumns<'a> {
-    pub(crate) fn new(batch: impl Iterator<Item = &'a AppendRequest>) -> Self {
+    /// `reached` says up to which number the events of an id are known to be, or to have been, there.
+    pub(crate) fn new(
+        batch: impl Iterator<Item = &'a AppendRequest>,
+        reached: impl Fn(&PersistenceId) -> u64,
+    ) -> Self {
         let mut columns = Self::default();
         for (number, request) in (1..).zip(batch) {
             let AppendRequest {
@@ -91,6 +97,7 @@ impl<'a> AppendColumns<'a> {
                 ..
             } = request;
             columns.heads.push(id, *expected_seq, fence.as_ref());
+            columns.known.push(reached(id) >= *expected_seq);
             let place = place_of(id);
             for (behind, event) in (1..).zip(events) {
                 let seq = expected_seq.saturating_add(behind);
@@ -179,22 +186,6 @@ impl Verdicts {
         }
     }
 
-    /// The answers to appends; `None` when it is no answer to them.
-    pub(crate) fn appended<'a>(
-        &self,
-        batch: impl Iterator<Item = &'a AppendRequest>,
-    ) -> Option<Vec<Result<Appended, AppendError>>> {
-        let mut next = self.base.cast_unsigned();
-        let answer = |(at, request): (usize, &AppendRequest)| {
-            let events = request.events.len() as u64;
-            next += events;
-            let position = if events == 0 { 0 } else { next - 1 };
-            let verdict = self.of(at, request.expected_seq)?;
-            Some(verdict.map(|seq| Appended::new(seq + events, position)))
-        };
-        batch.enumerate().map(answer).collect()
-    }
-
     /// The answers to changes of states; `None` when it is no answer to them.
     pub(crate) fn saved<'a>(
         &self,
@@ -206,6 +197,48 @@ impl Verdicts {
             Some(verdict.map(|revision| SavedState::new(revision + 1, position)))
         };
         batch.enumerate().map(answer).collect()
+    }
+}
+
+/// What the server said to a batch of appends: which are refused, from 1 on, and why.
+#[derive(Debug)]
+pub(crate) struct Refusals {
+    pub(crate) refused: Option<Vec<i32>>,
+    pub(crate) status: Option<Vec<i16>>,
+    pub(crate) number: Option<Vec<i64>>,
+    pub(crate) base: i64,
+}
+
+impl Refusals {
+    /// The answers to the appends; `None` when it is no answer to them.
+    pub(crate) fn appended<'a>(
+        &self,
+        batch: impl Iterator<Item = &'a AppendRequest>,
+    ) -> Option<Vec<Result<Appended, AppendError>>> {
+        let of = |list: &Option<Vec<i32>>| list.clone().unwrap_or_default();
+        let refused = of(&self.refused).into_iter();
+        let status = self.status.iter().flatten();
+        let number = self.number.iter().flatten();
+        let mut why: BTreeMap<i32, (i16, u64)> = refused
+            .zip(status.zip(number))
+            .map(|(at, (status, number))| (at, (*status, number.cast_unsigned())))
+            .collect();
+        if why.len() != of(&self.refused).len() {
+            return None;
+        }
+        let mut next = self.base.cast_unsigned();
+        let answer = |(at, request): (i32, &AppendRequest)| {
+            let (events, expected) = (request.events.len() as u64, request.expected_seq);
+            next += events;
+            let position = if events == 0 { 0 } else { next - 1 };
+            match why.remove(&at) {
+                None => Some(Ok(Appended::new(expected + events, position))),
+                Some((1, current)) => Some(Err(AppendError::Fenced { current })),
+                Some((2, actual)) => Some(Err(AppendError::WrongSequence { expected, actual })),
+                Some(_) => None,
+            }
+        };
+        (1..).zip(batch).map(answer).collect()
     }
 }
 
@@ -266,12 +299,13 @@ mod tests {
             request("c", 0, 0),
             request("d", 0, 3),
         ];
-        let verdicts = Verdicts {
-            status: vec![0, 2, 0, 0],
-            number: vec![3, 9, 0, 0],
+        let refusals = Refusals {
+            refused: Some(vec![2]),
+            status: Some(vec![2]),
+            number: Some(vec![9]),
             base: 100,
         };
-        let answers = verdicts.appended(batch.iter()).unwrap();
+        let answers = refusals.appended(batch.iter()).unwrap();
         assert_eq!(*answers[0].as_ref().unwrap(), Appended::new(5, 101));
         assert!(matches!(
             answers[1],
@@ -282,10 +316,9 @@ mod tests {
         ));
         assert_eq!(*answers[2].as_ref().unwrap(), Appended::new(0, 0));
         assert_eq!(*answers[3].as_ref().unwrap(), Appended::new(3, 105));
-        let short = Verdicts {
-            status: vec![0],
-            number: vec![3],
-            base: 100,
+        let short = Refusals {
+            number: None,
+            ..refusals
         };
         assert!(short.appended(batch.iter()).is_none());
     }
@@ -302,7 +335,7 @@ mod tests {
             request("c", Some(&other)),
             request("d", Some(&one)),
         ];
-        let columns = AppendColumns::new(batch.iter());
+        let columns = AppendColumns::new(batch.iter(), |_| 0);
         assert_eq!(columns.heads.fences, [1, 0, 2, 1]);
         assert_eq!(columns.heads.fence_epochs, [1, 2]);
     }

@@ -4,7 +4,7 @@ use crate::child;
 use crate::local_server::shared;
 use crate::support::{append, connect, fresh, fresh_name, open, texts, until_one_waits};
 use futures_util::future::join;
-use otava_persistence::{AppendError, ClaimError, Fence, Journal, JournalError};
+use otava_persistence::{AppendError, ClaimError, DeleteRequest, Fence, Journal, JournalError};
 use otava_postgres::PostgresConfig;
 use std::time::Duration;
 
@@ -99,6 +99,34 @@ async fn a_paused_process_is_refused_when_it_wakes_up() {
     }
 }
 
+/// What a process knows of an id does not make it overlook what another wrote, and deleted again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_process_wrote_and_deleted_is_not_overlooked() {
+    let Some(url) = shared() else { return };
+    let config = fresh(url);
+    let (one, other) = (open(&config).await, open(&config).await);
+    let refused = async |entity: &str, expected, newest| {
+        let refused = one.append(append(entity, expected, &["x", "y"])).await;
+        let is_wrong = matches!(
+            refused,
+            Err(AppendError::WrongSequence { actual, .. }) if actual == newest
+        );
+        assert!(is_wrong, "{entity}: {refused:?}");
+    };
+    for entity in ["a", "b"] {
+        one.append(append(entity, 0, &["1"])).await.unwrap();
+        other.append(append(entity, 1, &["2"])).await.unwrap();
+        refused(entity, 1, 2).await;
+        let all = DeleteRequest::new(crate::support::id(entity), u64::MAX);
+        other.delete(all).await.unwrap();
+        refused(entity, 1, 2).await;
+        refused(entity, 0, 2).await;
+        refused(entity, 3, 2).await;
+        let next = one.append(append(entity, 2, &["3", "4"])).await;
+        assert_eq!(next.unwrap().seq, 4);
+    }
+}
+
 /// A slow store: an append that waited behind the claim of another is refused, and a claim waits for
 /// an append that is under way, which is then there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,7 +150,7 @@ async fn a_slow_transaction_does_not_get_past_a_fence() {
         "{late:?}"
     );
     let by_hand = format!(
-        "BEGIN; SELECT \"{schema}\".append_1('{{s}}', '{{2}}', '{{test|a}}', '{{0}}', '{{1}}', 0, \
+        "BEGIN; SELECT \"{schema}\".append_1('{{s}}', '{{2}}', '{{test|a}}', '{{0}}', '{{1}}', '{{f}}', 0, \
          '{{1}}', '{{test|a}}', '{{1}}', '{{0}}', '{{0}}', '{{1}}', '{{n}}', '{{NULL}}', '{{slow}}', false)"
     );
     slow.batch_execute(&by_hand).await.unwrap();
