@@ -90,6 +90,8 @@ pub use otava_actor::{
     PoolHandle, Props, Receptionist, ReplyTo, RouteeGroup, Router, Routing, ServiceKey, SpawnError,
     Stash, StashFull, StreamEvent, Supervision, TellError, Terminated, Time,
 };
+#[cfg(feature = "srv")]
+pub use otava_cluster::SrvDiscovery;
 pub use otava_cluster::replicated;
 pub use otava_cluster::singleton::{SingletonConfig, SingletonContext};
 pub use otava_cluster::{
@@ -97,8 +99,6 @@ pub use otava_cluster::{
     ClusterReceptionist, ClusterState, Discovery, Dissemination, DnsDiscovery, FileDiscovery,
     JoinError, Lease, Member, Refusal, SingletonProxy, Status, Strategy, Topic,
 };
-#[cfg(feature = "srv")]
-pub use otava_cluster::SrvDiscovery;
 pub use otava_persistence::{
     Effect, EventSourced, Journal, MemoryJournal, Options, SqliteConfig, SqliteJournal,
 };
