@@ -50,8 +50,9 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares -Zsanitizer=address -Ccodegen-units=1"
 export RUSTC_BOOTSTRAP=1 RUST_BACKTRACE=0 CARGO_TARGET_DIR=target/fuzz
-# What is built with these flags takes some five minutes of one processor the first time, nearly all of it
-# in a chain: otava-actor, -remote, -cluster, -sharding. On a machine that is busy it takes many times that.
+# The first build takes some eight minutes of processor time, measured 2026-11-30: otava-cluster alone two, in
+# one piece. Most of it is a chain (otava-actor, -remote, -cluster, -sharding), so two processors do not halve
+# it, and on a machine that twenty others use it took an hour.
 if [ ! -x "target/fuzz/$target/release/${names[0]}" ]; then
   echo "building the targets, which takes minutes the first time" >&2
 fi
