@@ -2,8 +2,10 @@
 //!
 //! A child has the letters that waited for its target when it began. It ends when the target has taken
 //! all of them, or some and then no more; its end tells the entity, which writes down how far the
-//! target is, and begins the next child. So a target that answers nothing holds up no other, and
-//! the entity's own mailbox sees nothing of it.
+//! target is, and begins the next child. The entity's own mailbox sees nothing of it.
+//!
+//! A target that took nothing gets a child that waits first and then tries one letter; such children do
+//! not count among those that may be at work. So targets that answer nothing hold up no other.
 
 use crate::event_sourced::entity::Place;
 use crate::event_sourced::{Courier, CourierError, Parcel, Receipt};
@@ -23,13 +25,25 @@ use std::time::Duration;
 const LETTERS_OF_CHILD: usize = 256;
 const BYTES_OF_CHILD: usize = 4 << 20;
 
-/// The children of one entity that deliver, by their numbers in the system.
+/// Children of one entity that wait before they try; more targets have to wait for their turn.
+const RESTING_MAX: usize = 64;
+
+/// The children of one entity that deliver.
 #[derive(Default)]
 pub(super) struct Deliveries {
-    running: BTreeMap<u64, (PersistenceId, Arc<AtomicU64>)>,
+    /// By their numbers in the system.
+    running: BTreeMap<u64, Running>,
     targets: BTreeSet<PersistenceId>,
+    /// Targets that took nothing, and how often in a row.
+    silent: BTreeMap<PersistenceId, u32>,
     /// The target behind which to look for the next one, so that each has its turn.
     last: Option<PersistenceId>,
+}
+
+struct Running {
+    target: PersistenceId,
+    is_resting: bool,
+    confirmed: Arc<AtomicU64>,
 }
 
 impl Deliveries {
@@ -38,21 +52,23 @@ impl Deliveries {
         let Some(courier) = &place.courier else {
             return;
         };
-        while self.targets.len() < place.options.letter_targets.get() {
-            let Some(target) = self.next_target(outbox) else {
-                return;
-            };
+        let at_work_max = place.options.letter_targets.get();
+        while let Some(target) = self.next_target(outbox, at_work_max) {
             let confirmed = Arc::new(AtomicU64::new(0));
+            let rounds = self.silent.get(&target).copied();
+            let most = if rounds.is_some() {
+                1
+            } else {
+                LETTERS_OF_CHILD
+            };
             let child = Child {
                 courier: Arc::clone(courier),
-                letters: letters(outbox, &place.id, &target),
-                retry: place.options.letter_retry,
+                letters: letters(outbox, &place.id, &target, most),
+                rest: rounds.map(|rounds| rest(place.options.letter_retry, rounds)),
                 in_flight_max: place.options.letters_in_flight.get(),
                 in_flight: 0,
                 next: 0,
-                taken: 0,
                 failed: false,
-                round: 0,
                 confirmed: Arc::clone(&confirmed),
             };
             let child: ActorRef<_> = match ctx.spawn_anonymous(Props::once(child)) {
@@ -64,33 +80,71 @@ impl Deliveries {
                 }
             };
             ctx.watch(&child);
-            self.running
-                .insert(child.uid(), (target.clone(), confirmed));
+            let running = Running {
+                target: target.clone(),
+                is_resting: rounds.is_some(),
+                confirmed,
+            };
+            self.running.insert(child.uid(), running);
             self.targets.insert(target.clone());
             self.last = Some(target);
         }
     }
 
     /// The next target without a child, behind the last one that got one.
-    fn next_target(&self, outbox: &Outbox) -> Option<PersistenceId> {
+    fn next_target(&self, outbox: &Outbox, at_work_max: usize) -> Option<PersistenceId> {
+        let resting = self.running.values().filter(|child| child.is_resting);
+        let resting = resting.count();
+        let may_rest = resting < RESTING_MAX;
+        let may_work = self.running.len() - resting < at_work_max;
+        if !may_rest && !may_work {
+            return None;
+        }
+        let may_begin = |target: &&PersistenceId| {
+            let is_silent = self.silent.contains_key(*target);
+            !self.targets.contains(*target) && if is_silent { may_rest } else { may_work }
+        };
         let mut waiting = outbox.targets(self.last.as_ref());
-        waiting
-            .find(|target| !self.targets.contains(*target))
-            .cloned()
+        waiting.find(may_begin).cloned()
     }
 
     /// Which letters a child that has ended brought to its target.
     pub(super) fn ended(&mut self, who: &Terminated) -> Option<(PersistenceId, u64)> {
-        let (target, confirmed) = self.running.remove(&who.uid)?;
+        let Running {
+            target, confirmed, ..
+        } = self.running.remove(&who.uid)?;
         self.targets.remove(&target);
-        Some((target, confirmed.load(Ordering::Acquire)))
+        let confirmed = confirmed.load(Ordering::Acquire);
+        if confirmed > 0 {
+            self.silent.remove(&target);
+        } else {
+            let rounds = self.silent.entry(target.clone()).or_default();
+            *rounds = rounds.saturating_add(1);
+            if rounds.is_multiple_of(8) {
+                tracing::warn!(%target, rounds, "a target does not take its letters");
+            }
+        }
+        Some((target, confirmed))
     }
 }
 
-fn letters(outbox: &Outbox, from: &PersistenceId, to: &PersistenceId) -> VecDeque<Parcel> {
+/// How long to wait after a target took nothing, `rounds` times in a row.
+fn rest((shortest, longest): (Duration, Duration), rounds: u32) -> Duration {
+    let factor = 1_u32.checked_shl(rounds.saturating_sub(1));
+    let rest = shortest.saturating_mul(factor.unwrap_or(u32::MAX));
+    rest.min(longest)
+}
+
+/// The first letters to a target, at most `most`.
+fn letters(
+    outbox: &Outbox,
+    from: &PersistenceId,
+    to: &PersistenceId,
+    most: usize,
+) -> VecDeque<Parcel> {
     let (from, target): (Arc<str>, Arc<str>) = (from.as_str().into(), to.as_str().into());
     let mut bytes = 0;
-    let waiting = outbox.waiting(to, LETTERS_OF_CHILD);
+    let waiting = outbox.waiting(to, most);
     waiting
         .take_while(|(_, letter)| {
             let is_first = bytes == 0;
@@ -112,24 +166,21 @@ struct Child {
     courier: Arc<dyn Courier>,
     /// In order; those that the target has are gone.
     letters: VecDeque<Parcel>,
-    retry: (Duration, Duration),
+    /// How long to wait first.
+    rest: Option<Duration>,
     in_flight_max: usize,
     in_flight: usize,
-    /// How many of `letters` were handed to the courier since the last pause.
+    /// How many of `letters` were handed to the courier and not taken.
     next: usize,
-    /// How many letters the target has taken since this child began.
-    taken: u64,
-    /// Some letter of this round was not taken.
+    /// Some letter was not taken: no more are handed over.
     failed: bool,
-    /// How often nothing was taken.
-    round: u32,
     /// What the entity reads when this has ended.
     confirmed: Arc<AtomicU64>,
 }
 
 enum Message {
     Answered(Result<Receipt, CourierError>),
-    Again,
+    Rested,
 }
 
 impl Actor for Child {
@@ -137,7 +188,10 @@ impl Actor for Child {
     type Err = Infallible;
 
     async fn started(&mut self, ctx: &mut Context<Self>) -> Result<(), Infallible> {
-        self.hand_over(ctx);
+        match self.rest {
+            Some(rest) => ctx.timer_once("rested", rest, Message::Rested),
+            None => self.hand_over(ctx),
+        }
         Ok(())
     }
 
@@ -147,8 +201,8 @@ impl Actor for Child {
         ctx: &mut Context<Self>,
     ) -> Result<(), Infallible> {
         match message {
-            Message::Again => self.failed = false,
             Message::Answered(answer) => self.answered(answer),
+            Message::Rested => {}
         }
         self.hand_over(ctx);
         Ok(())
@@ -163,7 +217,6 @@ impl Child {
                 while self.letters.front().is_some_and(|l| l.number <= up_to) {
                     self.letters.pop_front();
                     self.next = self.next.saturating_sub(1);
-                    self.taken += 1;
                     self.confirmed.fetch_max(up_to, Ordering::AcqRel);
                 }
             }
@@ -181,12 +234,8 @@ impl Child {
         tracing::debug!(%from, %to, number, reason, "a letter was not taken, and comes again");
     }
 
-    /// Sends what may be under way; after a round in which something was not taken, ends or waits.
+    /// Sends what may be under way. Ends when nothing is: all are taken, or one is not.
     fn hand_over(&mut self, ctx: &mut Context<Self>) {
-        if self.letters.is_empty() {
-            ctx.stop_self();
-            return;
-        }
         while !self.failed && self.in_flight < self.in_flight_max {
             let Some(parcel) = self.letters.get(self.next).cloned() else {
                 break;
@@ -201,33 +250,8 @@ impl Child {
             };
             ctx.pipe_to_self(answer, Message::Answered);
         }
-        if self.in_flight > 0 {
-            return;
-        }
-        // Nothing is under way and letters are left: something was not taken.
-        self.next = 0;
-        if self.taken > 0 {
+        if self.in_flight == 0 {
             ctx.stop_self();
-            return;
-        }
-        self.warn_now_and_then();
-        ctx.timer_once("again", self.wait(), Message::Again);
-        self.round = self.round.saturating_add(1);
-    }
-
-    fn wait(&self) -> Duration {
-        let (shortest, longest) = self.retry;
-        let factor = 1_u32.checked_shl(self.round).unwrap_or(u32::MAX);
-        shortest.saturating_mul(factor).min(longest)
-    }
-
-    fn warn_now_and_then(&self) {
-        if let Some(letter) = self.letters.front()
-            && (self.round + 1).is_multiple_of(8)
-        {
-            let (from, to, number, rounds) =
-                (&letter.from, &letter.to, letter.number, self.round + 1);
-            tracing::warn!(%from, %to, number, rounds, "a letter is not taken");
         }
     }
 }

@@ -476,6 +476,44 @@ async fn one_dead_target_holds_up_no_other() {
     bank.system.shutdown().await;
 }
 
+/// Far more targets that answer nothing than may be delivered to at once: those that do answer get
+/// theirs at once all the same, and all the others when they answer.
+#[tokio::test(start_paused = true)]
+async fn many_dead_targets_hold_up_no_living_one() {
+    struct Deaf(Arc<Bank>, AtomicBool);
+    impl Courier for Deaf {
+        fn deliver(&self, parcel: Parcel) -> BoxFuture<'_, Result<Receipt, CourierError>> {
+            if parcel.to.starts_with("account|dead") && !self.1.load(Ordering::Relaxed) {
+                return async { Err(CourierError::new("dead")) }.boxed();
+            }
+            self.0.deliver(parcel)
+        }
+    }
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new());
+    let bank = Bank::open(Arc::clone(&journal), Options::default());
+    let deaf = Arc::new(Deaf(Arc::clone(&bank), AtomicBool::new(false)));
+    let a = event_sourced(id("a"), Account::default, Arc::clone(&journal))
+        .courier(Arc::clone(&deaf) as _)
+        .props();
+    let a = bank.system.spawn_anonymous(a).unwrap();
+    let dead: Vec<&'static str> = (0..200)
+        .map(|n| &*Box::leak(format!("dead-{n}").into_boxed_str()))
+        .collect();
+    for &to in dead.iter().chain(&["living"]) {
+        a.ask(|reply_to| Command::Pay(to, vec![1, 2], reply_to))
+            .await
+            .unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(bank.look("living").await.credited["a"], [1, 2]);
+    deaf.1.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    for to in dead {
+        assert_eq!(bank.look(to).await.credited["a"], [1, 2], "{to}");
+    }
+    bank.system.shutdown().await;
+}
+
 /// A deleted account takes no letter twice, sends what it had sent, and numbers go on.
 #[tokio::test(start_paused = true)]
 async fn letters_outlive_a_deletion() {
