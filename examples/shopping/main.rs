@@ -47,7 +47,7 @@ struct Shop {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let builder = Node::builder("shop", "node-1");
+    let builder = Node::builder("shop", "node-1").data("target/shopping");
     let (builder, report) = match std::env::var("OTAVA_POSTGRES_URL") {
         Ok(url) => {
             let config = PostgresConfig::parse(&url)?.schema("shopping");
@@ -55,7 +55,7 @@ async fn main() -> Result<(), Failure> {
             let report = Report::in_postgres(journal.postgres_offsets()).await?;
             (builder.journal(Arc::new(journal)), report)
         }
-        Err(_) => (builder.data("target/shopping"), Report::in_memory()),
+        Err(_) => (builder, Report::in_memory()),
     };
     let node = builder.start().await?;
     let shop = open(&node, report)?;
