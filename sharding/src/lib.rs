@@ -11,6 +11,7 @@
 //! | [`Sharding`] | how a kind begins on a node |
 //! | [`Entities`], [`EntityRef`] | reaching entities from a member |
 //! | [`EntityClient`] | reaching entities from a process that is no member |
+//! | `delivery` | messages to entities that are delivered until they were handled ([`Sharding::start_reliable`]) |
 //! | [`EntityContext`], [`FencedHandle`] | what an entity knows of its allocation |
 //! | [`AllocationStore`] | terms and claims: who may write |
 //! | [`AllocationStrategy`] | which region gets which shard |
@@ -22,6 +23,7 @@
 
 mod client;
 mod config;
+mod delivery;
 mod entities;
 mod entity;
 mod error;

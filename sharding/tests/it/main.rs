@@ -5,6 +5,7 @@
 )]
 
 mod clusters;
+mod delivery;
 mod nodes;
 mod protocol;
 mod scenarios;
