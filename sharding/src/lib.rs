@@ -11,6 +11,7 @@
 //! | [`Sharding`] | how a kind begins on a node |
 //! | [`Entities`], [`EntityRef`] | reaching entities from a member |
 //! | [`EntityClient`] | reaching entities from a process that is no member |
+//! | `delivery` | messages to entities that are delivered until they were handled ([`Sharding::start_reliable`]) |
 //! | [`EntityContext`], [`FencedHandle`] | what an entity knows of its allocation |
 //! | [`Passivation`], [`Remember`] | which entities stop without need, and which live without messages |
 //! | [`DaemonProcess`] | a fixed number of workers, spread over the members |
@@ -27,6 +28,7 @@
 mod client;
 mod config;
 mod daemon;
+mod delivery;
 mod entities;
 mod entity;
 mod error;

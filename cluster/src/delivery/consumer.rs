@@ -3,8 +3,8 @@
 use super::config::ConsumerConfig;
 use super::payload;
 use super::wire::{ConsumerMessage, ConsumerRef, ProducerMessage, ProducerRef, ToSink, ToSource};
-use crate::logic::delivery::Probe;
 use crate::logic::delivery::sink::{Output, Sink};
+use crate::logic::delivery::{Chunk, Probe, Report};
 use otava_actor::{
     Actor, ActorRef, ActorSystem, Context, ReplyTo, SpawnError, TellError, Terminated, Time,
 };
@@ -290,7 +290,7 @@ impl<M: RemoteMessage> Actor for Inner<M> {
                 self.next_registration += 1;
             }
             Command::Wire(ConsumerMessage(ToSink::Chunk(form))) => {
-                let chunk: crate::logic::delivery::Chunk = form.into();
+                let chunk: Chunk = form.into();
                 if let Some(inlet) = self.lines.get_mut(&chunk.session.series) {
                     inlet.sink.chunk(chunk);
                 }
@@ -328,6 +328,27 @@ impl<M: RemoteMessage> Actor for Inner<M> {
         }
         self.work(ctx);
         Ok(())
+    }
+
+    /// What handlers have confirmed just before the end would be handled again, if nobody heard of it.
+    async fn stopped(&mut self, ctx: &mut Context<Self>) {
+        self.take_verdicts(ctx.now());
+        for inlet in self.lines.values_mut() {
+            inlet.sink.say_last();
+            while let Some(output) = inlet.sink.poll_output() {
+                if let Output::Report(report) = output {
+                    inlet.tell(&report);
+                }
+            }
+        }
+    }
+}
+
+impl<M: RemoteMessage> Inlet<M> {
+    fn tell(&self, report: &Report) {
+        let report = ProducerMessage(ToSource::Report((*report).into()));
+        // What is refused is lost, as on the way: the producer will ask.
+        let _ = self.producer.tell(report);
     }
 }
 
@@ -380,14 +401,10 @@ impl<M: RemoteMessage> Inner<M> {
         self.lines.insert(series, inlet);
     }
 
-    /// Takes what handlers have said, does what the sinks want, tells producers, and sets the timer.
-    fn work(&mut self, ctx: &mut Context<Self>) {
-        let now = ctx.now();
-        let Some(me) = &self.me else {
-            return;
-        };
-        let verdicts = me.verdicts.clone();
-        for verdict in verdicts.take() {
+    /// Takes what handlers have said.
+    fn take_verdicts(&mut self, now: Time) {
+        let said = self.me.as_ref().map(|me| me.verdicts.take());
+        for verdict in said.into_iter().flatten() {
             let Some(inlet) = self.lines.get_mut(&verdict.series) else {
                 continue;
             };
@@ -397,6 +414,16 @@ impl<M: RemoteMessage> Inner<M> {
                 inlet.sink.give_back(now, verdict.number);
             }
         }
+    }
+
+    /// Takes what handlers have said, does what the sinks want, tells producers, and sets the timer.
+    fn work(&mut self, ctx: &mut Context<Self>) {
+        let now = ctx.now();
+        let Some(me) = &self.me else {
+            return;
+        };
+        let verdicts = me.verdicts.clone();
+        self.take_verdicts(now);
         for (series, inlet) in &mut self.lines {
             inlet.sink.handle_timeout(now);
             while let Some(output) = inlet.sink.poll_output() {
@@ -415,11 +442,7 @@ impl<M: RemoteMessage> Inner<M> {
                         };
                         hand(ctx, &self.handler, number, &bytes, confirm);
                     }
-                    Output::Report(report) => {
-                        let report = ProducerMessage(ToSource::Report(report.into()));
-                        // What is refused is lost, as on the way: the producer will ask.
-                        let _ = inlet.producer.tell(report);
-                    }
+                    Output::Report(report) => inlet.tell(&report),
                 }
             }
         }

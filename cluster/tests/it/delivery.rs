@@ -4,14 +4,15 @@
 use crate::ontop::{MS, Note, SECOND, World};
 use otava_actor::{Actor, ActorRef, ActorSystem, Context, ReplyTo, ServiceKey};
 use otava_cluster::delivery::{
-    Consumer, ConsumerConfig, ConsumerMessage, Delivered, DeliveryQueue, MemoryDeliveryQueue,
-    Producer, ProducerConfig, QueueError, SendError, StartError, StoredMessage, Unconfirmed,
-    WorkProducer,
+    Consumer, ConsumerConfig, ConsumerMessage, Delivered, DeliveryQueue, KeyedProducer,
+    MemoryDeliveryQueue, Producer, ProducerConfig, QueueError, SendError, StartError,
+    StoredMessage, Unconfirmed, WorkProducer,
 };
 use otava_remote::RemoteMessage;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{sleep, timeout};
@@ -212,6 +213,47 @@ async fn what_is_not_confirmed_comes_again() {
     assert_eq!(last.confirmed().await, Err(Unconfirmed));
     let refused = producer.send(note(5)).await;
     assert!(matches!(refused, Err(SendError::Ended(note)) if note.number == 5));
+}
+
+/// What a handler confirms right before it ends is confirmed, and the next one goes on after it.
+#[tokio::test(start_paused = true)]
+async fn the_last_word_of_a_handler_counts() {
+    struct Three(u64);
+    impl Actor for Three {
+        type Msg = Delivered<Note>;
+        type Err = Infallible;
+        async fn handle(
+            &mut self,
+            delivered: Delivered<Note>,
+            ctx: &mut Context<Self>,
+        ) -> Result<(), Infallible> {
+            // Never one that was handled before.
+            self.0 += 1;
+            assert_eq!(delivered.message.number, self.0);
+            delivered.confirm.send();
+            if self.0.is_multiple_of(3) {
+                ctx.stop_self();
+            }
+            Ok(())
+        }
+    }
+    let system = ActorSystem::new("one");
+    let producer = Producer::<Note>::start(&system, "out", ProducerConfig::default());
+    let producer = producer.await.unwrap();
+    let mut sent = Vec::new();
+    for number in 1..=30 {
+        sent.push(producer.send(note(number)).await.unwrap());
+    }
+    for round in 0..10 {
+        let name = format!("three-{round}");
+        let handler = system.spawn(&name, Three(round * 3)).unwrap();
+        let name = format!("orders-{round}");
+        let orders = Consumer::start(&system, &name, handler, ConsumerConfig::default());
+        producer.deliver_to(orders.unwrap().actor_ref()).await;
+        for sent in sent.drain(..3) {
+            timeout(SECOND, sent.confirmed()).await.unwrap().unwrap();
+        }
+    }
 }
 
 /// Without a consumer a producer takes what its buffer holds, and no more.
@@ -531,6 +573,90 @@ async fn a_queue_of_work_outlives_its_producer() {
     all.sort_unstable();
     all.dedup();
     assert_eq!(all, (1..=101).collect::<Vec<_>>());
+}
+
+/// Each key has its own order. One that leads nowhere for a time holds its own messages up; the next run of a consumer
+/// gets what the one before had not confirmed; and the next run of the producer has its queue.
+#[tokio::test(start_paused = true)]
+async fn each_key_has_its_own_order() {
+    type Routes = Arc<Mutex<BTreeMap<String, ActorRef<ConsumerMessage<Note>>>>>;
+    let world = World::formed(37, 2).await;
+    let (here, there) = (&world.nodes[&1], &world.nodes[&2]);
+    let (routes, queue) = (Routes::default(), Arc::new(MemoryDeliveryQueue::new()));
+    let start = |name: &'static str, keys: usize| {
+        let routes = routes.clone();
+        let route = move |key: &str, message| {
+            if let Some(consumer) = routes.lock().unwrap().get(key) {
+                let _ = consumer.tell(message);
+            }
+        };
+        let config = durable(&queue).with_keys_max(keys);
+        KeyedProducer::<Note>::start(&here.system, name, config, route)
+    };
+    let add = |key: &str, name: &str| {
+        let (consumer, heard) = consumer::<Note>(&there.system, name, MS * 3);
+        there.remote.publish(name, consumer.actor_ref()).unwrap();
+        let seen = here.remote.resolve(there.id(), name);
+        routes.lock().unwrap().insert(key.to_owned(), seen);
+        (consumer, heard)
+    };
+    let mut heard = ["a", "b", "d"].map(|key| add(key, key));
+    let producer = start("out", 2).await.unwrap();
+    assert!(matches!(
+        producer.try_send("", note(0)),
+        Err(SendError::BadKey(_))
+    ));
+    let long = "x".repeat(513);
+    assert!(matches!(
+        producer.send(&long, note(0)).await,
+        Err(SendError::BadKey(_))
+    ));
+    let mut sent = Vec::new();
+    for number in 1..=50 {
+        for key in ["a", "b", "c", "d"] {
+            sent.push((key, producer.send(key, note(number)).await.unwrap()));
+        }
+    }
+    sleep(SECOND * 20).await;
+    // Only those without a consumer are left.
+    assert_eq!((producer.unconfirmed(), queue.len()), (50, 50));
+    for (_, heard) in &mut heard {
+        assert_eq!(drain(heard), (1..=50).collect::<Vec<_>>());
+    }
+    let (first, mut before) = add("c", "c-1");
+    while before.len() < 10 {
+        sleep(MS * 10).await;
+    }
+    first.stop();
+    let (_second, mut after) = add("c", "c-2");
+    for (_, sent) in sent {
+        timeout(SECOND * 60, sent.confirmed())
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    let (before, after) = (drain(&mut before), drain(&mut after));
+    assert!(before.iter().copied().eq(1..=before.len() as u64));
+    let begin = after[0];
+    assert!((2..=before.len() as u64 + 1).contains(&begin), "{begin}");
+    assert!(after.iter().copied().eq(begin..=50));
+
+    for number in 51..=70 {
+        let mut sent = producer.send("a", note(number)).await.unwrap();
+        sent.stored().await.unwrap();
+    }
+    producer.stop();
+    assert!(!queue.is_empty());
+    let producer = start("out-2", 10).await.unwrap();
+    let last = producer.send("a", note(71)).await.unwrap();
+    timeout(SECOND * 60, last.confirmed())
+        .await
+        .unwrap()
+        .unwrap();
+    let mut all = drain(&mut heard[0].1);
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all, (51..=71).collect::<Vec<_>>());
 }
 
 #[test]

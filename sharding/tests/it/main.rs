@@ -7,6 +7,7 @@
 mod clusters;
 mod daemons;
 mod living;
+mod delivery;
 mod nodes;
 mod passivation;
 mod protocol;

@@ -201,6 +201,13 @@ impl Sink {
         }
     }
 
+    /// The end is near: says what was handled and not said yet.
+    pub fn say_last(&mut self) {
+        if self.confirmed > self.told && !self.broken {
+            self.report(0, 0);
+        }
+    }
+
     /// When [`Sink::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
