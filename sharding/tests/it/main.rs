@@ -12,6 +12,7 @@ mod passivation;
 mod protocol;
 mod queries;
 mod remembered;
+mod resizing;
 mod scenarios;
 mod sim;
 mod support;
