@@ -374,7 +374,9 @@ fn facts() {
 #[test]
 fn messages_of_regions() {
     let mut seeds = golden("sharding", "");
-    seeds.retain(|(name, _)| name != "deliver");
+    // Answers are of types of their own, and a question has a reply port in it.
+    let of_regions = ["barrier", "gather", "legacy", "status", "table", "wake"];
+    seeds.retain(|(name, _)| of_regions.contains(&&**name));
     let target = Target::new("sharding", seeds).payload();
     target.check(otava_sharding::fuzzing::region_message);
 }

@@ -149,13 +149,9 @@ impl<M: RemoteMessage> Shared<M> {
 
     /// Takes a newer table, and keeps connections to the nodes in it.
     fn learn(&self, table: Table) {
-        if !table.is_sound(self.shards) {
-            tracing::warn!(
-                from = %table.from,
-                shards = table.entries.len(),
-                expected = self.shards,
-                "a table of homes does not fit: does the client know the number of shards?"
-            );
+        if !table.is_sound() {
+            let shards = table.entries.len();
+            tracing::warn!(from = %table.from, shards, "a table of homes does not fit");
             return;
         }
         let mut homes = self.homes.write().unwrap_or_else(PoisonError::into_inner);
@@ -184,6 +180,14 @@ impl<M: RemoteMessage> Shared<M> {
         homes.table = Some(table);
     }
 
+    /// The shard of an entity, by the newest table, or as it was configured while there is none.
+    fn shard_of(&self, id: &str) -> u32 {
+        let homes = self.homes.read().unwrap_or_else(PoisonError::into_inner);
+        let table = homes.table.as_ref();
+        let shards = table.map_or(self.shards, |table| table.layout().shards);
+        shard_of(id, shards)
+    }
+
     /// The region that has the shard, if it is known and connected.
     fn home(&self, shard: u32) -> Option<ActorRef<RegionMessage<M>>> {
         let homes = self.homes.read().unwrap_or_else(PoisonError::into_inner);
@@ -196,7 +200,7 @@ impl<M: RemoteMessage> Shared<M> {
 impl<M: RemoteMessage> Shared<M> {
     /// The best way to an entity now.
     fn way_to(&self, id: &str) -> ActorRef<RegionMessage<M>> {
-        let shard = shard_of(id, self.shards);
+        let shard = self.shard_of(id);
         self.home(shard).unwrap_or_else(|| {
             let place = shard as usize;
             let contact = self.first_connected(place);
@@ -231,7 +235,7 @@ impl<M: RemoteMessage> EntityClient<M> {
     /// The shard of an entity.
     #[must_use]
     pub fn shard_of(&self, id: &str) -> u32 {
-        shard_of(id, self.shared.shards)
+        self.shared.shard_of(id)
     }
 }
 

@@ -18,8 +18,9 @@ use std::time::Duration;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ShardingConfig {
-    /// How many shards there are: a power of two, at most 65,536. About ten times the number of
-    /// nodes that the cluster will ever have. Default 128.
+    /// With how many shards the kind begins: a power of two, at most 65,536. About ten times the number
+    /// of nodes that the cluster will ever have. What [`crate::Entities::resize`] has set counts from
+    /// then on. Default 128.
     pub shards: u32,
     /// Who gets which shard. Default [`LeastShards`].
     pub strategy: Arc<dyn AllocationStrategy>,

@@ -1,7 +1,7 @@
 //! Entities: the handle of one kind on one node, and references to single entities.
 
-use crate::error::HandOverError;
-use crate::logic::hash::shard_of;
+use crate::error::{HandOverError, ResizeError};
+use crate::logic::hash::{is_valid_shards, shard_of};
 use crate::message::{Command, Local, RegionMessage};
 use crate::query::{EntityPage, HomeChange, KindStats, Query, QueryAnswer, QueryError};
 use crate::wire::Table;
@@ -27,7 +27,9 @@ struct Shared {
     /// The published name of the regions.
     name: String,
     kind: Arc<str>,
+    /// The configured number of shards.
     shards: u32,
+    resizable: bool,
     shown: watch::Receiver<Shown>,
     counters: Arc<Counters>,
 }
@@ -69,6 +71,7 @@ impl<M: RemoteMessage> Entities<M> {
             name: known.name,
             kind: known.kind,
             shards: known.shards,
+            resizable: known.resizable,
             shown: known.shown,
             counters: known.counters,
         };
@@ -96,10 +99,60 @@ impl<M: RemoteMessage> Entities<M> {
         self.entity(id).start()
     }
 
+    /// How many shards there are, as this node knows: the configured number until that was changed.
+    #[must_use]
+    pub fn shards(&self) -> u32 {
+        let table = self.shared.shown.borrow().table.clone();
+        table.map_or(self.shared.shards, |table| table.layout().shards)
+    }
+
     /// The shard of an entity.
     #[must_use]
     pub fn shard_of(&self, id: &str) -> u32 {
-        shard_of(id, self.shared.shards)
+        shard_of(id, self.shards())
+    }
+
+    /// Changes the number of shards of the running kind to `shards`, and waits until every shard has a
+    /// home, or for as long as `limit`.
+    ///
+    /// The number is doubled or halved, as often as it takes. Each time all shards are handed over at
+    /// once, each to where it was: entities handle what they have and stop, what is sent meanwhile waits,
+    /// and they start again as after any planned move. Entities of all nodes wait for as long as that
+    /// takes, so choose a quiet moment; while a member is unreachable nothing begins.
+    ///
+    /// The number is kept in the allocation store and counts from then on, whatever is configured, also
+    /// after all nodes have stopped.
+    ///
+    /// # Errors
+    /// [`ResizeError`]. The change may still happen after [`ResizeError::TimedOut`].
+    ///
+    /// # Cancel safety
+    /// The change goes on if this is dropped.
+    pub async fn resize(&self, shards: u32, limit: Duration) -> Result<(), ResizeError> {
+        if !is_valid_shards(shards) {
+            return Err(ResizeError::BadShards(shards));
+        }
+        if !self.shared.resizable {
+            return Err(ResizeError::Fixed);
+        }
+        let wish = RegionMessage(Command::Local(Local::Resize(shards)));
+        let mut shown = self.shared.shown.clone();
+        let done = async {
+            let told = self.region.send(wish).await;
+            let as_wished = |shown: &Shown| {
+                let table = shown.table.as_ref();
+                table.is_some_and(|table| table.layout().shards == shards && table.is_whole())
+            };
+            told.is_ok() && shown.wait_for(as_wished).await.is_ok()
+        };
+        match tokio::time::timeout(limit, done).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ResizeError::Stopped),
+            Err(_) => Err(ResizeError::TimedOut {
+                shards: self.shards(),
+                waited: limit,
+            }),
+        }
     }
 
     /// The kind.
@@ -116,7 +169,8 @@ impl<M: RemoteMessage> Entities<M> {
             let table = table.as_ref()?;
             table.hosted_at(shard).cloned()
         };
-        (0..self.shared.shards)
+        let shards = table.as_ref().map(|table| table.layout().shards);
+        (0..shards.unwrap_or(self.shared.shards))
             .map(|shard| (shard, home(shard)))
             .collect()
     }
@@ -155,7 +209,7 @@ impl<M: RemoteMessage> Entities<M> {
         limit: u32,
         within: Duration,
     ) -> Result<EntityPage, QueryError> {
-        let shards = self.shared.shards;
+        let shards = self.shards();
         if shard >= shards {
             return Err(QueryError::NoSuchShard { shard, shards });
         }
@@ -183,13 +237,13 @@ impl<M: RemoteMessage> Entities<M> {
         let table = self.shared.shown.borrow().table.clone();
         let mut stats = KindStats::default();
         let Some(table) = table else {
-            stats.homeless = (0..self.shared.shards).collect();
+            stats.homeless = (0..self.shards()).collect();
             return stats;
         };
         let mut here: BTreeMap<&NodeId, Vec<u32>> = BTreeMap::new();
         let nodes = table.regions.iter().chain(&table.silent);
         here.extend(nodes.map(|node| (node, Vec::new())));
-        for shard in 0..self.shared.shards {
+        for shard in 0..table.layout().shards {
             match table.hosted_at(shard) {
                 Some(home) => here.entry(home).or_default().push(shard),
                 None => stats.homeless.push(shard),
@@ -232,7 +286,6 @@ impl<M: RemoteMessage> Entities<M> {
         HomeChanges {
             shown,
             table,
-            shards: self.shared.shards,
             found: VecDeque::new(),
         }
     }
@@ -242,11 +295,7 @@ impl<M: RemoteMessage> Entities<M> {
     /// # Cancel safety
     /// Dropping it has no effect.
     pub async fn all_hosted(&self) {
-        let shards = self.shared.shards;
-        let all = |shown: &Shown| {
-            let table = shown.table.as_ref();
-            table.is_some_and(|table| (0..shards).all(|shard| table.hosted_at(shard).is_some()))
-        };
+        let all = |shown: &Shown| shown.table.as_ref().is_some_and(|table| table.is_whole());
         // An error means that the region is gone; then there is nothing to wait for.
         let _ = self.shared.shown.clone().wait_for(all).await;
     }
@@ -303,6 +352,7 @@ pub(crate) struct Known {
     pub(crate) name: String,
     pub(crate) kind: Arc<str>,
     pub(crate) shards: u32,
+    pub(crate) resizable: bool,
     pub(crate) shown: watch::Receiver<Shown>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -312,7 +362,6 @@ pub(crate) struct Known {
 pub struct HomeChanges {
     shown: watch::Receiver<Shown>,
     table: Option<Arc<Table>>,
-    shards: u32,
     found: VecDeque<HomeChange>,
 }
 
@@ -333,7 +382,15 @@ impl HomeChanges {
                 let table = table.as_ref()?;
                 table.hosted_at(shard).cloned()
             };
-            for shard in 0..self.shards {
+            // Shards of another layout are others: those of the old one have left, the new ones come.
+            let count = |table: &Option<Arc<Table>>| {
+                table.as_ref().map_or(0, |table| table.layout().shards)
+            };
+            let (before, after) = (count(&self.table), count(&table));
+            if before != after {
+                self.table = None;
+            }
+            for shard in 0..after {
                 let (from, to) = (home(&self.table, shard), home(&table, shard));
                 if from != to {
                     self.found.push_back(HomeChange { shard, from, to });

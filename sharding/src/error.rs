@@ -47,3 +47,26 @@ pub struct HandOverError {
     /// How long it was tried.
     pub waited: Duration,
 }
+
+/// Why the number of shards is not what was asked for.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResizeError {
+    /// There cannot be so many.
+    #[error("{0} shards: it must be a power of two, at most 65,536")]
+    BadShards(u32),
+    /// The number of shards of this kind is part of what it does, as for daemon processes.
+    #[error("the number of shards of this kind cannot be changed")]
+    Fixed,
+    /// The region of this node is gone.
+    #[error("the region of this node has stopped")]
+    Stopped,
+    /// It has not happened in time, and may happen later.
+    #[error("after {waited:?} there are {shards} shards, or some have no home yet")]
+    TimedOut {
+        /// How many there are now.
+        shards: u32,
+        /// How long it was tried.
+        waited: Duration,
+    },
+}

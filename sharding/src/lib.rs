@@ -53,7 +53,7 @@ pub use config::ShardingConfig;
 pub use daemon::{DaemonProcess, WorkerContext};
 pub use entities::{Entities, EntityRef, HomeChanges, LocalStats};
 pub use entity::{ENTITY_ID_BYTES_MAX, EntityContext, FencedHandle, Memory, Passivate};
-pub use error::{HandOverError, StartError};
+pub use error::{HandOverError, ResizeError, StartError};
 pub use logic::allocation::{
     AllocationStrategy, ConsistentHashing, ExternalAllocation, Hosting, LeastLoad, LeastShards,
     Move, Placement, RoundLimit,
@@ -72,3 +72,8 @@ pub use store::{AllocationStore, ClaimError, MemoryAllocationStore, StoreError};
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/book/sharding.md")]
 mod book {}
+
+/// The programs of `docs/book/sharding-placement.md`, as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/book/sharding-placement.md")]
+mod placement {}

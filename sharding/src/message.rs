@@ -3,6 +3,7 @@
 use crate::entity::Word;
 use crate::io::memory::Recall;
 use crate::logic::epoch::Epoch;
+use crate::logic::layout::Layout;
 use crate::logic::region::ClaimAnswer;
 use crate::logic::view::View;
 use crate::query::{Query, QueryAnswer};
@@ -65,9 +66,13 @@ pub(crate) enum Local {
     /// What waited for room on the way to this node is sent.
     Flushed(NodeId),
     HandOver,
+    /// The store has answered to a layout.
+    Layout(u64, ClaimAnswer),
     /// The store of remembered entities has answered.
     Recalled(Recall),
-    Term(Option<u32>),
+    /// Somebody wants this number of shards.
+    Resize(u32),
+    Term(Option<(u32, Layout)>),
     Tick,
     /// The members have changed; the rest come through the receiver.
     View(View, Option<watch::Receiver<View>>),

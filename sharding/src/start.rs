@@ -131,6 +131,7 @@ impl Sharding {
             name: region_name::<A::Msg>(kind),
             kind: kind.into(),
             shards: config.shards,
+            resizable: !config.only_fixed,
             shown: showing,
             counters: Arc::new(Counters::default()),
         };

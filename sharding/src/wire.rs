@@ -5,6 +5,7 @@
 //! it. So a lost message costs time and nothing else, and one that comes twice changes nothing.
 
 use crate::logic::epoch::Epoch;
+use crate::logic::layout::Layout;
 use otava_remote::NodeId;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ pub enum ProtocolMessage {
         from: NodeId,
         /// Its term.
         term: u32,
-        /// How many shards it believes the kind has.
+        /// With how many shards the kind begins, as it was told.
         shards: u32,
     },
     /// Coordinator that gives way to the one of the next term: what it had decided.
@@ -55,6 +56,10 @@ pub struct Table {
     pub term: u32,
     /// Counts from 1 in each term.
     pub revision: u64,
+    /// With how many shards the kind begins, as the coordinator was told.
+    pub begins_with: u32,
+    /// How many shards there were before, half or twice as many as now, until all have been claimed anew.
+    pub previous: Option<u32>,
     /// The regions that answer, all of which must send barriers.
     pub regions: Vec<NodeId>,
     /// Homes whose regions do not answer at the moment.
@@ -122,11 +127,27 @@ impl Table {
         }
     }
 
-    /// Whether this table speaks of `shards` shards and every home in it is named.
+    /// Whether every shard is hosted.
     #[must_use]
-    pub fn is_sound(&self, shards: u32) -> bool {
+    pub fn is_whole(&self) -> bool {
+        let hosted = |entry: &Entry| matches!(entry, Entry::Hosted { .. });
+        self.entries.iter().all(hosted)
+    }
+
+    /// How many shards there are. Valid if the table is sound.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        Layout {
+            shards: u32::try_from(self.entries.len()).unwrap_or(u32::MAX),
+            previous: self.previous,
+        }
+    }
+
+    /// Whether there can be so many shards, and every home is named.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
         let named = |entry: &Entry| *entry == Entry::Unallocated || self.home(*entry).is_some();
-        self.entries.len() == shards as usize && self.entries.iter().all(named)
+        self.layout().is_valid() && self.entries.iter().all(named)
     }
 
     /// Terms first: whether this is newer than `other`.
@@ -159,8 +180,12 @@ pub struct Status {
     pub term: u32,
     /// The revision of the table it goes by, 0 if it has none of this term.
     pub revision: u64,
-    /// How many shards it believes the kind has.
+    /// With how many shards the kind begins, as it was told.
+    pub begins_with: u32,
+    /// How many shards there are, as it knows. What follows counts by it.
     pub shards: u32,
+    /// How many shards there should be, if somebody wants that to change.
+    pub resize: Option<u32>,
     /// What it has.
     pub claims: Vec<Claim>,
     /// What the store refused it.

@@ -6,8 +6,10 @@
 use crate::config::ShardingConfig;
 use crate::entity::{EntityContext, EntityLine, FencedHandle, Memory, Passivate, Word};
 use crate::io::memory::{Recall, ask};
+use crate::io::rights::scope;
 use crate::logic::epoch::Epoch;
 use crate::logic::hash::shard_of;
+use crate::logic::layout::Layout;
 use crate::logic::lives::{Kept, Lives, Output, Put};
 use crate::logic::name::actor_name;
 use crate::logic::remembering::{Outcome, Remembering, Retry};
@@ -32,7 +34,7 @@ pub(crate) type Factory<A> = Box<dyn Fn(EntityContext) -> Props<A> + Send>;
 pub(crate) struct Place {
     pub(crate) kind: Arc<str>,
     pub(crate) words: mpsc::UnboundedSender<Word>,
-    shards: u32,
+    layout: Layout,
     retry: Retry,
     within: Duration,
     only_fixed: bool,
@@ -40,7 +42,8 @@ pub(crate) struct Place {
 
 /// Who lives without messages.
 enum Keeping {
-    Fixed(BTreeMap<u32, Vec<Arc<str>>>),
+    /// All of them, and by shard.
+    Fixed(Arc<[Arc<str>]>, BTreeMap<u32, Vec<Arc<str>>>),
     Nobody,
     Started(Arc<dyn RememberStore>),
 }
@@ -91,7 +94,7 @@ impl<A: Actor> Host<A> {
         let place = Place {
             kind,
             words,
-            shards: config.shards,
+            layout: Layout::first(config.shards),
             retry: config.retry(),
             within: config.remember_within,
             only_fixed: config.only_fixed,
@@ -99,14 +102,7 @@ impl<A: Actor> Host<A> {
         let keeping = match &config.remember {
             Remember::Nothing => Keeping::Nobody,
             Remember::Started(store) => Keeping::Started(store.clone()),
-            Remember::Fixed(ids) => {
-                let mut by_shard: BTreeMap<u32, Vec<Arc<str>>> = BTreeMap::new();
-                for id in ids.iter().filter(|id| is_valid_id(id)) {
-                    let shard = shard_of(id, config.shards);
-                    by_shard.entry(shard).or_default().push(id.clone());
-                }
-                Keeping::Fixed(by_shard)
-            }
+            Remember::Fixed(ids) => Keeping::Fixed(ids.clone(), by_shard(ids, config.shards)),
         };
         Self {
             place,
@@ -117,6 +113,14 @@ impl<A: Actor> Host<A> {
             by_uid: HashMap::new(),
             left: VecDeque::new(),
             rng,
+        }
+    }
+
+    /// Shards are counted by this layout from now on. None of the one before is here any more.
+    pub(crate) fn count_by(&mut self, layout: Layout) {
+        self.place.layout = layout;
+        if let Keeping::Fixed(ids, by) = &mut self.keeping {
+            *by = by_shard(ids, layout.shards);
         }
     }
 
@@ -210,7 +214,7 @@ impl<A: Actor> Host<A> {
             None => {
                 let kept = match &self.keeping {
                     Keeping::Started(_) => Kept::Remembered,
-                    Keeping::Fixed(_) | Keeping::Nobody => Kept::No,
+                    Keeping::Fixed(..) | Keeping::Nobody => Kept::No,
                 };
                 let place = self.lives.insert(shard, id.clone(), kept);
                 here.names.insert(id.clone(), place);
@@ -266,10 +270,10 @@ impl<A: Actor> Host<A> {
         }
         let memory = match &self.keeping {
             Keeping::Started(_) => Some(Remembering::new(self.place.retry, self.rng.fork())),
-            Keeping::Fixed(_) | Keeping::Nobody => None,
+            Keeping::Fixed(..) | Keeping::Nobody => None,
         };
         let mut names = HashMap::new();
-        if let Keeping::Fixed(ids) = &self.keeping {
+        if let Keeping::Fixed(_, ids) = &self.keeping {
             for id in ids.get(&shard).into_iter().flatten() {
                 let place = self.lives.insert_in_line(shard, id.clone(), Kept::Always);
                 names.insert(id.clone(), place);
@@ -277,7 +281,7 @@ impl<A: Actor> Host<A> {
         }
         let here = Shard {
             epoch,
-            scope: scope(&self.place.kind, shard),
+            scope: scope(&self.place.kind, self.place.layout.scope(shard)),
             fenced: FencedHandle::new(shard, epoch, self.place.words.clone()),
             names,
             memory,
@@ -387,7 +391,7 @@ impl<A: Actor> Host<A> {
                 for id in ids {
                     if let Some(place) = here.names.get(&id) {
                         self.lives.remembered(*place);
-                    } else if is_valid_id(&id) && shard_of(&id, self.place.shards) == shard {
+                    } else if is_valid_id(&id) && shard_of(&id, self.place.layout.shards) == shard {
                         let kept = Kept::Remembered;
                         let place = self.lives.insert_in_line(shard, id.clone(), kept);
                         here.names.insert(id, place);
@@ -483,7 +487,7 @@ impl<A: Actor> Host<A> {
         if let Some((number, request)) = memory.poll_request(ctx.now()) {
             let of = RememberedShard::new(
                 self.place.kind.clone(),
-                (shard, self.place.shards),
+                (shard, self.place.layout.shards),
                 here.scope.clone(),
                 here.epoch.as_u64(),
             );
@@ -560,7 +564,11 @@ impl<A: Actor> Host<A> {
     }
 }
 
-/// What an allocation of the shard is claimed for.
-pub(crate) fn scope(kind: &str, shard: u32) -> Arc<str> {
-    format!("{kind}/{shard}").into()
+fn by_shard(ids: &[Arc<str>], shards: u32) -> BTreeMap<u32, Vec<Arc<str>>> {
+    let mut by_shard: BTreeMap<u32, Vec<Arc<str>>> = BTreeMap::new();
+    for id in ids.iter().filter(|id| is_valid_id(id)) {
+        let shard = shard_of(id, shards);
+        by_shard.entry(shard).or_default().push(id.clone());
+    }
+    by_shard
 }

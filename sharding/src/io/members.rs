@@ -102,10 +102,9 @@ impl Members {
             .filter(|node| self.view.hosts.contains_key(node))
             .cloned()
             .collect();
-        let statuses = state.members.values().map(|member| member.status);
-        self.view.joining = statuses
-            .into_iter()
-            .any(|status| matches!(status, Status::Joining | Status::WeaklyUp));
+        let mut possible = state.members.values().filter(|member| hosts_kind(member));
+        let is_joining = |status| matches!(status, Status::Joining | Status::WeaklyUp);
+        self.view.joining = possible.any(|member| is_joining(member.status));
         let version = |node: &NodeId| state.members.get(node).map(Member::app_version);
         let newest = self.view.hosts.keys().filter_map(version).max();
         self.view.outdated = self.view.hosts.keys().cloned().collect();

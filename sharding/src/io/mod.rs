@@ -5,3 +5,4 @@ pub(crate) mod members;
 pub(crate) mod memory;
 pub(crate) mod peers;
 pub(crate) mod region;
+pub(crate) mod rights;

@@ -3,16 +3,17 @@
 use crate::config::ShardingConfig;
 use crate::entities::{Counters, Shown};
 use crate::entity::{ENTITY_ID_BYTES_MAX, Word};
-use crate::io::host::{Factory, Host, Left, scope};
+use crate::io::host::{Factory, Host, Left};
 use crate::io::peers::Peers;
+use crate::io::rights::{claim_shard, set_layout, take_over};
 use crate::logic::coordinator::{self, Coordinator};
 use crate::logic::epoch::Epoch;
-use crate::logic::hash::shard_of;
-use crate::logic::region::{ClaimAnswer, Delivery, DropReason, Input, Output, Region};
+use crate::logic::hash::hash_of;
+use crate::logic::region::{Delivery, DropReason, Input, Output, Region};
 use crate::logic::view::View;
 use crate::message::{Command, Local, RegionMessage};
 use crate::query::{EntityPage, NodeStats, Query, QueryAnswer};
-use crate::store::{AllocationStore, ClaimError};
+use crate::store::AllocationStore;
 use crate::wire::{ProtocolMessage, Table};
 use otava_actor::{
     Actor, ActorPath, Context, DeadLetterReason, Refusal, ReplyTo, Rng, Terminated, Time,
@@ -49,7 +50,8 @@ pub(crate) struct Parcel<M> {
 pub(crate) struct RegionActor<A: Actor> {
     me: NodeId,
     kind: Arc<str>,
-    shards: u32,
+    /// The configured number of shards, and whether it may change.
+    shards: (u32, bool),
     region: Region<Parcel<A::Msg>>,
     coordinator: Coordinator,
     host: Host<A>,
@@ -92,7 +94,7 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
         let host = Host::new(start.kind.clone(), &start.config, say, start.factory, rng);
         Self {
             kind: start.kind,
-            shards: start.config.shards,
+            shards: (start.config.shards, !start.config.only_fixed),
             region: Region::new(me.clone(), start.config.region()),
             coordinator: Coordinator::new(me.clone(), start.config.coordinator()),
             host,
@@ -138,11 +140,7 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
             tracing::warn!(kind = %self.kind, bytes, "an id of an entity has 1 to 512 bytes");
             return self.refuse(ctx, parcel, DeadLetterReason::Unreachable);
         }
-        let delivery = Delivery {
-            shard: shard_of(&parcel.entity, self.shards),
-            hops,
-            what: parcel,
-        };
+        let delivery = Delivery::new(hash_of(&parcel.entity), hops, parcel);
         self.region.handle(ctx.now(), Input::Deliver(delivery));
     }
 
@@ -193,7 +191,9 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
                 self.handing_over = true;
                 self.region.hand_over(now);
             }
+            Local::Layout(register, answer) => self.coordinator.layout_set(now, register, answer),
             Local::Recalled(recall) => self.host.recalled(ctx, recall),
+            Local::Resize(shards) => self.region.handle(now, Input::Resize { shards }),
             Local::Term(term) => self.coordinator.term_claimed(now, term),
             Local::Tick => {
                 self.armed = Time::MAX;
@@ -229,6 +229,9 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
                 self.act(ctx, output);
             } else if let Some(output) = self.coordinator.poll_output() {
                 match output {
+                    coordinator::Output::Layout { term, register } => {
+                        self.set_layout(ctx, term, register);
+                    }
                     coordinator::Output::NextTerm => self.next_term(ctx),
                     coordinator::Output::Send { to, message } => self.say(ctx, &to, message),
                 }
@@ -244,14 +247,9 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
     fn take_back(&mut self, now: Time, left: Left<A::Msg>) {
         match left {
             Left::Back(entity, message) => {
-                let delivery = Delivery {
-                    shard: shard_of(&entity, self.shards),
-                    hops: 0,
-                    what: Parcel {
-                        entity,
-                        message: Some(message),
-                    },
-                };
+                let hash = hash_of(&entity);
+                let message = Some(message);
+                let delivery = Delivery::new(hash, 0, Parcel { entity, message });
                 self.region.handle(now, Input::Deliver(delivery));
             }
             Left::Fenced(shard, epoch) => self.fenced(now, shard, epoch),
@@ -261,7 +259,12 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
 
     fn act(&mut self, ctx: &mut Context<Self>, output: Output<Parcel<A::Msg>>) {
         match output {
-            Output::Claim { shard, epoch } => self.claim(ctx, shard, epoch),
+            Output::Claim {
+                shard,
+                epoch,
+                fenced,
+                scope,
+            } => self.claim(ctx, (shard, epoch), fenced, scope),
             Output::Deliver { epoch, delivery } => {
                 let Parcel { entity, message } = delivery.what;
                 let allocation = (delivery.shard, epoch);
@@ -296,6 +299,7 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
                 after_queued,
             } => self.host.stop(ctx, shard, after_queued),
             Output::Homes => self.show(),
+            Output::Layout(layout) => self.host.count_by(layout),
         }
     }
 
@@ -308,25 +312,19 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
         }
     }
 
-    fn claim(&mut self, ctx: &mut Context<Self>, shard: u32, epoch: Epoch) {
+    fn claim(
+        &mut self,
+        ctx: &mut Context<Self>,
+        (shard, epoch): (u32, Epoch),
+        fenced: Vec<u32>,
+        scope: u32,
+    ) {
         let (store, claims) = (self.store.clone(), self.claims.clone());
-        let scope = scope(&self.kind, shard);
+        let kind = self.kind.clone();
         let claim = async move {
             // An error means that the semaphore is closed, and nobody closes it.
             let _permit = claims.acquire().await;
-            match store.claim(&scope, epoch.as_u64()).await {
-                Ok(()) => ClaimAnswer::Yes,
-                Err(ClaimError::Refused { current }) => {
-                    tracing::info!(%scope, %epoch, current, "a claim was refused");
-                    ClaimAnswer::Refused {
-                        current: Epoch::from_u64(current),
-                    }
-                }
-                Err(ClaimError::Store(error)) => {
-                    tracing::warn!(%scope, %epoch, %error, "a claim is tried again");
-                    ClaimAnswer::Unavailable
-                }
-            }
+            claim_shard(&*store, &kind, (&fenced, scope), epoch).await
         };
         ctx.pipe_to_self(claim, move |answer| {
             RegionMessage(Command::Local(Local::Claimed {
@@ -338,18 +336,18 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
     }
 
     fn next_term(&mut self, ctx: &mut Context<Self>) {
-        let (store, kind) = (self.store.clone(), self.kind.clone());
-        let claim = async move {
-            match store.next_term(&kind).await {
-                Ok(term) => u32::try_from(term).ok(),
-                Err(error) => {
-                    tracing::warn!(%kind, %error, "a term is claimed again");
-                    None
-                }
-            }
-        };
+        let (store, kind, first) = (self.store.clone(), self.kind.clone(), self.shards);
+        let claim = async move { take_over(&*store, &kind, first).await };
         ctx.pipe_to_self(claim, |term| {
             RegionMessage(Command::Local(Local::Term(term)))
+        });
+    }
+
+    fn set_layout(&mut self, ctx: &mut Context<Self>, term: u32, register: u64) {
+        let (store, kind) = (self.store.clone(), self.kind.clone());
+        let set = async move { set_layout(&*store, &kind, term, register).await };
+        ctx.pipe_to_self(set, move |answer| {
+            RegionMessage(Command::Local(Local::Layout(register, answer)))
         });
     }
 

@@ -19,6 +19,8 @@
 //! A legacy counts only for the very next term: then nobody can have decided anything in between.
 
 use crate::logic::allocation::AllocationStrategy;
+use crate::logic::exchange::ClaimAnswer;
+use crate::logic::layout::Layout;
 use crate::logic::reign::{Reign, Superseded};
 use crate::logic::view::View;
 use crate::wire::{Legacy, ProtocolMessage, Status};
@@ -32,7 +34,7 @@ use std::time::Duration;
 /// Settings of a coordinator.
 #[derive(Clone)]
 pub struct CoordinatorConfig {
-    /// How many shards there are.
+    /// With how many shards the kind begins.
     pub shards: u32,
     /// Who gets what.
     pub strategy: Arc<dyn AllocationStrategy>,
@@ -61,7 +63,15 @@ impl fmt::Debug for CoordinatorConfig {
 /// What is to be done for a coordinator.
 #[derive(Debug)]
 pub enum Output {
-    /// Claim the next term in the store, then call [`Coordinator::term_claimed`].
+    /// Set the layout in the store, then call [`Coordinator::layout_set`].
+    Layout {
+        /// The term by which.
+        term: u32,
+        /// As the store keeps it.
+        register: u64,
+    },
+    /// Claim the next term in the store and read the layout, as [`crate::logic::layout`] says, then call
+    /// [`Coordinator::term_claimed`].
     NextTerm,
     /// Say this to a region.
     Send {
@@ -128,18 +138,31 @@ impl Coordinator {
         self.advance(now);
     }
 
-    /// The store's answer to [`Output::NextTerm`]; `None` if it could not be asked.
-    pub fn term_claimed(&mut self, now: Time, term: Option<u32>) {
+    /// The store's answer to [`Output::NextTerm`]: the term, and the layout by which shards are counted;
+    /// `None` if it could not be asked.
+    pub fn term_claimed(&mut self, now: Time, claimed: Option<(u32, Layout)>) {
         self.claiming = false;
-        match term {
-            Some(term) if matches!(self.role, Role::TakingOver) => {
+        match claimed {
+            Some((term, layout)) if matches!(self.role, Role::TakingOver) => {
                 let me = &self.view.me;
-                tracing::info!(node = %me, term, "this node coordinates the shards");
-                let reign = Reign::new(now, term, &self.view, self.config.clone());
+                let shards = layout.shards;
+                tracing::info!(node = %me, term, shards, "this node coordinates the shards");
+                let reign = Reign::new(now, (term, layout), &self.view, self.config.clone());
                 self.role = Role::Reigning(Box::new(reign));
             }
             Some(_) => {}
             None => self.not_before = now + self.config.resend,
+        }
+        self.advance(now);
+    }
+
+    /// The store's answer to [`Output::Layout`].
+    pub fn layout_set(&mut self, now: Time, register: u64, answer: ClaimAnswer) {
+        if let Role::Reigning(reign) = &mut self.role
+            && let Err(Superseded { term }) = reign.layout_set(now, &self.view, register, answer)
+        {
+            tracing::warn!(term, "a later coordinator has read the number of shards");
+            self.step_down(now);
         }
         self.advance(now);
     }
@@ -208,7 +231,7 @@ impl Coordinator {
 
     /// A region says what it has.
     pub fn status(&mut self, now: Time, status: Status) {
-        if status.shards != self.config.shards {
+        if status.begins_with != self.config.shards {
             return self.differs(now, status);
         }
         let Role::Reigning(reign) = &mut self.role else {
@@ -226,7 +249,7 @@ impl Coordinator {
     /// it has something, whoever gave it was right before: allocating the same entities again, by
     /// other shards, would let two nodes write them.
     fn differs(&mut self, now: Time, status: Status) {
-        let (from, theirs, ours) = (status.from, status.shards, self.config.shards);
+        let (from, theirs, ours) = (status.from, status.begins_with, self.config.shards);
         let Role::Reigning(reign) = &mut self.role else {
             return;
         };
@@ -275,6 +298,10 @@ impl Coordinator {
             Role::Idle => {}
             Role::Reigning(reign) => {
                 reign.advance(now, &self.view);
+                if let Some(register) = reign.poll_layout() {
+                    let term = reign.term();
+                    self.outputs.push_back(Output::Layout { term, register });
+                }
                 while let Some((to, message)) = reign.poll_output() {
                     self.outputs.push_back(Output::Send { to, message });
                 }

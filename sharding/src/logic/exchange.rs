@@ -2,6 +2,7 @@
 
 use crate::logic::buffers::BufferLimits;
 use crate::logic::epoch::Epoch;
+use crate::logic::layout::Layout;
 use crate::logic::view::View;
 use crate::wire::ProtocolMessage;
 use otava_remote::NodeId;
@@ -10,7 +11,7 @@ use std::time::Duration;
 /// Settings of a region.
 #[derive(Clone, Copy, Debug)]
 pub struct RegionConfig {
-    /// How many shards there are.
+    /// With how many shards the kind begins.
     pub shards: u32,
     /// How much may wait.
     pub buffers: BufferLimits,
@@ -25,12 +26,26 @@ pub struct RegionConfig {
 /// A message on its way to an entity.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Delivery<D> {
-    /// The shard of its entity.
+    /// The hash of its entity.
+    pub hash: u64,
+    /// The shard of its entity, as the region knows it.
     pub shard: u32,
     /// How many regions have passed it on.
     pub hops: u8,
     /// The entity and the message.
     pub what: D,
+}
+
+impl<D> Delivery<D> {
+    /// A message that `hops` regions have passed on. The region sees to its shard.
+    pub fn new(hash: u64, hops: u8, what: D) -> Self {
+        Self {
+            hash,
+            shard: 0,
+            hops,
+            what,
+        }
+    }
 }
 
 /// What a region learns.
@@ -61,6 +76,11 @@ pub enum Input<D> {
     },
     /// From another region or a coordinator.
     Protocol(ProtocolMessage),
+    /// Somebody wants this number of shards.
+    Resize {
+        /// A valid number of shards.
+        shards: u32,
+    },
     /// The members have changed.
     View(View),
 }
@@ -88,6 +108,10 @@ pub enum Output<D> {
         shard: u32,
         /// The allocation.
         epoch: Epoch,
+        /// What to claim first, whether that is refused or not: overlapping scopes of the layout before.
+        fenced: Vec<u32>,
+        /// What to claim then.
+        scope: u32,
     },
     /// Give the message to its entity here.
     Deliver {
@@ -126,6 +150,8 @@ pub enum Output<D> {
     },
     /// The homes have changed: show them.
     Homes,
+    /// From now on shards are counted by this layout. None of the one before is here any more.
+    Layout(Layout),
 }
 
 /// Why a message was dropped.

@@ -15,15 +15,29 @@ pub fn is_valid_shards(shards: u32) -> bool {
     shards.is_power_of_two() && shards <= SHARDS_MAX
 }
 
+/// The stable hash of an entity's id, whose ranges are the shards.
+#[must_use]
+pub fn hash_of(id: &str) -> u64 {
+    xxh3_64(id.as_bytes())
+}
+
 /// The shard of the entity `id` among `shards`.
 ///
 /// # Panics
 /// If `shards` is no valid number of shards; it is checked where sharding starts.
 #[must_use]
 pub fn shard_of(id: &str, shards: u32) -> u32 {
+    shard_at(hash_of(id), shards)
+}
+
+/// The shard of a hash among `shards`.
+///
+/// # Panics
+/// If `shards` is no valid number of shards; it is checked where sharding starts.
+#[must_use]
+pub fn shard_at(hash: u64, shards: u32) -> u32 {
     assert!(is_valid_shards(shards), "{shards} shards");
     let bits = shards.trailing_zeros();
-    let hash = xxh3_64(id.as_bytes());
     // Shifted in two steps: with one shard there are 64 bits to lose.
     let top = (hash >> 1) >> (63 - bits);
     u32::try_from(top).unwrap_or(u32::MAX)

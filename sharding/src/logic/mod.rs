@@ -9,6 +9,7 @@ pub mod coordinator;
 pub mod epoch;
 pub mod exchange;
 pub mod hash;
+pub mod layout;
 pub mod lives;
 pub mod load;
 pub mod name;

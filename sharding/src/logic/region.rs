@@ -31,6 +31,8 @@
 use crate::logic::buffers::Buffers;
 use crate::logic::epoch::Epoch;
 pub use crate::logic::exchange::{ClaimAnswer, Delivery, DropReason, Input, Output, RegionConfig};
+use crate::logic::hash::{is_valid_shards, shard_at};
+use crate::logic::layout::Layout;
 use crate::logic::load::Meter;
 use crate::logic::pace::Pace;
 use crate::logic::view::View;
@@ -69,8 +71,13 @@ pub struct Region<D> {
     /// The highest term heard of, and who holds it.
     term: u32,
     coordinator: Option<NodeId>,
-    /// The newest table; it may be of an earlier term.
+    /// The newest table; it may be of an earlier term. It has the layout by which this region counts.
     table: Option<Arc<Table>>,
+    layout: Layout,
+    /// A newer table of another layout, until nothing of this one is here any more.
+    next: Option<Arc<Table>>,
+    /// How many shards somebody on this node wants.
+    wish: Option<u32>,
     local: BTreeMap<u32, Local>,
     refused: BTreeMap<u32, Refused>,
     /// Barriers that came, by shard, of the latest move each.
@@ -97,6 +104,9 @@ impl<D> Region<D> {
             term: 0,
             coordinator: None,
             table: None,
+            layout: Layout::first(config.shards),
+            next: None,
+            wish: None,
             local: BTreeMap::new(),
             refused: BTreeMap::new(),
             barriers: BTreeMap::new(),
@@ -131,6 +141,11 @@ impl<D> Region<D> {
             }
             Input::Fenced { shard, epoch } => self.fenced(shard, epoch),
             Input::Protocol(message) => self.protocol(now, message),
+            Input::Resize { shards } => {
+                self.wish = Some(shards)
+                    .filter(|shards| is_valid_shards(*shards) && *shards != self.layout.shards);
+                self.status.want();
+            }
             Input::View(view) => self.change_view(now, view),
         }
         self.advance(now);
@@ -153,8 +168,8 @@ impl<D> Region<D> {
         let again = |local: &Local| matches!(local.state, State::Claiming(Some(at)) if now >= at);
         for (shard, local) in self.local.iter_mut().filter(|(_, local)| again(local)) {
             local.state = State::Claiming(None);
-            let (shard, epoch) = (*shard, local.epoch);
-            self.outputs.push_back(Output::Claim { shard, epoch });
+            let claim = claim(self.layout, *shard, local.epoch);
+            self.outputs.push_back(claim);
         }
         self.advance(now);
     }
@@ -217,6 +232,12 @@ impl<D> Region<D> {
         self.coordinator.as_ref()
     }
 
+    /// How many shards there are, as this region knows.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
     /// Where shards are, as far as this region knows.
     #[must_use]
     pub fn table(&self) -> Option<&Arc<Table>> {
@@ -225,11 +246,8 @@ impl<D> Region<D> {
 
     // --- messages for entities ---
 
-    fn deliver(&mut self, delivery: Delivery<D>) {
-        if delivery.shard >= self.config.shards {
-            let reason = DropReason::TooManyHops;
-            return self.outputs.push_back(Output::Drop { delivery, reason });
-        }
+    fn deliver(&mut self, mut delivery: Delivery<D>) {
+        delivery.shard = shard_at(delivery.hash, self.layout.shards);
         match self.route(delivery.shard) {
             Route::Buffer if self.is_hopeless() => {
                 let reason = DropReason::NobodyLeft;
@@ -347,11 +365,10 @@ impl<D> Region<D> {
     }
 
     fn learn(&mut self, now: Time, table: Arc<Table>) {
-        let shards = u32::try_from(table.entries.len()).unwrap_or(u32::MAX);
-        if !self.counts_as(shards, &table.from) {
+        if !self.counts_as(table.begins_with, &table.from) {
             return;
         }
-        if !table.is_sound(self.config.shards) {
+        if !table.is_sound() {
             tracing::warn!(from = %table.from, "a table of shards names homes that are not in it");
             return;
         }
@@ -359,10 +376,53 @@ impl<D> Region<D> {
             return;
         }
         self.status.want();
-        let known = self.table.as_ref();
+        let known = self.next.as_ref().or(self.table.as_ref());
         if known.is_some_and(|known| !table.is_newer_than(known)) {
             return;
         }
+        if table.layout().shards == self.layout.shards {
+            return self.adopt(now, table);
+        }
+        self.next = Some(table);
+        // In a planned change nothing is here any more. What is here was overtaken.
+        self.stop_all(false);
+        self.change_layout(now);
+    }
+
+    /// Counts by the next layout, once nothing of this one is here.
+    fn change_layout(&mut self, now: Time) {
+        let Some(table) = self.next.take_if(|_| self.local.is_empty()) else {
+            return;
+        };
+        self.layout = table.layout();
+        tracing::info!(
+            shards = self.layout.shards,
+            "the number of shards has changed"
+        );
+        self.refused.clear();
+        self.barriers.clear();
+        self.barred.clear();
+        self.outputs.push_back(Output::Layout(self.layout));
+        let shards = self.buffers.shards();
+        let waiting: Vec<_> = shards
+            .into_iter()
+            .map(|shard| self.buffers.take(shard))
+            .collect();
+        for mut delivery in waiting.into_iter().flatten() {
+            delivery.shard = shard_at(delivery.hash, self.layout.shards);
+            if let Err(delivery) = self.buffers.push(delivery.shard, delivery) {
+                let reason = DropReason::BufferFull;
+                self.outputs.push_back(Output::Drop { delivery, reason });
+            }
+        }
+        self.adopt(now, table);
+    }
+
+    fn adopt(&mut self, now: Time, table: Arc<Table>) {
+        self.next = None;
+        self.layout = table.layout();
+        self.wish = self.wish.filter(|shards| *shards != self.layout.shards);
+        self.status.want();
         self.table = Some(table);
         self.outputs.push_back(Output::Homes);
         self.resend_at = self.resend_at.min(now + self.config.resend);
@@ -371,7 +431,7 @@ impl<D> Region<D> {
     }
 
     fn barrier(&mut self, barrier: Barrier) {
-        if barrier.shard >= self.config.shards {
+        if barrier.shard >= self.layout.shards {
             return;
         }
         let (move_no, from) = self.barriers.entry(barrier.shard).or_default();
@@ -397,6 +457,7 @@ impl<D> Region<D> {
         if self.is_out() {
             self.stop_all(!self.view.gone.contains(&self.view.me));
         }
+        self.change_layout(now);
         self.flush();
         if self.is_hopeless() {
             for shard in self.buffers.shards() {
@@ -413,7 +474,7 @@ impl<D> Region<D> {
 
     /// The table of the term that counts, if it has come.
     fn valid_table(&self) -> Option<Arc<Table>> {
-        let table = self.table.as_ref()?;
+        let table = self.table.as_ref().filter(|_| self.next.is_none())?;
         (table.term == self.term).then(|| table.clone())
     }
 
@@ -422,7 +483,7 @@ impl<D> Region<D> {
         let Some(table) = self.valid_table() else {
             return;
         };
-        let all = 0..self.config.shards;
+        let all = 0..self.layout.shards;
         let shards = only.map_or(all, |shard| shard..shard.saturating_add(1));
         for shard in shards {
             let Some(entry) = table.entries.get(shard as usize).copied() else {
@@ -486,7 +547,7 @@ impl<D> Region<D> {
         }
         self.refused.remove(&shard);
         self.set(shard, epoch, State::Claiming(None));
-        self.outputs.push_back(Output::Claim { shard, epoch });
+        self.outputs.push_back(claim(self.layout, shard, epoch));
     }
 
     /// Whether nothing may run here any more: this node is downed, or it leaves and nobody is left
@@ -639,13 +700,16 @@ impl<D> Region<D> {
                 _ => false,
             }
         };
-        known && table.regions.contains(&self.view.me) && (0..).zip(&table.entries).all(agrees)
+        known
+            && self.wish.is_none()
+            && table.regions.contains(&self.view.me)
+            && (0..).zip(&table.entries).all(agrees)
     }
 
     fn send_status(&mut self) {
         self.number += 1;
         let table = self.table.as_ref();
-        let revision = table.filter(|table| table.term == self.term);
+        let revision = table.filter(|table| table.term == self.term && self.next.is_none());
         let claims = self.local.iter().map(|(shard, local)| Claim {
             shard: *shard,
             epoch: local.epoch,
@@ -661,7 +725,9 @@ impl<D> Region<D> {
             number: self.number,
             term: self.term,
             revision: revision.map_or(0, |table| table.revision),
-            shards: self.config.shards,
+            begins_with: self.config.shards,
+            shards: self.layout.shards,
+            resize: self.wish,
             claims: claims.collect(),
             refused: self.refused.values().copied().collect(),
             loads: self.meter.rates().collect(),
@@ -676,6 +742,15 @@ impl<D> Region<D> {
             let message = ProtocolMessage::Status(Box::new(status.clone()));
             self.outputs.push_back(Output::Send { to, message });
         }
+    }
+}
+
+fn claim<D>(layout: Layout, shard: u32, epoch: Epoch) -> Output<D> {
+    Output::Claim {
+        shard,
+        epoch,
+        fenced: layout.fenced(shard),
+        scope: layout.scope(shard),
     }
 }
 

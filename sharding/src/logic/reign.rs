@@ -9,6 +9,13 @@
 //! there. Other shards are allocated. (A silent member may have begun something that no table told
 //! anyone yet. Then two regions have one shard, and the store decides: the later epoch.)
 //!
+//! # Another number of shards
+//! Somebody wants twice or half as many. When every shard is at home and everybody answers, all shards
+//! are **closed**: they move, to nowhere. When nothing runs any more the new layout is set in the store,
+//! and from then on it is the one of every coordinator ([`crate::logic::layout`]); then all shards start by
+//! it, where their entities were. If closing takes too long it is given up, and they start as they were. A
+//! coordinator that dies in between is followed by one that finds the one layout or the other.
+//!
 //! # A shard
 //! ```text
 //!  Unallocated --> Starting --> Hosted --> Moving --+
@@ -27,13 +34,18 @@
 use crate::logic::allocation::{Hosting, Placement};
 use crate::logic::coordinator::CoordinatorConfig;
 use crate::logic::epoch::Epoch;
+use crate::logic::hash::is_valid_shards;
+use crate::logic::layout::Layout;
 use crate::logic::pace::Pace;
 use crate::logic::view::{Host, View};
 use crate::wire::{Claim, Entry, Legacy, Phase, ProtocolMessage, Status, Table};
+use change::Change;
 use otava_actor::Time;
 use otava_remote::NodeId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+
+mod change;
 
 /// A later term exists.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,6 +65,12 @@ pub struct Reign {
     /// While regions are asked what they have: until when.
     gathering: Option<Time>,
     ask_at: Time,
+    layout: Layout,
+    change: Change,
+    /// How many shards somebody wants.
+    wish: Option<u32>,
+    /// How often the layout was set in this term.
+    layouts: u16,
     shards: Vec<Shard>,
     /// Regions that have answered in this term.
     regions: BTreeMap<NodeId, Known>,
@@ -121,7 +139,12 @@ impl State {
 impl Reign {
     /// Begins the term.
     #[must_use]
-    pub fn new(now: Time, term: u32, view: &View, config: CoordinatorConfig) -> Self {
+    pub fn new(
+        now: Time,
+        (term, layout): (u32, Layout),
+        view: &View,
+        config: CoordinatorConfig,
+    ) -> Self {
         let shard = Shard {
             state: State::Unallocated,
             since: 1,
@@ -133,7 +156,11 @@ impl Reign {
             counter: 0,
             gathering: Some(now + config.gather_limit),
             ask_at: now,
-            shards: vec![shard; config.shards as usize],
+            layout,
+            change: Change::None(Time::ZERO),
+            wish: None,
+            layouts: 0,
+            shards: vec![shard; layout.shards as usize],
             regions: BTreeMap::new(),
             missing: BTreeSet::new(),
             earlier: None,
@@ -178,7 +205,12 @@ impl Reign {
             } else {
                 self.ask_at
             };
-            return next.min(self.rebalance_at).min(ask);
+            let balance = if self.is_closed() {
+                Time::MAX
+            } else {
+                self.rebalance_at
+            };
+            return next.min(balance).min(ask).min(self.change_due());
         };
         until.min(self.ask_at)
     }
@@ -237,9 +269,13 @@ impl Reign {
         if known.is_none() {
             self.register(now, &status);
         }
+        if let Some(shards) = status.resize.filter(|shards| is_valid_shards(*shards)) {
+            self.wish = Some(shards);
+        }
+        let counts_alike = status.shards == self.layout.shards;
         let known = Known {
             number: status.number,
-            revision: status.revision,
+            revision: if counts_alike { status.revision } else { 0 },
             resend_at: now + self.config.resend,
         };
         let before = self.regions.insert(status.from.clone(), known);
@@ -255,7 +291,11 @@ impl Reign {
                 self.counter = self.counter.max(refused.current.counter);
             }
         }
-        let known = |(shard, _): &(u32, u32)| *shard < self.config.shards;
+        if !counts_alike {
+            // It has the old layout still, or nothing that counts: the table tells it to end it.
+            return Ok(());
+        }
+        let known = |(shard, _): &(u32, u32)| *shard < self.layout.shards;
         self.loads
             .extend(status.loads.iter().copied().filter(known));
         self.compare(&status);
@@ -284,8 +324,9 @@ impl Reign {
     /// Goes on from where the coordinator of the term before stopped.
     pub fn inherit(&mut self, now: Time, view: &View, legacy: &Legacy) {
         let table = &legacy.table;
-        let fits = legacy.term == self.term && table.term.checked_add(1) == Some(self.term);
-        if !self.is_gathering() || !fits || !table.is_sound(self.config.shards) {
+        let next = legacy.term == self.term && table.term.checked_add(1) == Some(self.term);
+        let fits = next && table.layout().shards == self.layout.shards;
+        if !self.is_gathering() || !fits || !table.is_sound() {
             return;
         }
         tracing::info!(term = self.term, from = %table.from, "the table is inherited");
@@ -363,9 +404,12 @@ impl Reign {
                 self.send_gather(&node);
             }
         }
-        self.allocate(view);
-        self.drain(view);
-        self.rebalance(now, view);
+        self.change_layout(now, view);
+        if !self.is_closed() {
+            self.allocate(view);
+            self.drain(view);
+            self.rebalance(now, view);
+        }
         self.send_tables(now);
     }
 
@@ -374,7 +418,8 @@ impl Reign {
     fn register(&mut self, now: Time, status: &Status) {
         self.missing.remove(&status.from);
         if let Some(table) = &status.table
-            && table.is_sound(self.config.shards)
+            && table.is_sound()
+            && table.layout().shards == self.layout.shards
         {
             let earlier = self.earlier.as_ref();
             if earlier.is_none_or(|earlier| table.is_newer_than(earlier)) {
@@ -390,7 +435,7 @@ impl Reign {
         let claims: BTreeMap<u32, Claim> = status
             .claims
             .iter()
-            .filter(|claim| claim.shard < self.config.shards)
+            .filter(|claim| claim.shard < self.layout.shards)
             .map(|claim| (claim.shard, *claim))
             .collect();
         for shard in 0..self.shards.len() {
@@ -580,7 +625,7 @@ impl Reign {
             };
             shards.push(number);
             room -= 1;
-            self.begin_move(shard, at, epoch, to);
+            self.begin_move(shard, at, epoch, Some(to));
         }
     }
 
@@ -606,19 +651,19 @@ impl Reign {
                 && hosting.contains_key(&at)
                 && hosting.contains_key(&step.to)
             {
-                self.begin_move(shard, at, epoch, step.to);
+                self.begin_move(shard, at, epoch, Some(step.to));
             }
         }
     }
 
-    fn begin_move(&mut self, shard: usize, at: NodeId, epoch: Epoch, to: NodeId) {
+    fn begin_move(&mut self, shard: usize, at: NodeId, epoch: Epoch, to: Option<NodeId>) {
         let move_no = self.next_epoch();
-        tracing::debug!(shard, from = %at, %to, %move_no, "a shard moves");
+        tracing::debug!(shard, from = %at, ?to, %move_no, "a shard moves");
         let next = State::Moving {
             at,
             epoch,
             move_no,
-            to: Some(to),
+            to,
         };
         self.set(shard, next);
     }
@@ -686,6 +731,8 @@ impl Reign {
             from: self.me.clone(),
             term: self.term,
             revision: self.revision,
+            begins_with: self.config.shards,
+            previous: self.layout.previous,
             regions,
             silent,
             entries,

@@ -37,6 +37,8 @@ fn table() -> Table {
         from: node(1),
         term: 3,
         revision: 300,
+        begins_with: 16,
+        previous: Some(8),
         regions: vec![node(1), node(2)],
         silent: vec![node(3)],
         entries: vec![
@@ -75,7 +77,9 @@ fn status() -> Status {
         number: 9,
         term: 4,
         revision: 0,
+        begins_with: 16,
         shards: 4,
+        resize: Some(8),
         claims: claims.collect(),
         refused: vec![Refused {
             shard: 1,
@@ -206,18 +210,13 @@ fn survive(message: ProtocolMessage) {
     let mut region: Region<()> = Region::new(node(2), config.region());
     let mut coordinator = Coordinator::new(node(2), config.coordinator());
     coordinator.change_view(Time::ZERO, view.clone());
-    coordinator.term_claimed(Time::ZERO, Some(4));
+    coordinator.term_claimed(Time::ZERO, Some((4, Layout::first(4))));
     region.handle(now, Input::View(view));
     if let Some(message) = coordinator.handle(now, message) {
         region.handle(now, Input::Protocol(message));
     }
-    for shard in 0..5 {
-        let delivery = Delivery {
-            shard,
-            hops: 1,
-            what: (),
-        };
-        region.handle(now, Input::Deliver(delivery));
+    for part in 0..5 {
+        region.handle(now, Input::Deliver(Delivery::new(part << 61, 1, ())));
     }
     region.handle_timeout(now);
     coordinator.handle_timeout(now);

@@ -33,18 +33,19 @@ impl Node {
 pub(crate) struct Whole {
     world: VirtualWorld,
     store: Arc<MemoryAllocationStore>,
-    /// How long the store takes for terms and claims.
-    pub(crate) store_delay: Duration,
+    /// The way of regions and coordinators to the store.
+    pub(crate) slow: SlowStore,
     pub(crate) journal: Arc<Journal>,
     pub(crate) config: ShardingConfig,
 }
 
 impl Whole {
     pub(crate) fn new(seed: u64) -> Self {
+        let store = Arc::new(MemoryAllocationStore::new());
         Self {
             world: VirtualWorld::new(seed),
-            store: Arc::new(MemoryAllocationStore::new()),
-            store_delay: Duration::ZERO,
+            slow: SlowStore::new(&store),
+            store,
             journal: Arc::default(),
             config: ShardingConfig::default().shards(SHARDS),
         }
@@ -64,10 +65,7 @@ impl Whole {
         let factory = move |context: EntityContext| {
             Props::once(Counter::new(context, &name, &store, &journal))
         };
-        let store: Arc<dyn AllocationStore> = Arc::new(SlowStore {
-            inner: self.store.clone(),
-            delay: self.store_delay,
-        });
+        let store: Arc<dyn AllocationStore> = Arc::new(self.slow.clone());
         let config = self.config.clone();
         let entities = Sharding::start::<Counter>(&cluster, KIND, store, config, factory);
         Node {
@@ -76,6 +74,13 @@ impl Whole {
             system,
             entities: entities.unwrap(),
         }
+    }
+}
+
+impl Whole {
+    /// The node is gone without a word.
+    pub(crate) fn crash(&self, node: &Node) {
+        self.world.crash(node.cluster.me().addr);
     }
 }
 

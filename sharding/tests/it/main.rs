@@ -6,13 +6,14 @@
 
 mod clusters;
 mod daemons;
-mod living;
 mod delivery;
+mod living;
 mod nodes;
 mod passivation;
 mod protocol;
 mod queries;
 mod remembered;
+mod resizing;
 mod scenarios;
 mod sim;
 mod support;

@@ -157,7 +157,7 @@ async fn a_fenced_shard_is_given_up_and_comes_back() {
     let cluster = Cluster::started(8, 2).await;
     let entities = cluster.entities(1);
     assert_eq!(put(entities, "a").await, Ok(1));
-    let scope = format!("{KIND}/{}", entities.shard_of("a"));
+    let scope = format!("{KIND}/{}", SHARDS + entities.shard_of("a"));
     let term = cluster.store.next_term(KIND).await.unwrap();
     let foreign = (term << 32) + 7;
     cluster.store.claim(&scope, foreign).await.unwrap();
@@ -207,6 +207,91 @@ async fn what_waits_is_bounded_and_delivered_at_once() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(cluster.journal.rows().len(), 150);
     cluster.journal.check();
+}
+
+/// S7: a million messages while nobody coordinates, to all shards and to one: as many wait as may, all
+/// others are counted, and what waits is on its way within 100 ms of the homes being known.
+#[tokio::test(start_paused = true)]
+async fn a_million_messages_wait_within_bounds() {
+    for (ids, bound) in [(2_000, 100_000), (1, 10_000)] {
+        let mut cluster = Cluster::new(16);
+        cluster.add(1);
+        let entities = cluster.entities(1).clone();
+        let of = |n: u64| entities.entity(format!("e{}", n % ids));
+        let targets: Vec<_> = (0..ids).map(of).collect();
+        let sent = if ids == 1 { 100_000 } else { 1_000_000 };
+        for number in 0..sent {
+            let cmd = Cmd::Put {
+                sender: 1,
+                number: number / ids + 1,
+                reply_to: None,
+            };
+            let target = &targets[(number % ids) as usize];
+            target.send(cmd).await.unwrap();
+        }
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(entities.local_stats().buffered, bound);
+        let letters = cluster.nodes[&1].system.dead_letters().clone();
+        let dropped = letters.count(DeadLetterReason::RefusedFull);
+        assert_eq!(dropped, sent - bound as u64);
+        cluster.tell_members();
+        entities.all_hosted().await;
+        let begin = tokio::time::Instant::now();
+        while entities.local_stats().buffered > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(begin.elapsed() <= Duration::from_millis(100));
+        tokio::time::sleep(SECOND * 60).await;
+        assert_eq!(cluster.journal.rows().len(), bound);
+        cluster.journal.check();
+    }
+}
+
+/// S8: the coordinator is cut off and replaced while the store takes ten seconds for each answer. It goes
+/// on deciding and writing all that time, and when it wakes up its claims and its writes are refused.
+#[tokio::test(start_paused = true)]
+async fn a_replaced_coordinator_behind_a_slow_store_is_refused() {
+    let mut cluster = Cluster::started(17, 3).await;
+    let old = cluster.entities(1).clone();
+    let here = |id: &String| {
+        let home = old.homes()[&old.shard_of(id)].clone();
+        home.is_some_and(|home| &*home.name == "n1")
+    };
+    let mine: Vec<String> = (0..200).map(|n| format!("e{n}")).filter(here).collect();
+    let id = &mine[0];
+    assert_eq!(put(&old, id).await, Ok(1));
+    cluster.slow.set_delay(SECOND * 10);
+    cluster.world.isolate(addr(1));
+    let asleep = cluster.down_behind(1);
+    // Nobody else has claimed its shards yet, so its writes count.
+    assert_eq!(put(&old, id).await, Ok(2));
+    assert_eq!(*cluster.journal.refused.lock().unwrap(), 0);
+    let entities = cluster.entities(2).clone();
+    let begin = tokio::time::Instant::now();
+    while put(&entities, id).await.is_err() {
+        // Taking over asks the store four times, and the shard once more.
+        assert!(begin.elapsed() < SECOND * 60);
+    }
+    assert!(begin.elapsed() > SECOND * 50, "the store was slow");
+    // It wakes up. It has not heard of anything.
+    assert_eq!(asleep.entities.coordinator().as_ref(), Some(&asleep.id));
+    assert!(put(&old, id).await.is_err());
+    assert_eq!(*cluster.journal.refused.lock().unwrap(), 1);
+    let scope = format!("{KIND}/{}", SHARDS + old.shard_of(id));
+    let epoch = cluster.store.current(&scope);
+    assert!(epoch >> 32 >= 2, "by the term of the new coordinator");
+    // It tries to start the shard anew by its own term, which takes the slow store ten seconds.
+    tokio::time::sleep(SECOND * 14).await;
+    assert!(put(&old, id).await.is_err());
+    assert_eq!(cluster.store.current(&scope), epoch);
+    asleep.system.shutdown().await;
+    cluster.slow.set_delay(Duration::ZERO);
+    assert!(put(&entities, id).await.is_ok());
+    let rows = cluster.journal.rows();
+    let of_id = rows.iter().filter(|row| row.id == *id);
+    let nodes: Vec<&str> = of_id.map(|row| &*row.node).collect();
+    assert_eq!(nodes[..2], ["n1", "n1"]);
+    assert!(nodes[2..].iter().all(|node| *node != "n1"), "{nodes:?}");
 }
 
 /// A client that is no member, through one contact and, when that is gone, through the next.

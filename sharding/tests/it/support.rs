@@ -12,6 +12,7 @@ use otava_sharding::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -80,22 +81,45 @@ impl Journal {
 }
 
 /// A store that takes its time.
+#[derive(Clone)]
 pub(crate) struct SlowStore {
-    pub(crate) inner: Arc<MemoryAllocationStore>,
-    pub(crate) delay: Duration,
+    inner: Arc<MemoryAllocationStore>,
+    millis: Arc<AtomicU64>,
+}
+
+impl SlowStore {
+    pub(crate) fn new(inner: &Arc<MemoryAllocationStore>) -> Self {
+        Self {
+            inner: inner.clone(),
+            millis: Arc::default(),
+        }
+    }
+
+    /// From now on terms and claims take this long.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        self.millis
+            .store(delay.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    async fn wait(&self) {
+        let millis = self.millis.load(Ordering::Relaxed);
+        if millis > 0 {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+    }
 }
 
 impl AllocationStore for SlowStore {
     fn next_term<'a>(&'a self, scope: &'a str) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
-            tokio::time::sleep(self.delay).await;
+            self.wait().await;
             self.inner.next_term(scope).await
         })
     }
 
     fn claim<'a>(&'a self, scope: &'a str, epoch: u64) -> BoxFuture<'a, Result<(), ClaimError>> {
         Box::pin(async move {
-            tokio::time::sleep(self.delay).await;
+            self.wait().await;
             self.inner.claim(scope, epoch).await
         })
     }
@@ -185,6 +209,8 @@ pub(crate) struct Node {
 pub(crate) struct Cluster {
     pub(crate) world: VirtualWorld,
     pub(crate) store: Arc<MemoryAllocationStore>,
+    /// The way of regions and coordinators to the store.
+    pub(crate) slow: SlowStore,
     pub(crate) journal: Arc<Journal>,
     pub(crate) config: ShardingConfig,
     pub(crate) nodes: BTreeMap<u16, Node>,
@@ -199,9 +225,11 @@ pub(crate) fn addr(n: u16) -> SocketAddr {
 
 impl Cluster {
     pub(crate) fn new(seed: u64) -> Self {
+        let store = Arc::new(MemoryAllocationStore::new());
         Self {
             world: VirtualWorld::new(seed),
-            store: Arc::new(MemoryAllocationStore::new()),
+            slow: SlowStore::new(&store),
+            store,
             journal: Arc::default(),
             config: ShardingConfig::default().shards(SHARDS),
             nodes: BTreeMap::new(),
@@ -260,7 +288,7 @@ impl Cluster {
             assert!(!context.id.starts_with("panic"), "as told");
             Props::once(Counter::new(context, &node, &store, &journal))
         };
-        let store: Arc<dyn AllocationStore> = self.store.clone();
+        let store: Arc<dyn AllocationStore> = Arc::new(self.slow.clone());
         let config = self.config.clone();
         Sharding::start_with::<Counter>(remote, views, kind, store, config, factory)
     }
@@ -302,6 +330,15 @@ impl Cluster {
     /// The node is gone without a word; nobody is told.
     pub(crate) fn crash(&self, n: u16) {
         self.world.crash(addr(n));
+    }
+
+    /// As [`Self::down`], but the node itself is not told and lives on as if nothing had happened.
+    pub(crate) fn down_behind(&mut self, n: u16) -> Node {
+        let node = self.nodes.remove(&n).unwrap();
+        self.up.retain(|other| *other != n);
+        self.gone.push(node.id.clone());
+        self.tell_members();
+        node
     }
 
     /// The members are told that a node is out for good.

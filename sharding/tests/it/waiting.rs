@@ -115,8 +115,8 @@ fn check(what: &str, seed: u64, asked: &[Asked], moved: impl Fn(&str) -> bool, b
 #[tokio::test(start_paused = true)]
 async fn the_oldest_leaves_and_nobody_waits() {
     for seed in 0..2 {
-        let mut whole = Whole::new(seed);
-        whole.store_delay = Duration::from_millis(5);
+        let whole = Whole::new(seed);
+        whole.slow.set_delay(Duration::from_millis(5));
         let mut nodes = formed(&whole, 4).await;
         let oldest = nodes[0].entities.coordinator().unwrap();
         let place = nodes.iter().position(|node| *node.cluster.me() == oldest);
@@ -161,8 +161,8 @@ async fn the_oldest_leaves_and_nobody_waits() {
 #[tokio::test(start_paused = true)]
 async fn the_coordinator_leaves_in_the_middle_of_moves() {
     for seed in 0..3 {
-        let mut whole = Whole::new(seed);
-        whole.store_delay = Duration::from_millis(5);
+        let whole = Whole::new(seed);
+        whole.slow.set_delay(Duration::from_millis(5));
         let mut nodes = formed(&whole, 4).await;
         let oldest = nodes[0].entities.coordinator().unwrap();
         let place = nodes.iter().position(|node| *node.cluster.me() == oldest);
@@ -196,8 +196,8 @@ async fn the_coordinator_leaves_in_the_middle_of_moves() {
 #[tokio::test(start_paused = true)]
 async fn a_rebalance_lets_nobody_wait() {
     for seed in 0..2 {
-        let mut whole = Whole::new(seed);
-        whole.store_delay = Duration::from_millis(5);
+        let whole = Whole::new(seed);
+        whole.slow.set_delay(Duration::from_millis(5));
         let nodes = formed(&whole, 3).await;
         let before = nodes[0].entities.homes();
         let load = Load::start(1, nodes[1].entities.clone());

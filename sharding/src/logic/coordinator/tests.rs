@@ -109,8 +109,11 @@ impl Desk {
                 Output::NextTerm => {
                     let term = self.next_term;
                     self.next_term += 1;
-                    self.coordinator.term_claimed(self.now, Some(term));
+                    let layout = Layout::first(self.coordinator.config.shards);
+                    self.coordinator
+                        .term_claimed(self.now, Some((term, layout)));
                 }
+                Output::Layout { .. } => panic!("nobody wants another layout"),
                 Output::Send { to, message } => self.hear(&to, message),
             }
         }
@@ -215,7 +218,9 @@ impl Region {
             number: self.number,
             term: self.term,
             revision: if of_term { self.revision } else { 0 },
+            begins_with: shards,
             shards,
+            resize: None,
             claims: claims
                 .map(|(shard, (epoch, phase))| Claim {
                     shard: *shard,

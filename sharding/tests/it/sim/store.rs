@@ -1,4 +1,4 @@
-//! Store: terms and fences, shared by all nodes of a simulation. It judges who may write.
+//! Store: terms, layouts and fences, shared by all nodes of a simulation. It judges who may write.
 
 use otava_sharding::logic::epoch::Epoch;
 use otava_sharding::logic::region::ClaimAnswer;
@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     term: u32,
+    /// The last term that may set the layout.
+    layout_term: u32,
+    layout: u64,
+    /// By scope.
     fences: BTreeMap<u32, Epoch>,
 }
 
@@ -16,8 +20,26 @@ impl Store {
         self.term
     }
 
-    pub(crate) fn claim(&mut self, shard: u32, epoch: Epoch) -> ClaimAnswer {
-        let current = self.fences.entry(shard).or_default();
+    /// Whether no later term was there.
+    pub(crate) fn claim_layout(&mut self, term: u32) -> bool {
+        let claimed = term >= self.layout_term;
+        self.layout_term = self.layout_term.max(term);
+        claimed
+    }
+
+    pub(crate) fn layout(&self) -> u64 {
+        self.layout
+    }
+
+    /// Whether nothing later was there.
+    pub(crate) fn set_layout(&mut self, register: u64) -> bool {
+        let set = register >= self.layout;
+        self.layout = self.layout.max(register);
+        set
+    }
+
+    pub(crate) fn claim(&mut self, scope: u32, epoch: Epoch) -> ClaimAnswer {
+        let current = self.fences.entry(scope).or_default();
         if *current > epoch {
             return ClaimAnswer::Refused { current: *current };
         }
@@ -25,7 +47,7 @@ impl Store {
         ClaimAnswer::Yes
     }
 
-    pub(crate) fn may_write(&self, shard: u32, epoch: Epoch) -> bool {
-        self.fences.get(&shard) == Some(&epoch)
+    pub(crate) fn may_write(&self, scope: u32, epoch: Epoch) -> bool {
+        self.fences.get(&scope) == Some(&epoch)
     }
 }

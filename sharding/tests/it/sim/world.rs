@@ -9,6 +9,8 @@ use otava_sharding::logic::allocation::LeastShards;
 use otava_sharding::logic::buffers::BufferLimits;
 use otava_sharding::logic::coordinator::{self, Coordinator, CoordinatorConfig};
 use otava_sharding::logic::epoch::Epoch;
+use otava_sharding::logic::hash::shard_at;
+use otava_sharding::logic::layout::Layout;
 use otava_sharding::logic::region::{ClaimAnswer, Delivery, Input, Output, Region, RegionConfig};
 use otava_sharding::logic::view::{Host, View};
 use otava_sharding::wire::{Entry, ProtocolMessage};
@@ -51,6 +53,8 @@ pub(crate) enum Step {
     BarrierSent,
     Claimed,
     Ended,
+    LayoutSet,
+    LegacySent,
     MovingSeen,
     Stopping,
 }
@@ -80,21 +84,34 @@ struct Node {
     timer: Time,
 }
 
+/// How far taking over is, each step a call of the store: see `otava_sharding::logic::layout`.
+enum TakeOver {
+    Draw,
+    Claim(u32),
+    Read(u32),
+    Write(u32, Layout),
+}
+
 #[derive(Default)]
 struct Running {
     epoch: Epoch,
+    scope: u32,
     queue: VecDeque<Msg>,
     stopping: bool,
     at_work: bool,
 }
 
 enum Event {
-    Claimed(u16, u32, Epoch),
+    /// The shard, its allocation, and the scopes to claim, the own one last.
+    Claimed(u16, u32, Epoch, VecDeque<u32>),
     Deliver(u16, Delivery<Msg>),
     Process(u16, u32),
     Protocol(u16, ProtocolMessage),
     Send(u16),
-    Term(u16),
+    /// A layout is to be set, or has been and the term is to be claimed.
+    Layout(u16, u32, u64, bool),
+    /// A term is to be drawn, or has been: the next step of taking over.
+    Term(u16, TakeOver),
     View(u16, u64, Truth),
 }
 
@@ -104,6 +121,12 @@ pub(crate) fn id(n: u16) -> NodeId {
         ([127, 0, 0, 1], 7_000 + n).into(),
         u64::from(n),
     )
+}
+
+/// The hash of the one entity that each shard has; twice as many shards have one or none.
+pub(crate) fn hash(entity: u32) -> u64 {
+    let low = u64::from(entity).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 5;
+    u64::from(entity) << 59 | low
 }
 
 fn number(id: &NodeId) -> u16 {
@@ -218,6 +241,17 @@ impl World {
         }
     }
 
+    /// Somebody on a node wants another number of shards.
+    pub(crate) fn resize(&mut self, n: u16, shards: u32) {
+        self.input(n, Input::Resize { shards });
+    }
+
+    /// How many shards there are, as each living node knows.
+    pub(crate) fn layouts(&self) -> BTreeSet<u32> {
+        let alive = self.nodes.values().filter(|node| node.alive);
+        alive.map(|node| node.region.layout().shards).collect()
+    }
+
     pub(crate) fn coordinator(&self) -> Option<u16> {
         self.truth.up.first().copied()
     }
@@ -308,10 +342,12 @@ impl World {
         let alive = self.alive();
         let whole = |n: &u16| {
             let homes = self.homes(*n);
-            homes.len() == SHARDS as usize && homes.values().all(|(at, _)| alive.contains(at))
+            let table = self.nodes[n].region.table();
+            let all = table.map_or(usize::MAX, |table| table.entries.len());
+            homes.len() == all && homes.values().all(|(at, _)| alive.contains(at))
         };
         let settled = |n: &u16| self.nodes[n].region.buffered() == 0;
-        alive.iter().all(|n| whole(n) && settled(n))
+        self.layouts().len() <= 1 && alive.iter().all(|n| whole(n) && settled(n))
     }
 
     pub(crate) fn is_balanced(&self) -> bool {
@@ -349,38 +385,14 @@ impl World {
             seq: *seq,
         };
         self.ledger.sent(what, n);
-        let delivery = Delivery {
-            shard,
-            hops: 0,
-            what,
-        };
+        let delivery = Delivery::new(hash(shard), 0, what);
         self.input(n, Input::Deliver(delivery));
     }
 
     fn happen(&mut self, event: Event) {
         let now = self.now;
         match event {
-            Event::Claimed(n, shard, epoch) => {
-                let answer = self.store.claim(shard, epoch);
-                if self.spring(Step::Claimed, n) {
-                    return;
-                }
-                let unavailable = self.rng.below(100) == 0;
-                let answer = if unavailable {
-                    ClaimAnswer::Unavailable
-                } else {
-                    answer
-                };
-                self.input(
-                    n,
-                    Input::Claimed {
-                        shard,
-                        epoch,
-                        answer,
-                    },
-                );
-                self.check_single(shard);
-            }
+            Event::Claimed(n, shard, epoch, scopes) => self.claim(n, shard, epoch, scopes),
             Event::Deliver(n, delivery) => {
                 if self.nodes[&n].alive {
                     self.input(n, Input::Deliver(delivery));
@@ -407,14 +419,8 @@ impl World {
                 let pause = Duration::from_micros(2_000 + self.rng.below(30_000));
                 self.net.at(now + pause, Event::Send(n));
             }
-            Event::Term(n) => {
-                let term = self.store.next_term();
-                let node = self.nodes.get_mut(&n).unwrap();
-                if node.alive {
-                    node.coordinator.term_claimed(now, Some(term));
-                    self.pump(n);
-                }
-            }
+            Event::Layout(n, term, register, set) => self.set_layout(n, term, register, set),
+            Event::Term(n, step) => self.take_over(n, step),
             Event::View(n, version, truth) => self.change_view(n, version, &truth),
         }
     }
@@ -446,10 +452,10 @@ impl World {
             return;
         };
         running.at_work = false;
-        let epoch = running.epoch;
+        let (epoch, scope) = (running.epoch, running.scope);
         let mut fenced = false;
         if let Some(msg) = running.queue.pop_front() {
-            if self.store.may_write(shard, epoch) {
+            if self.store.may_write(scope, epoch) {
                 self.ledger
                     .accepted(msg, &node.id, epoch, self.now.as_nanos());
             } else {
@@ -500,9 +506,11 @@ impl World {
                 self.act(n, output);
             } else if let Some(output) = node.coordinator.poll_output() {
                 match output {
+                    coordinator::Output::Layout { term, register } => {
+                        self.in_store(Event::Layout(n, term, register, false));
+                    }
                     coordinator::Output::NextTerm => {
-                        let delay = self.store_delay();
-                        self.net.at(self.now + delay, Event::Term(n));
+                        self.in_store(Event::Term(n, TakeOver::Draw));
                     }
                     coordinator::Output::Send { to, message } => self.say(n, &to, message),
                 }
@@ -516,16 +524,21 @@ impl World {
 
     fn act(&mut self, n: u16, output: Output<Msg>) {
         match output {
-            Output::Claim { shard, epoch } => {
-                let delay = self.store_delay();
-                self.net
-                    .at(self.now + delay, Event::Claimed(n, shard, epoch));
+            Output::Claim {
+                shard,
+                epoch,
+                fenced,
+                scope,
+            } => {
+                let scopes = fenced.into_iter().chain([scope]).collect();
+                self.in_store(Event::Claimed(n, shard, epoch, scopes));
             }
             Output::Deliver { epoch, delivery } => {
                 let shard = delivery.shard;
                 let node = self.nodes.get_mut(&n).unwrap();
+                let scope = node.region.layout().scope(shard);
                 let running = node.hosts.entry(shard).or_default();
-                running.epoch = epoch;
+                (running.epoch, running.scope) = (epoch, scope);
                 running.queue.push_back(delivery.what);
                 self.go_on(n, shard);
             }
@@ -564,7 +577,7 @@ impl World {
                 }
                 self.go_on(n, shard);
             }
-            Output::Homes => {}
+            Output::Homes | Output::Layout(_) => {}
         }
     }
 
@@ -576,6 +589,7 @@ impl World {
         };
         let step = match &message {
             ProtocolMessage::Barrier(_) => Some(Step::BarrierSent),
+            ProtocolMessage::Legacy(_) => Some(Step::LegacySent),
             ProtocolMessage::Table(table) if moving(table) => Some(Step::MovingSeen),
             _ => None,
         };
@@ -590,8 +604,97 @@ impl World {
         }
     }
 
-    fn store_delay(&mut self) -> Duration {
-        Duration::from_micros(100 + self.rng.below(self.store_delay))
+    /// Happens in the store, which takes its time.
+    fn in_store(&mut self, event: Event) {
+        let delay = Duration::from_micros(100 + self.rng.below(self.store_delay));
+        self.net.at(self.now + delay, event);
+    }
+
+    /// The store may have done what it was asked and not get to say so.
+    fn is_unavailable(&mut self) -> bool {
+        self.rng.below(100) == 0
+    }
+
+    fn claim(&mut self, n: u16, shard: u32, epoch: Epoch, mut scopes: VecDeque<u32>) {
+        let Some(scope) = scopes.pop_front() else {
+            return;
+        };
+        let mut answer = self.store.claim(scope, epoch);
+        if scopes.is_empty() && self.spring(Step::Claimed, n) {
+            return;
+        }
+        if self.is_unavailable() {
+            answer = ClaimAnswer::Unavailable;
+        } else if !scopes.is_empty() {
+            if self.nodes[&n].alive {
+                self.in_store(Event::Claimed(n, shard, epoch, scopes));
+            }
+            return;
+        }
+        let claimed = Input::Claimed {
+            shard,
+            epoch,
+            answer,
+        };
+        self.input(n, claimed);
+        self.check_single();
+    }
+
+    fn set_layout(&mut self, n: u16, term: u32, register: u64, set: bool) {
+        let current = |term| ClaimAnswer::Refused {
+            current: Epoch { term, counter: 0 },
+        };
+        let answer = if set {
+            match self.store.claim_layout(term) {
+                true => ClaimAnswer::Yes,
+                false => current(term + 1),
+            }
+        } else if self.store.set_layout(register) {
+            if self.spring(Step::LayoutSet, n) || !self.nodes[&n].alive {
+                return;
+            }
+            if !self.is_unavailable() {
+                return self.in_store(Event::Layout(n, term, register, true));
+            }
+            ClaimAnswer::Unavailable
+        } else {
+            current(term + 1)
+        };
+        let now = self.now;
+        let node = self.nodes.get_mut(&n).unwrap();
+        if node.alive {
+            node.coordinator.layout_set(now, register, answer);
+            self.pump(n);
+        }
+    }
+
+    fn take_over(&mut self, n: u16, step: TakeOver) {
+        let store = &mut self.store;
+        let next = match step {
+            TakeOver::Draw => Ok(TakeOver::Claim(store.next_term())),
+            TakeOver::Claim(term) if store.claim_layout(term) => Ok(TakeOver::Read(term)),
+            TakeOver::Read(term) => {
+                let layout = match store.layout() {
+                    0 => Layout::first(SHARDS),
+                    kept => Layout::from_register(kept).unwrap(),
+                };
+                Ok(TakeOver::Write(term, layout))
+            }
+            TakeOver::Write(term, layout) if store.set_layout(layout.to_register(term, 0)) => {
+                Err(Some((term, layout)))
+            }
+            TakeOver::Claim(_) | TakeOver::Write(..) => Err(None),
+        };
+        let now = self.now;
+        let node = self.nodes.get_mut(&n).unwrap();
+        match next {
+            _ if !node.alive => {}
+            Ok(step) => self.in_store(Event::Term(n, step)),
+            Err(claimed) => {
+                node.coordinator.term_claimed(now, claimed);
+                self.pump(n);
+            }
+        }
     }
 
     /// Whether the trap at this step has killed the node that took it.
@@ -614,13 +717,21 @@ impl World {
         victim == Some(actor)
     }
 
-    /// Without faults no two nodes run a shard at any time.
-    fn check_single(&mut self, shard: u32) {
-        let runs = |node: &&Node| node.alive && node.region.running(shard).is_some();
-        let homes: Vec<_> = self.nodes.values().filter(runs).map(|n| &n.id).collect();
-        if self.calm && homes.len() > 1 {
-            let complaint = format!("shard {shard} runs on {homes:?} at once");
-            self.ledger.complaints.push(complaint);
+    /// Without faults no two nodes run an entity at any time.
+    fn check_single(&mut self) {
+        if !self.calm {
+            return;
+        }
+        for entity in 0..SHARDS {
+            let runs = |node: &&Node| {
+                let shard = shard_at(hash(entity), node.region.layout().shards);
+                node.alive && node.region.running(shard).is_some()
+            };
+            let homes: Vec<_> = self.nodes.values().filter(runs).map(|n| &n.id).collect();
+            if homes.len() > 1 {
+                let complaint = format!("entity {entity} runs on {homes:?} at once");
+                self.ledger.complaints.push(complaint);
+            }
         }
     }
 }
