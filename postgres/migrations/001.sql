@@ -1,5 +1,5 @@
 -- Schema 1 of otava-postgres. `@schema@` is the quoted name of the schema, `@events_lock@` and
--- `@states_lock@` are the keys of its advisory locks. Why it is like this: docs/decisions/008-postgres.md.
+-- `@states_lock@` are the keys of its advisory locks. Why it is like this: docs/decisions/010-postgres.md.
 -- Ids, kinds, names, tags, scopes and keys are bytea: they may hold any text, also one with zero bytes.
 
 CREATE TABLE @schema@.events (

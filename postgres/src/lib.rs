@@ -26,7 +26,7 @@
 //!
 //! Inside: `logic/` turns batches into columns and answers, `io/committer.rs` writes them,
 //! `migrations/` has the tables and the functions in which fences are checked. Why it is like this is
-//! told in `docs/decisions/008-postgres.md`.
+//! told in `docs/decisions/010-postgres.md`.
 
 mod config;
 mod error;

@@ -575,6 +575,13 @@ async fn a_queue_of_work_outlives_its_producer() {
     assert_eq!(all, (1..=101).collect::<Vec<_>>());
 }
 
+async fn refuses_bad_keys(producer: &KeyedProducer<Note>) {
+    let empty = producer.try_send("", note(0));
+    assert!(matches!(empty, Err(SendError::BadKey(_))));
+    let long = producer.send(&"x".repeat(513), note(0)).await;
+    assert!(matches!(long, Err(SendError::BadKey(_))));
+}
+
 /// Each key has its own order. One that leads nowhere for a time holds its own messages up; the next run of a consumer
 /// gets what the one before had not confirmed; and the next run of the producer has its queue.
 #[tokio::test(start_paused = true)]
@@ -602,15 +609,7 @@ async fn each_key_has_its_own_order() {
     };
     let mut heard = ["a", "b", "d"].map(|key| add(key, key));
     let producer = start("out", 2).await.unwrap();
-    assert!(matches!(
-        producer.try_send("", note(0)),
-        Err(SendError::BadKey(_))
-    ));
-    let long = "x".repeat(513);
-    assert!(matches!(
-        producer.send(&long, note(0)).await,
-        Err(SendError::BadKey(_))
-    ));
+    refuses_bad_keys(&producer).await;
     let mut sent = Vec::new();
     for number in 1..=50 {
         for key in ["a", "b", "c", "d"] {
