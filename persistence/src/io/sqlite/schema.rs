@@ -222,6 +222,10 @@ pub(super) fn migrate(path: &Path, limit: Duration) -> Result<(), OpenError> {
     loop {
         match try_migrate(path) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                // Another process of this version may have been faster, and keeps it open since.
+                if is_migrated(path) {
+                    return Ok(());
+                }
                 if begin.elapsed() >= limit {
                     return Err(OpenError::OldFormatInUse {
                         path: path.to_owned(),
@@ -233,6 +237,13 @@ pub(super) fn migrate(path: &Path, limit: Duration) -> Result<(), OpenError> {
             migrated => return migrated.map_err(|error| store_error(path, &error)),
         }
     }
+}
+
+/// Whether the file is seen to be of a later format than 1; not while somebody is changing it.
+fn is_migrated(path: &Path) -> bool {
+    let format = connect(path, Duration::ZERO)
+        .and_then(|db| db.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0)));
+    format.is_ok_and(|format| format != 1)
 }
 
 fn try_migrate(path: &Path) -> rusqlite::Result<()> {
