@@ -59,7 +59,7 @@ pub use durable_state::{
 /// The chapter of the book: its programs are compiled and run as tests of this crate.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/book/persistence.md")]
-mod book {}
+mod book_persistence {}
 
 pub use error::{AppendError, ClaimError, Damage, JournalError, OpenError};
 pub use event_sourced::{
@@ -92,4 +92,4 @@ pub use state::{SaveState, SavedState, StateStore, StoredState};
 /// The program of `docs/book/projections.md`, as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/book/projections.md")]
-mod book {}
+mod book_projections {}
