@@ -34,7 +34,7 @@ impl Actor for Plain {
     }
 }
 
-/// A counter whose additions are events. It takes a number once: numbers of one sender come in order.
+/// A counter whose additions are events.
 #[derive(Default)]
 pub(crate) struct Kept {
     pub(crate) count: u64,
