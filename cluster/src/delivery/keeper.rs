@@ -1,4 +1,4 @@
-//! Keeper: a producer's durable queue, and what it has to be told.
+//! Keeper: a producer's durable queue, if it has one, what it has to be told, and the producer's timer.
 
 use super::config::ProducerConfig;
 use super::error::StartError;
@@ -7,107 +7,169 @@ use super::queue::{DeliveryQueue, QueueError, QueueState, StoredMessage};
 use crate::logic::delivery::ledger::{Ledger, Operation};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use otava_actor::{ActorSystem, Time};
+use otava_actor::{Actor, ActorSystem, Context, Time};
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// The queue of a producer that has one.
-pub(super) struct Keeper {
-    queue: Arc<dyn DeliveryQueue>,
-    claim: u64,
-    ledger: Ledger,
-    /// Who waits until a message is stored, by number.
-    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+/// Holds what a producer takes back until its queue has stored it. Without a queue it holds nothing.
+pub(super) struct Keeper<T> {
+    queue: Option<Claimed>,
+    /// What is not stored yet, by number.
+    held: VecDeque<Held<T>>,
+    timer: Option<Time>,
 }
 
-impl Keeper {
+struct Held<T> {
+    number: u64,
+    what: T,
+    /// Who waits until it is stored.
+    waits: Option<oneshot::Sender<()>>,
+}
+
+/// What the queue answers.
+pub(super) type Kept = Result<(), QueueError>;
+
+impl<T: Send> Keeper<T> {
     /// Claims the queue of `config`. Without one there is nothing to keep, and a numbering of its own.
     /// Each message that it keeps must pass `check`.
     pub(super) async fn claim(
         system: &ActorSystem,
         config: &ProducerConfig,
         check: impl Fn(&[u8]) -> Result<(), PayloadError>,
-    ) -> Result<(Option<Self>, QueueState), StartError> {
+    ) -> Result<(Self, QueueState), StartError> {
         let series = system.rng().next_u64();
+        let mut keeper = Self {
+            queue: None,
+            held: VecDeque::new(),
+            timer: None,
+        };
         let Some(queue) = config.queue.clone() else {
-            return Ok((None, QueueState::new(series, 1, 0, Vec::new())));
+            return Ok((keeper, QueueState::new(series, 1, 0, Vec::new())));
         };
         let mut state = queue.claim(series).await?;
         state.unconfirmed.sort_by_key(|message| message.number);
         for message in &state.unconfirmed {
             check(&message.bytes).map_err(|why| StartError::unreadable(message.number, &why))?;
         }
-        let keeper = Self {
+        keeper.queue = Some(Claimed {
             queue,
             claim: state.claim,
             ledger: Ledger::default(),
-            waiting: VecDeque::new(),
-        };
-        Ok((Some(keeper), state))
+        });
+        Ok((keeper, state))
     }
 
-    pub(super) fn store(&mut self, message: StoredMessage, stored: Option<oneshot::Sender<()>>) {
-        if let Some(stored) = stored {
-            self.waiting.push_back((message.number, stored));
-        }
-        self.ledger.store(message);
+    /// Stores what `message` makes of `what`, and holds that until it is done; `waits` is told then.
+    /// Gives it back at once when there is no queue.
+    pub(super) fn store(
+        &mut self,
+        what: T,
+        message: impl FnOnce(&T) -> StoredMessage,
+        waits: Option<oneshot::Sender<()>>,
+    ) -> Option<T> {
+        let Some(claimed) = &mut self.queue else {
+            return Some(what);
+        };
+        let message = message(&what);
+        let number = message.number;
+        claimed.ledger.store(message);
+        self.held.push_back(Held {
+            number,
+            what,
+            waits,
+        });
+        None
     }
 
     pub(super) fn confirm(&mut self, number: u64) {
-        self.ledger.confirm(number);
+        if let Some(claimed) = &mut self.queue {
+            claimed.ledger.confirm(number);
+        }
     }
 
-    /// What the queue is to be told now; the answer goes to [`Keeper::finished`].
-    pub(super) fn begin(&mut self) -> Option<BoxFuture<'static, Result<(), QueueError>>> {
-        self.ledger.begin().map(|operation| self.tell(operation))
-    }
-
-    /// Which messages are stored by what has ended.
+    /// What is stored now that the queue has answered.
     ///
     /// # Errors
     /// [`QueueError::Superseded`]: this producer must end.
-    pub(super) fn finished(
-        &mut self,
-        now: Time,
-        result: Result<(), QueueError>,
-    ) -> Result<Vec<u64>, QueueError> {
-        match result {
+    pub(super) fn kept(&mut self, now: Time, answer: Kept) -> Result<Vec<T>, QueueError> {
+        let Some(claimed) = &mut self.queue else {
+            return Ok(Vec::new());
+        };
+        match answer {
             Ok(()) => {
-                let stored = self.ledger.done();
-                let last = stored.last().copied().unwrap_or(0);
-                while self.waiting.front().is_some_and(|(n, _)| *n <= last) {
-                    if let Some((_, waits)) = self.waiting.pop_front() {
+                let last = claimed.ledger.done().last().copied().unwrap_or(0);
+                let stored = self.held.partition_point(|held| held.number <= last);
+                let stored = self.held.drain(..stored).map(|held| {
+                    if let Some(waits) = held.waits {
                         // Whether somebody waits for it does not matter.
                         let _ = waits.send(());
                     }
-                }
-                Ok(stored)
+                    held.what
+                });
+                Ok(stored.collect())
             }
             Err(QueueError::Superseded { claim }) => Err(QueueError::Superseded { claim }),
             Err(error) => {
                 tracing::warn!(%error, "the queue of a producer is asked again");
-                self.ledger.failed(now);
+                claimed.ledger.failed(now);
                 Ok(Vec::new())
             }
         }
     }
 
-    /// As [`Keeper::begin`], for what has failed before.
-    pub(super) fn handle_timeout(
+    /// The timer has fired: what the queue could not do is tried again.
+    pub(super) fn handle_timeout<A: Actor>(
         &mut self,
-        now: Time,
-    ) -> Option<BoxFuture<'static, Result<(), QueueError>>> {
-        let operation = self.ledger.handle_timeout(now)?;
-        Some(self.tell(operation))
+        ctx: &mut Context<A>,
+        kept: fn(Kept) -> A::Msg,
+    ) {
+        self.timer = None;
+        let now = ctx.now();
+        if let Some(claimed) = &mut self.queue
+            && let Some(operation) = claimed.ledger.handle_timeout(now)
+        {
+            ctx.pipe_to_self(claimed.tell(operation), kept);
+        }
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Time> {
-        self.ledger.poll_timeout()
+    /// Tells the queue what there is to tell, and sets the timer to `tick` at `next`, or earlier if the
+    /// queue wants that.
+    pub(super) fn carry_out<A: Actor>(
+        &mut self,
+        ctx: &mut Context<A>,
+        next: Option<Time>,
+        kept: fn(Kept) -> A::Msg,
+        tick: A::Msg,
+    ) {
+        let mut again = None;
+        if let Some(claimed) = &mut self.queue {
+            if let Some(operation) = claimed.ledger.begin() {
+                ctx.pipe_to_self(claimed.tell(operation), kept);
+            }
+            again = claimed.ledger.poll_timeout();
+        }
+        let timer = next.into_iter().chain(again).min();
+        if timer != self.timer {
+            self.timer = timer;
+            match timer {
+                Some(at) => ctx.timer_at("tick", at, tick),
+                None => drop(ctx.cancel_timer("tick")),
+            }
+        }
     }
+}
 
-    fn tell(&self, operation: Operation) -> BoxFuture<'static, Result<(), QueueError>> {
+/// A queue, and by which claim it is told.
+struct Claimed {
+    queue: Arc<dyn DeliveryQueue>,
+    claim: u64,
+    ledger: Ledger,
+}
+
+impl Claimed {
+    fn tell(&self, operation: Operation) -> BoxFuture<'static, Kept> {
         let (queue, claim) = (self.queue.clone(), self.claim);
         let told = async move {
             match operation {

@@ -3,14 +3,13 @@
 use super::config::ProducerConfig;
 use super::error::{SendError, StartError};
 use super::intake::{Intake, Parcel, Sent, Token};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Kept};
 use super::payload;
 use super::queue::{QueueError, StoredMessage};
 use super::wire::{ConsumerMessage, ProducerMessage, ToSource};
 use crate::logic::delivery::outlets::{Letter, Outlets, OutletsSettings, Output};
 use otava_actor::{Actor, ActorRef, ActorSystem, Context, Time};
 use otava_remote::RemoteMessage;
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -73,10 +72,8 @@ impl<M: RemoteMessage> KeyedProducer<M> {
             last: state.last,
             outlets,
             keeper,
-            storing: VecDeque::new(),
             route: Box::new(route),
             reference: None,
-            timer: None,
         };
         let actor = system.spawn(name, inner)?;
         // What was restored is sent.
@@ -150,7 +147,7 @@ impl<M: Send + 'static> fmt::Debug for KeyedProducer<M> {
 
 enum Command<M: Send + 'static> {
     /// The queue has answered.
-    Kept(Result<(), QueueError>),
+    Kept(Kept),
     Push(Arc<str>, Parcel),
     Tick,
     Wire(ProducerMessage<M>),
@@ -161,13 +158,10 @@ struct Inner<M: Send + 'static> {
     /// The number of the message that was taken last.
     last: u64,
     outlets: Outlets<Token>,
-    keeper: Option<Keeper>,
-    /// What is not stored yet.
-    storing: VecDeque<Letter<Token>>,
+    keeper: Keeper<Letter<Token>>,
     route: Route<M>,
     /// How consumers reach this actor; known once it runs.
     reference: Option<ActorRef<ProducerMessage<M>>>,
-    timer: Option<Time>,
 }
 
 impl<M: RemoteMessage> Actor for Inner<M> {
@@ -186,15 +180,15 @@ impl<M: RemoteMessage> Actor for Inner<M> {
     ) -> Result<(), QueueError> {
         let now = ctx.now();
         match command {
-            Command::Kept(result) => self.kept(now, result)?,
+            Command::Kept(answer) => {
+                for letter in self.keeper.kept(now, answer)? {
+                    self.outlets.push(now, letter);
+                }
+            }
             Command::Push(key, parcel) => self.push(now, key, parcel),
             Command::Tick => {
-                self.timer = None;
                 self.outlets.handle_timeout(now);
-                let keeper = self.keeper.as_mut();
-                if let Some(again) = keeper.and_then(|keeper| keeper.handle_timeout(now)) {
-                    ctx.pipe_to_self(again, Command::Kept);
-                }
+                self.keeper.handle_timeout(ctx, Command::Kept);
             }
             Command::Wire(ProducerMessage(ToSource::Report(report))) => {
                 if let Err(error) = self.outlets.handle(now, &report.into()) {
@@ -218,29 +212,14 @@ impl<M: RemoteMessage> Inner<M> {
             bytes: parcel.bytes,
             token: parcel.token,
         };
-        let Some(keeper) = &mut self.keeper else {
-            return self.outlets.push(now, letter);
-        };
-        let message = StoredMessage {
+        let message = |letter: &Letter<Token>| StoredMessage {
             number: letter.number,
             chunks: 1,
             bytes: payload::with_key(&letter.key, &letter.bytes),
         };
-        keeper.store(message, parcel.stored);
-        self.storing.push_back(letter);
-    }
-
-    fn kept(&mut self, now: Time, result: Result<(), QueueError>) -> Result<(), QueueError> {
-        let Some(keeper) = &mut self.keeper else {
-            return Ok(());
-        };
-        let stored = keeper.finished(now, result)?.last().copied().unwrap_or(0);
-        while self.storing.front().is_some_and(|l| l.number <= stored) {
-            if let Some(letter) = self.storing.pop_front() {
-                self.outlets.push(now, letter);
-            }
+        if let Some(letter) = self.keeper.store(letter, message, parcel.stored) {
+            self.outlets.push(now, letter);
         }
-        Ok(())
     }
 
     /// Does what the outlets and the queue want, and sets the timer.
@@ -249,9 +228,7 @@ impl<M: RemoteMessage> Inner<M> {
             match output {
                 Output::Confirmed(number, token) => {
                     token.confirm();
-                    if let Some(keeper) = &mut self.keeper {
-                        keeper.confirm(number);
-                    }
+                    self.keeper.confirm(number);
                 }
                 Output::Chunk(key, chunk) => (self.route)(&key, ConsumerMessage::chunk(chunk)),
                 Output::Probe(key, probe) => {
@@ -262,18 +239,9 @@ impl<M: RemoteMessage> Inner<M> {
                 }
             }
         }
-        if let Some(begun) = self.keeper.as_mut().and_then(Keeper::begin) {
-            ctx.pipe_to_self(begun, Command::Kept);
-        }
-        let keeper = self.keeper.as_ref().and_then(Keeper::poll_timeout);
-        let timer = self.outlets.poll_timeout().into_iter().chain(keeper).min();
-        if timer != self.timer {
-            self.timer = timer;
-            match timer {
-                Some(at) => ctx.timer_at("tick", at, Command::Tick),
-                None => drop(ctx.cancel_timer("tick")),
-            }
-        }
+        let next = self.outlets.poll_timeout();
+        self.keeper
+            .carry_out(ctx, next, Command::Kept, Command::Tick);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::config::ProducerConfig;
 use super::error::{SendError, StartError};
 use super::intake::{Intake, Parcel, Sent, Token};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Kept};
 use super::payload;
 use super::queue::{QueueError, QueueState, StoredMessage};
 use super::wire::{ConsumerMessage, ConsumerRef, ProducerMessage, ToSource};
@@ -52,7 +52,6 @@ impl<M: RemoteMessage> Producer<M> {
             consumer: None,
             registration: 0,
             reference: None,
-            timer: None,
         };
         let actor = system.spawn(name, inner)?;
         let reference = actor.adapt(Command::Wire);
@@ -165,7 +164,7 @@ impl<M: Send + 'static> fmt::Debug for Producer<M> {
 enum Command<M: Send + 'static> {
     DeliverTo(ActorRef<ConsumerMessage<M>>),
     /// The queue has answered.
-    Kept(Result<(), QueueError>),
+    Kept(Kept),
     Push(Parcel),
     Tick,
     Wire(ProducerMessage<M>),
@@ -174,13 +173,12 @@ enum Command<M: Send + 'static> {
 struct Inner<M: Send + 'static> {
     intake: Intake,
     source: Source<Token>,
-    keeper: Option<Keeper>,
+    keeper: Keeper<u64>,
     consumer: Option<ActorRef<ConsumerMessage<M>>>,
     /// The newest registration of that consumer.
     registration: u64,
     /// How others reach this actor; known once it runs.
     reference: Option<ActorRef<ProducerMessage<M>>>,
-    timer: Option<Time>,
 }
 
 impl<M: RemoteMessage> Actor for Inner<M> {
@@ -200,21 +198,15 @@ impl<M: RemoteMessage> Actor for Inner<M> {
         let now = ctx.now();
         match command {
             Command::DeliverTo(consumer) => self.turn_to(ctx, consumer, 0),
-            Command::Kept(result) => {
-                if let Some(keeper) = &mut self.keeper
-                    && let Some(last) = keeper.finished(now, result)?.last()
-                {
+            Command::Kept(answer) => {
+                if let Some(last) = self.keeper.kept(now, answer)?.last() {
                     self.source.stored(now, *last);
                 }
             }
             Command::Push(parcel) => self.push(now, parcel),
             Command::Tick => {
-                self.timer = None;
                 self.source.handle_timeout(now);
-                let keeper = self.keeper.as_mut();
-                if let Some(again) = keeper.and_then(|keeper| keeper.handle_timeout(now)) {
-                    ctx.pipe_to_self(again, Command::Kept);
-                }
+                self.keeper.handle_timeout(ctx, Command::Kept);
             }
             Command::Wire(ProducerMessage(message)) => match message {
                 ToSource::Register {
@@ -254,14 +246,13 @@ impl<M: RemoteMessage> Inner<M> {
             token,
         } = parcel;
         let (number, chunks) = self.source.push(now, bytes.clone(), token);
-        if let Some(keeper) = &mut self.keeper {
-            let message = StoredMessage {
-                number,
-                chunks,
-                bytes,
-            };
-            keeper.store(message, stored);
-        }
+        let message = |number: &u64| StoredMessage {
+            number: *number,
+            chunks,
+            bytes,
+        };
+        // Without a queue the source sends it at once.
+        let _ = self.keeper.store(number, message, stored);
     }
 
     fn turn_to(
@@ -290,9 +281,7 @@ impl<M: RemoteMessage> Inner<M> {
             let message = match output {
                 Output::Confirmed { number, token } => {
                     token.confirm();
-                    if let Some(keeper) = &mut self.keeper {
-                        keeper.confirm(number);
-                    }
+                    self.keeper.confirm(number);
                     continue;
                 }
                 Output::Chunk(chunk) => ConsumerMessage::chunk(chunk),
@@ -308,18 +297,9 @@ impl<M: RemoteMessage> Inner<M> {
                 let _ = consumer.tell(message);
             }
         }
-        if let Some(begun) = self.keeper.as_mut().and_then(Keeper::begin) {
-            ctx.pipe_to_self(begun, Command::Kept);
-        }
-        let keeper = self.keeper.as_ref().and_then(Keeper::poll_timeout);
-        let timer = self.source.poll_timeout().into_iter().chain(keeper).min();
-        if timer != self.timer {
-            self.timer = timer;
-            match timer {
-                Some(at) => ctx.timer_at("tick", at, Command::Tick),
-                None => drop(ctx.cancel_timer("tick")),
-            }
-        }
+        let next = self.source.poll_timeout();
+        self.keeper
+            .carry_out(ctx, next, Command::Kept, Command::Tick);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::config::ProducerConfig;
 use super::error::{SendError, StartError};
 use super::intake::{Intake, Parcel, Sent, Token};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Kept};
 use super::payload;
 use super::queue::{QueueError, StoredMessage};
 use super::wire::{ConsumerMessage, ProducerMessage, ToSource};
@@ -11,7 +11,7 @@ use crate::logic::delivery::dealer::{Dealer, DealerSettings, Job, Output};
 use crate::receptionist::{ClusterListing, ClusterReceptionist};
 use otava_actor::{Actor, ActorRef, Context, Rng, ServiceKey, Time};
 use otava_remote::RemoteMessage;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Sends each message to one of the workers that are registered under a key. A handle, cheap to clone.
@@ -92,11 +92,9 @@ impl<M: RemoteMessage> WorkProducer<M> {
             last: state.last,
             dealer,
             keeper,
-            storing: VecDeque::new(),
             workers: BTreeMap::new(),
             rng: system.rng(),
             reference: None,
-            timer: None,
         };
         let actor = system.spawn(name, inner)?;
         if let Err(error) = receptionist.subscribe(key, &actor) {
@@ -158,7 +156,7 @@ impl<M: Send + 'static> fmt::Debug for WorkProducer<M> {
 
 enum Command<M: Send + 'static> {
     /// The queue has answered.
-    Kept(Result<(), QueueError>),
+    Kept(Kept),
     Listing(ClusterListing<ConsumerMessage<M>>),
     Push(Parcel),
     Tick,
@@ -176,15 +174,12 @@ struct Inner<M: Send + 'static> {
     /// The number of the message that was taken last.
     last: u64,
     dealer: Dealer<Token>,
-    keeper: Option<Keeper>,
-    /// What is not stored yet.
-    storing: VecDeque<Job<Token>>,
+    keeper: Keeper<Job<Token>>,
     /// By their series.
     workers: BTreeMap<u64, ActorRef<ConsumerMessage<M>>>,
     rng: Rng,
     /// How workers reach this actor; known once it runs.
     reference: Option<ActorRef<ProducerMessage<M>>>,
-    timer: Option<Time>,
 }
 
 impl<M: RemoteMessage> Actor for Inner<M> {
@@ -203,16 +198,16 @@ impl<M: RemoteMessage> Actor for Inner<M> {
     ) -> Result<(), QueueError> {
         let now = ctx.now();
         match command {
-            Command::Kept(result) => self.kept(now, result)?,
+            Command::Kept(answer) => {
+                for job in self.keeper.kept(now, answer)? {
+                    self.dealer.push(now, job);
+                }
+            }
             Command::Listing(listing) => self.follow(now, &listing),
             Command::Push(parcel) => self.push(now, parcel),
             Command::Tick => {
-                self.timer = None;
                 self.dealer.handle_timeout(now);
-                let keeper = self.keeper.as_mut();
-                if let Some(again) = keeper.and_then(|keeper| keeper.handle_timeout(now)) {
-                    ctx.pipe_to_self(again, Command::Kept);
-                }
+                self.keeper.handle_timeout(ctx, Command::Kept);
             }
             Command::Wire(ProducerMessage(ToSource::Report(report))) => {
                 if let Err(error) = self.dealer.handle(now, &report.into()) {
@@ -235,29 +230,14 @@ impl<M: RemoteMessage> Inner<M> {
             bytes: parcel.bytes,
             token: parcel.token,
         };
-        let Some(keeper) = &mut self.keeper else {
-            return self.dealer.push(now, job);
-        };
-        let message = StoredMessage {
+        let message = |job: &Job<Token>| StoredMessage {
             number: job.number,
             chunks: 1,
             bytes: job.bytes.clone(),
         };
-        keeper.store(message, parcel.stored);
-        self.storing.push_back(job);
-    }
-
-    fn kept(&mut self, now: Time, result: Result<(), QueueError>) -> Result<(), QueueError> {
-        let Some(keeper) = &mut self.keeper else {
-            return Ok(());
-        };
-        let stored = keeper.finished(now, result)?.last().copied().unwrap_or(0);
-        while self.storing.front().is_some_and(|j| j.number <= stored) {
-            if let Some(job) = self.storing.pop_front() {
-                self.dealer.push(now, job);
-            }
+        if let Some(job) = self.keeper.store(job, message, parcel.stored) {
+            self.dealer.push(now, job);
         }
-        Ok(())
     }
 
     /// Takes up the workers that have come, and gives up those that are gone.
@@ -288,9 +268,7 @@ impl<M: RemoteMessage> Inner<M> {
             let (series, message) = match output {
                 Output::Confirmed(number, token) => {
                     token.confirm();
-                    if let Some(keeper) = &mut self.keeper {
-                        keeper.confirm(number);
-                    }
+                    self.keeper.confirm(number);
                     continue;
                 }
                 Output::Chunk(series, chunk) => (series, ConsumerMessage::chunk(chunk)),
@@ -306,18 +284,9 @@ impl<M: RemoteMessage> Inner<M> {
                 let _ = worker.tell(message);
             }
         }
-        if let Some(begun) = self.keeper.as_mut().and_then(Keeper::begin) {
-            ctx.pipe_to_self(begun, Command::Kept);
-        }
-        let keeper = self.keeper.as_ref().and_then(Keeper::poll_timeout);
-        let timer = self.dealer.poll_timeout().into_iter().chain(keeper).min();
-        if timer != self.timer {
-            self.timer = timer;
-            match timer {
-                Some(at) => ctx.timer_at("tick", at, Command::Tick),
-                None => drop(ctx.cancel_timer("tick")),
-            }
-        }
+        let next = self.dealer.poll_timeout();
+        self.keeper
+            .carry_out(ctx, next, Command::Kept, Command::Tick);
     }
 }
 
