@@ -63,6 +63,7 @@
 //! | [`Arrived`], `letters` | letters between entities, taken exactly once |
 //! | [`ClusterProjection`], `projection` | reports that follow the events, spread over the nodes |
 //! | [`JournalAllocationStore`], `store` | terms and epochs of shards and singletons, kept in the journal |
+//! | [`JournalDeliveryQueue`], `queue` | what producers of reliable messages could not deliver yet, kept in the journal |
 //! | [`JournalRememberStore`], `remember` | which entities live without messages, kept in the journal |
 //! | [`otava_actor`], as `otava::actor` | actors in one process |
 //! | [`otava_remote`] | references and messages between nodes |
@@ -80,6 +81,7 @@ mod logic;
 mod node;
 pub mod prelude;
 mod projection;
+mod queue;
 mod remember;
 mod store;
 #[cfg(feature = "testkit")]
@@ -90,6 +92,7 @@ pub use entity::{DurableEntity, DurableStartError, EntityOptions, Keys, Persiste
 pub use letters::{Arrived, NoMessage};
 pub use node::{Ended, Node, NodeBuilder, NodeError};
 pub use projection::{ClusterProjection, ProjectionError};
+pub use queue::JournalDeliveryQueue;
 pub use remember::JournalRememberStore;
 pub use store::JournalAllocationStore;
 

@@ -16,6 +16,7 @@ use crate::entity::{
 };
 use crate::letters::Ways;
 use crate::projection::{ClusterProjection, start_projection};
+use crate::queue::JournalDeliveryQueue;
 use crate::store::{JournalAllocationStore, JournalTerms};
 use futures_util::future::{BoxFuture, join_all};
 use otava_actor::{Actor, ActorSystem, Props};
@@ -303,6 +304,13 @@ impl Node {
     /// [`TopicError`].
     pub fn topic<M: RemoteMessage + Clone>(&self, name: &str) -> Result<Topic<M>, TopicError> {
         self.inner.topics.topic(name)
+    }
+
+    /// The queue `name` in the journal, in which a producer of reliable messages keeps what is not confirmed. Each
+    /// producer has one of its own; it may start again on another node if they share the journal.
+    pub fn delivery_queue(&self, name: &str) -> Arc<JournalDeliveryQueue> {
+        let journal = self.inner.journal.clone();
+        Arc::new(JournalDeliveryQueue::new(journal, name))
     }
 
     /// Starts this node's copy of all replicated data. Call it once on every node, right after it was

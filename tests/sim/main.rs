@@ -8,6 +8,7 @@
 mod checks;
 mod client;
 mod counter;
+mod delivery;
 mod durable;
 mod endings;
 mod entities;
