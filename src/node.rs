@@ -98,6 +98,9 @@ pub enum Ended {
     /// The cluster counts it as lost: it was unreachable for too long, or on the smaller side of a
     /// split. What it was doing may have been taken over meanwhile.
     Downed,
+    /// Its journal has halted, so it could keep nothing any more: it left by itself. Its log says why, and
+    /// [`Journal::halted`].
+    Halted,
     /// It left: its shards were handed over.
     Left,
 }
@@ -342,13 +345,18 @@ impl Node {
     /// Dropped, the node goes on with leaving.
     pub async fn leave(&self) -> Ended {
         let node = self.clone();
-        self.inner.system.handle().spawn(async move {
-            if node.begin_end() {
-                let how = node.part().await;
-                node.end(how).await;
-            }
-        });
+        let leaving = async move { node.leave_as(Ended::Left).await };
+        self.inner.system.handle().spawn(leaving);
         self.ended().await
+    }
+
+    /// Leaves, and says `how` unless it was put down meanwhile.
+    async fn leave_as(&self, how: Ended) {
+        if self.begin_end() {
+            let parted = self.part().await;
+            let how = if parted == Ended::Left { how } else { parted };
+            self.end(how).await;
+        }
     }
 
     /// Waits until the node has ended, for whatever reason.
@@ -437,6 +445,21 @@ impl Node {
                 tracing::error!(node = %node.id(), "the cluster counts this node as lost: it stops");
                 node.end(Ended::Downed).await;
             }
+        });
+    }
+
+    /// Lets the node leave when its journal has halted. Its entities could acknowledge nothing, and as the
+    /// oldest member it could allocate nothing to others.
+    fn watch_journal(&self) {
+        let node = self.clone();
+        self.inner.system.handle().spawn(async move {
+            let reason = tokio::select! {
+                biased;
+                _ = node.ended() => return,
+                reason = node.inner.journal.halted() => reason,
+            };
+            tracing::error!(node = %node.id(), %reason, "the journal has halted: this node leaves");
+            node.leave_as(Ended::Halted).await;
         });
     }
 }
@@ -669,6 +692,7 @@ impl NodeBuilder {
             }),
         };
         node.watch_for_downing();
+        node.watch_journal();
         Ok(node)
     }
 

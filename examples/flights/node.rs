@@ -92,16 +92,17 @@ pub(crate) async fn run(options: NodeOptions) -> Result<ExitCode, String> {
     drop(end_http);
     // Whatever is still open is closed with the process.
     let _ = tokio::time::timeout(HTTP_END_MAX, served).await;
-    match how {
-        Ended::Left => {
-            println!("{name} has left");
-            Ok(ExitCode::SUCCESS)
-        }
-        _ => {
-            println!("{name} was downed and has stopped");
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    Ok(say_how_it_ended(name, how))
+}
+
+fn say_how_it_ended(name: &str, how: Ended) -> ExitCode {
+    let (what, code) = match how {
+        Ended::Left => ("has left", ExitCode::SUCCESS),
+        Ended::Halted => ("has left, since its journal has halted", ExitCode::FAILURE),
+        _ => ("was downed and has stopped", ExitCode::FAILURE),
+    };
+    println!("{name} {what}");
+    code
 }
 
 /// Prints whom this node, or another that it can reach, cannot reach.

@@ -7,7 +7,7 @@ use crate::query::{EventQueries, check_tags};
 use crate::snapshot::SnapshotStore;
 use crate::state::StateStore;
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::{BoxFuture, pending, ready};
 use std::sync::Arc;
 
 /// A durable, ordered log of events for each persistence id, with fencing.
@@ -98,6 +98,15 @@ pub trait Journal: Send + Sync + 'static {
     /// The store of offsets that lives in the same place, if there is one.
     fn offsets(&self) -> Option<Arc<dyn OffsetStore>> {
         None
+    }
+
+    /// Waits until the store refuses everything for good with [`JournalError::Halted`], and says why. A
+    /// store that never does, as this default, keeps its caller waiting.
+    ///
+    /// # Cancel safety
+    /// Dropping it has no effect.
+    fn halted(&self) -> BoxFuture<'_, Arc<str>> {
+        pending().boxed()
     }
 
     /// Finishes what was accepted, then refuses all further calls with [`JournalError::Closed`].

@@ -14,6 +14,7 @@ mod endings;
 mod entities;
 mod fencing;
 mod fleet;
+mod halting;
 mod kit;
 mod letters;
 mod membership;

@@ -118,6 +118,10 @@ async fn a_halt_marker_stops_everybody() {
     let path = folder.path().join("journal.db");
     let journal = open(&path).await;
     journal.append(append("a", 0, 1)).await.unwrap();
+    let waits = tokio::spawn({
+        let journal = journal.clone();
+        async move { journal.halted().await }
+    });
     let marker = folder.path().join("journal.db-halted");
     std::fs::write(&marker, "the disk burns\n").unwrap();
     for _ in 0..2 {
@@ -132,6 +136,8 @@ async fn a_halt_marker_stops_everybody() {
         journal.next_term("t").await,
         Err(JournalError::Halted { .. })
     ));
+    assert_eq!(&*waits.await.unwrap(), "the disk burns");
+    assert_eq!(&*journal.halted().await, "the disk burns");
     journal.close().await;
     let refused = SqliteJournal::open(&path, Default::default())
         .await

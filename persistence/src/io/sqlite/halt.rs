@@ -11,11 +11,14 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use tokio::sync::Notify;
 
 /// Whether the store is halted, and why.
 pub(super) struct Halt {
     marker: PathBuf,
     reason: OnceLock<Arc<str>>,
+    /// Who waits for the reason.
+    halted: Notify,
 }
 
 impl Halt {
@@ -23,6 +26,7 @@ impl Halt {
         Self {
             marker: super::beside(journal, "-halted"),
             reason: OnceLock::new(),
+            halted: Notify::new(),
         }
     }
 
@@ -35,6 +39,18 @@ impl Halt {
         self.reason.get().cloned()
     }
 
+    /// Waits for the reason.
+    pub(super) async fn halted(&self) -> Arc<str> {
+        loop {
+            // Before the look: what comes after it wakes.
+            let halted = self.halted.notified();
+            if let Some(reason) = self.known() {
+                return reason;
+            }
+            halted.await;
+        }
+    }
+
     /// The reason, if the store is halted by this process or another.
     pub(super) fn check(&self) -> Option<Arc<str>> {
         if let Some(reason) = self.known() {
@@ -44,7 +60,9 @@ impl Halt {
             Ok(_) => {
                 let reason = read_marker(&self.marker);
                 tracing::error!(reason, "the journal was halted by another process");
-                Some(Arc::clone(self.reason.get_or_init(|| reason.into())))
+                let reason = Arc::clone(self.reason.get_or_init(|| reason.into()));
+                self.halted.notify_waiters();
+                Some(reason)
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => Some(self.halt(&format!("cannot look for the marker: {error}"))),
@@ -54,6 +72,7 @@ impl Halt {
     /// Halts the store for good. The first reason stays.
     pub(super) fn halt(&self, reason: &str) -> Arc<str> {
         if self.reason.set(reason.into()).is_ok() {
+            self.halted.notify_waiters();
             tracing::error!(reason, "the journal has halted");
             if let Err(error) = self.leave_marker(reason) {
                 let marker = self.marker.display();

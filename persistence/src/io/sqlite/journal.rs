@@ -309,6 +309,10 @@ impl Journal for SqliteJournal {
         Some(Arc::new(self.clone()))
     }
 
+    fn halted(&self) -> BoxFuture<'_, Arc<str>> {
+        self.inner.halt.halted().boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         drop(
             self.inner
