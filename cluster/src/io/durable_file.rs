@@ -13,11 +13,14 @@
 //! When most of the file is values that were replaced, it is written anew beside itself and renamed over the
 //! old one. After a failed write or sync nobody knows what the disk holds: this store takes nothing more then,
 //! and the node must be started again.
+//!
+//! Two nodes with the same entries would give the same numbers to different writes. So whoever opens the file holds
+//! a lock on another one beside it, with `.lock` after its name, until its process ends or the store is dropped.
 
 use crate::replicated::{DurableStore, StoreError, StoredEntry};
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +34,7 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 /// Below this size a file is not worth being written anew.
 const REWRITE_BYTES_MIN: u64 = 1 << 20;
 
-/// Keeps durable entries in one file, which only one node may use at a time. Cheap to clone.
+/// Keeps durable entries in one file, which only one node can use at a time. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct FileDurableStore {
     inner: Arc<Mutex<Inner>>,
@@ -41,6 +44,8 @@ pub struct FileDurableStore {
 struct Inner {
     path: PathBuf,
     open: Option<Contents>,
+    /// Held as long as this lives, once the file was opened.
+    lock: Option<File>,
     /// A write or sync has failed: nothing is written any more.
     failed: bool,
 }
@@ -62,6 +67,7 @@ impl FileDurableStore {
         let inner = Inner {
             path: path.into(),
             open: None,
+            lock: None,
             failed: false,
         };
         Self {
@@ -115,6 +121,9 @@ impl Inner {
     fn open(&mut self) -> std::io::Result<&mut Contents> {
         if self.failed {
             return Err(error("a write has failed before; start the node again"));
+        }
+        if self.lock.is_none() {
+            self.lock = Some(lock(&self.path)?);
         }
         if self.open.is_none() {
             self.open = Some(Contents::open(&self.path)?);
@@ -271,6 +280,23 @@ impl Contents {
     }
 }
 
+/// Keeps others from the file at `path` until it is dropped.
+fn lock(path: &Path) -> std::io::Result<File> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let mut options = OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(beside)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(error("another node uses it")),
+        Err(TryLockError::Error(why)) => Err(why),
+    }
+}
+
 fn header() -> [u8; HEADER_BYTES] {
     let [low, high] = VERSION.to_le_bytes();
     let [a, b, c, d] = *MAGIC;
@@ -346,6 +372,7 @@ mod tests {
         store.store(Vec::new()).await.unwrap();
         let expected = [row("a", b"new"), row("b", b"2"), row("empty", b"")];
         assert_eq!(store.load().await.unwrap(), expected, "by the same handle");
+        drop(store);
         assert_eq!(loaded(&path).await.unwrap(), rows(expected));
         let missing = FileDurableStore::new(folder.path().join("no/folder"));
         assert!(missing.load().await.is_err());
@@ -377,6 +404,7 @@ mod tests {
             .store(vec![row("a", b"new"), row("c", b"3")])
             .await
             .unwrap();
+        drop(store);
         let bytes = std::fs::read(&path).unwrap();
         for end in whole..bytes.len() {
             std::fs::write(&path, &bytes[..end]).unwrap();
@@ -384,6 +412,7 @@ mod tests {
             assert_eq!(loaded(&path).await.unwrap(), expected, "at {end}");
             let store = FileDurableStore::new(&path);
             store.store(vec![row("d", b"4")]).await.unwrap();
+            drop(store);
             assert_eq!(loaded(&path).await.unwrap().len(), 3, "at {end}");
         }
         // Or the file is as long as it should be, but not all of it was written.
@@ -404,6 +433,7 @@ mod tests {
         let store = FileDurableStore::new(&path);
         store.store(vec![row("a", b"1")]).await.unwrap();
         store.store(vec![row("b", b"2")]).await.unwrap();
+        drop(store);
         let bytes = std::fs::read(&path).unwrap();
         let mut damaged = bytes.clone();
         damaged[HEADER_BYTES + BATCH_HEADER_BYTES + 2] ^= 1;
@@ -434,9 +464,26 @@ mod tests {
         }
         let bytes = std::fs::metadata(&path).unwrap().len();
         assert!(bytes < 2 * REWRITE_BYTES_MIN, "{bytes}");
+        drop(store);
         let rows = loaded(&path).await.unwrap();
         assert_eq!(rows.len(), 4);
         assert!(rows.values().all(|value| *value == vec![39; 20_000]));
+    }
+
+    /// Of two nodes with one file the second does not start, until the first is gone.
+    #[tokio::test]
+    async fn a_file_has_one_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("entries");
+        let store = FileDurableStore::new(&path);
+        store.store(vec![row("a", b"1")]).await.unwrap();
+        let second = FileDurableStore::new(&path);
+        let refused = second.load().await.unwrap_err();
+        assert!(refused.to_string().contains("another node"), "{refused}");
+        assert!(second.store(vec![row("a", b"2")]).await.is_err());
+        store.store(vec![row("a", b"3")]).await.unwrap();
+        drop(store);
+        assert_eq!(second.load().await.unwrap(), [row("a", b"3")]);
     }
 
     /// A full disk: nothing is taken any more, so nothing is confirmed that is not there.
@@ -462,6 +509,7 @@ mod tests {
             again.to_string().contains("start the node again"),
             "{again}"
         );
+        drop(store);
         assert_eq!(loaded(&path).await.unwrap(), rows([row("a", b"1")]));
     }
 }
