@@ -3,16 +3,16 @@
 use crate::adapter::{Adapted, Conversion, Root};
 use crate::ask::{Ask, Late, ReplyTo};
 use crate::cell::Cell;
-use crate::dead_letters::{DeadLetterReason, DeadLetters};
+use crate::dead_letters::DeadLetterReason;
 use crate::error::TellError;
 use crate::failure::drop_guarded;
 use crate::mailbox::{Phase, Refusal, Wake};
-use crate::observe::mark::Extra;
+use crate::observe::mark::{Extra, Question, Waits};
 use crate::path::ActorPath;
 use crate::scheduler::Job;
+use crate::system::Core;
 use crate::time::Time;
 use crate::tree::ActorState;
-use crate::wait_graph::Edge;
 use crate::watch::{Terminated, Watchable, Watcher, WatcherId, Watching};
 use std::any::Any;
 use std::fmt;
@@ -62,7 +62,7 @@ impl<M: Send + 'static> ActorRef<M> {
     pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
         match &*self.0 {
             Target::Local(cell) => {
-                let extra = Extra::now(cell.core(), 0, None);
+                let extra = Extra::now(cell.core(), None);
                 match cell.mailbox.claim() {
                     Ok(claim) => {
                         self.0.wake_if(claim.fill(message, extra));
@@ -72,8 +72,25 @@ impl<M: Send + 'static> ActorRef<M> {
                 }
             }
             Target::Remote(remote) => remote.tell(message),
-            Target::Adapted(adapted) => adapted.tell(message),
+            Target::Adapted(adapted) => adapted.tell(message, None),
         }
+    }
+
+    /// As [`ActorRef::tell`], for a message that is of no use from `expires` on, by the clock of this
+    /// node's system: an actor that gets to it later skips it, and it is a dead letter
+    /// ([`DeadLetterReason::Expired`]). For those who carry questions on; an ask does this itself.
+    ///
+    /// # Errors
+    /// As for [`ActorRef::tell`].
+    pub fn tell_expiring(&self, message: M, expires: Time) -> Result<(), TellError<M>> {
+        self.put_question(
+            message,
+            &Question {
+                expires,
+                edge: None,
+                waits: Waits::No,
+            },
+        )
     }
 
     /// Queues `message`, and waits for room in the mailbox if there is none. Those who wait are
@@ -240,42 +257,24 @@ impl<M: Send + 'static> ActorRef<M> {
         }
     }
 
-    /// Tells a question, which expires at `deadline`. A local actor that was idle handles it here
-    /// and now if it may ([`crate::scheduler::Scheduler::run_here`]); then it is not looked at for its
-    /// expiry if it `has_time`.
-    pub(crate) fn put_question(
-        &self,
-        message: M,
-        deadline: Option<Time>,
-        edge: Option<Edge>,
-        has_time: bool,
-    ) -> Result<(), TellError<M>> {
+    /// Tells a question.
+    pub(crate) fn put_question(&self, message: M, question: &Question) -> Result<(), TellError<M>> {
         match &*self.0 {
             Target::Local(cell) => {
-                let expires = deadline.unwrap_or(Time::MAX).as_nanos();
-                let extra = Extra::now(cell.core(), expires, edge);
+                let extra = Extra::now(cell.core(), Some(question));
                 let pushed = cell
                     .mailbox
                     .push(message, extra, |oldest| cell.give_up(oldest));
                 match pushed {
-                    Ok(Wake(true)) => {
-                        // SAFETY: the token goes with the job, and the body is in its place.
-                        #[allow(unsafe_code, reason = "a job is no reference of its own")]
-                        let job = unsafe { Job::new(&self.0) };
-                        let core = cell.core();
-                        core.scheduler().run_here(&core.handle, job, || {
-                            if has_time {
-                                cell.first_is_fresh();
-                            }
-                        });
+                    Ok(wake) => {
+                        self.0.wake_for(wake, question);
                         Ok(())
                     }
-                    Ok(Wake(false)) => Ok(()),
                     Err(refused) => Err(cell.refuse(refused)),
                 }
             }
-            Target::Remote(remote) => remote.tell(message),
-            Target::Adapted(adapted) => adapted.tell(message),
+            Target::Remote(remote) => remote.tell_expiring(message, question.expires),
+            Target::Adapted(adapted) => adapted.tell(message, Some(question)),
         }
     }
 
@@ -300,19 +299,20 @@ impl<M: Send + 'static> ActorRef<M> {
             ActorState::Running | ActorState::Waiting
         ))
     }
-
-    pub(crate) fn dead_letters(&self) -> Option<&DeadLetters> {
-        match &*self.0 {
-            Target::Local(cell) => Some(&cell.core().dead_letters),
-            Target::Remote(_) => None,
-            Target::Adapted(adapted) => adapted.actor().dead_letters(),
-        }
-    }
 }
 
 impl<M> ActorRef<M> {
     pub(crate) fn target(&self) -> &Arc<Target<M>> {
         &self.0
+    }
+
+    /// The system of the actor, if it is here.
+    pub(crate) fn core(&self) -> Option<&Arc<Core>> {
+        match &*self.0 {
+            Target::Local(cell) => Some(cell.core()),
+            Target::Remote(_) => None,
+            Target::Adapted(adapted) => adapted.actor().core(),
+        }
     }
 
     /// Where an answer that comes too late is counted.
@@ -372,6 +372,29 @@ impl<M> Target<M> {
 }
 
 impl<M: Send + 'static> Target<M> {
+    /// Passes on what a mailbox said about waking when it got `question`. An actor that was idle
+    /// handles it here and now, if somebody waits for that and it may
+    /// ([`crate::scheduler::Scheduler::run_here`]).
+    #[inline]
+    pub(crate) fn wake_for(self: &Arc<Self>, Wake(needed): Wake, question: &Question) {
+        if !needed {
+            return;
+        }
+        if question.waits == Waits::No {
+            return self.schedule();
+        }
+        let cell = self.cell();
+        let core = cell.core();
+        // SAFETY: the token goes with the job, and the body is in its place.
+        #[allow(unsafe_code, reason = "a job is no reference of its own")]
+        let job = unsafe { Job::new(self) };
+        core.scheduler().run_here(&core.handle, job, || {
+            if question.waits == Waits::Here {
+                cell.first_is_fresh();
+            }
+        });
+    }
+
     /// The rest of a `tell` that got no place in the queue.
     #[cold]
     fn push_refused(
@@ -429,7 +452,7 @@ impl<M: Send + 'static> Future for InLine<'_, M> {
             .mailbox
             .poll_push(
                 &mut this.message,
-                || Extra::now(this.cell.core(), 0, None),
+                || Extra::now(this.cell.core(), None),
                 &mut this.place,
                 cx,
                 |oldest| this.cell.give_up(oldest),
@@ -496,6 +519,17 @@ pub trait RemoteTarget<M>: Send + Sync + 'static {
     /// # Errors
     /// As for [`ActorRef::tell`].
     fn tell(&self, message: M) -> Result<(), TellError<M>>;
+
+    /// As [`RemoteTarget::tell`], for a message that is of no use from `expires` on, by the clock of
+    /// [`RemoteTarget::now`]. For those who know the mailbox where the message goes; a deadline that
+    /// is to travel further does so in the reply port.
+    ///
+    /// # Errors
+    /// As for [`ActorRef::tell`].
+    fn tell_expiring(&self, message: M, expires: Time) -> Result<(), TellError<M>> {
+        let _ = expires;
+        self.tell(message)
+    }
 
     /// Queues `message` for transport and waits for room if there is none.
     ///

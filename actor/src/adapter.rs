@@ -7,12 +7,14 @@
 
 use crate::actor_ref::{ActorRef, Target};
 use crate::ask::Late;
-use crate::dead_letters::{DeadLetterReason, DeadLetters};
+use crate::cell::Cell;
+use crate::dead_letters::DeadLetterReason;
 use crate::error::TellError;
 use crate::failure::{drop_guarded, guarded_call};
-use crate::mailbox::{Free, Left};
-use crate::observe::mark::Extra;
+use crate::mailbox::{Free, Left, Wake};
+use crate::observe::mark::{Extra, Question};
 use crate::path::ActorPath;
+use crate::system::Core;
 use crate::time::Time;
 use crate::watch::{WatchSink, Watchable};
 use std::any::{TypeId, type_name};
@@ -90,40 +92,55 @@ impl<M: Send + 'static> ActorRef<M> {
     }
 
     /// Queues a message that cannot be given back. It is queued or counted.
-    pub(crate) fn accept(&self, message: M) {
-        match &**self.target() {
-            Target::Local(cell) => {
-                match cell
-                    .mailbox
-                    .push(message, Extra::now(cell.core(), 0, None), |oldest| {
-                        cell.give_up(oldest);
-                    }) {
-                    Ok(wake) => self.target().wake_if(wake),
-                    Err(TellError::Full(message)) => {
-                        match cell.mailbox.push_free(Free::Message(message)) {
-                            Ok(wake) => self.target().wake_if(wake),
-                            Err(Free::Message(message)) => cell.discard([Left(message)]),
-                            Err(Free::Ended(_)) => {}
-                        }
-                    }
-                    Err(TellError::Stopped(message) | TellError::Unsendable(message, _)) => {
-                        cell.discard([Left(message)]);
-                    }
+    pub(crate) fn accept(&self, message: M, question: Option<&Question>) {
+        let wake = match &**self.target() {
+            Target::Local(cell) => cell.accept(message, question),
+            // Whoever carries it further has counted what it refused.
+            Target::Remote(remote) => {
+                return drop_guarded(match question {
+                    None => remote.tell(message),
+                    Some(question) => remote.tell_expiring(message, question.expires),
+                });
+            }
+            Target::Adapted(adapted) => return adapted.accept(message, question),
+        };
+        match question {
+            None => self.target().wake_if(wake),
+            Some(question) => self.target().wake_for(wake, question),
+        }
+    }
+}
+
+impl<M: Send + 'static> Cell<M> {
+    /// Queues `message` in any case, unless the actor has stopped.
+    fn accept(&self, message: M, question: Option<&Question>) -> Wake {
+        let extra = || Extra::now(self.core(), question);
+        let pushed = self
+            .mailbox
+            .push(message, extra(), |oldest| self.give_up(oldest));
+        let message = match pushed {
+            Ok(wake) => return wake,
+            Err(TellError::Full(message)) => {
+                let message = Free::Message(message, extra());
+                match self.mailbox.push_free(message) {
+                    Ok(wake) => return wake,
+                    Err(Free::Message(message, _)) => message,
+                    Err(Free::Ended(_)) => return Wake(false),
                 }
             }
-            // Whoever carries it further has counted what it refused.
-            Target::Remote(remote) => drop_guarded(remote.tell(message)),
-            Target::Adapted(adapted) => adapted.accept(message),
-        }
+            Err(TellError::Stopped(message) | TellError::Unsendable(message, _)) => message,
+        };
+        self.discard([Left(message)]);
+        Wake(false)
     }
 }
 
 /// What is behind an adapter, the actor's own message type forgotten.
 pub(crate) trait Adapted<T>: Send + Sync {
-    fn tell(&self, message: T) -> Result<(), TellError<T>>;
+    fn tell(&self, message: T, question: Option<&Question>) -> Result<(), TellError<T>>;
     fn send(&self, message: T) -> Sending<'_, T>;
     fn admits(&self) -> Result<(), TellError<()>>;
-    fn accept(&self, message: T);
+    fn accept(&self, message: T, question: Option<&Question>);
     fn actor(&self) -> &dyn Reached;
     fn conversion(&self) -> Conversion;
 }
@@ -143,7 +160,7 @@ pub(crate) trait Reached: Send + Sync {
     fn late(&self) -> Option<Late>;
     fn depth(&self) -> Option<usize>;
     fn is_in_work(&self) -> Option<bool>;
-    fn dead_letters(&self) -> Option<&DeadLetters>;
+    fn core(&self) -> Option<&Arc<Core>>;
     fn root(&self) -> Root<'_>;
     /// Where news for the actor goes, if it is a local one.
     fn sink(&self) -> Option<Arc<dyn WatchSink>>;
@@ -186,8 +203,9 @@ impl<M: Send + 'static, F> Adapter<M, F> {
     }
 
     fn report<T>(&self, reason: DeadLetterReason) {
-        if let Some(letters) = self.target.dead_letters() {
-            letters.report(self.target.path(), reason, type_name::<T>());
+        if let Some(core) = self.target.core() {
+            core.dead_letters
+                .report(self.target.path(), reason, type_name::<T>());
         }
     }
 
@@ -209,11 +227,11 @@ where
     M: Send + 'static,
     F: Fn(T) -> M + Send + Sync + 'static,
 {
-    fn tell(&self, message: T) -> Result<(), TellError<T>> {
+    fn tell(&self, message: T, question: Option<&Question>) -> Result<(), TellError<T>> {
         if let Err(refusal) = self.target.admits() {
             return Err(self.refuse(refusal, message));
         }
-        Adapted::accept(self, message);
+        Adapted::accept(self, message, question);
         Ok(())
     }
 
@@ -234,9 +252,9 @@ where
         self.target.admits()
     }
 
-    fn accept(&self, message: T) {
+    fn accept(&self, message: T, question: Option<&Question>) {
         if let Some(message) = self.convert(message) {
-            self.target.accept(message);
+            self.target.accept(message, question);
         }
     }
 
@@ -302,8 +320,8 @@ impl<M: Send + 'static> Reached for ActorRef<M> {
         self.is_in_work()
     }
 
-    fn dead_letters(&self) -> Option<&DeadLetters> {
-        self.dead_letters()
+    fn core(&self) -> Option<&Arc<Core>> {
+        self.core()
     }
 
     fn root(&self) -> Root<'_> {

@@ -6,6 +6,7 @@
 use crate::actor_ref::ActorRef;
 use crate::dead_letters::{DeadLetterReason, DeadLetters};
 use crate::error::{AskError, Refusal, TellError};
+use crate::observe::mark::{Question, Waits};
 use crate::path::ActorPath;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::time::Time;
@@ -195,11 +196,15 @@ impl<M: Send + 'static, R: Send + 'static> Asking<M, R> {
         *this.deadline = now.checked_add(*this.within);
         let deadline = this.target.time_of(now).map(|now| now + *this.within);
         this.slot.set_deadline(deadline);
-        let soon = *this.within >= SOON;
-        let put = this
-            .target
-            .put_question(message, deadline, *this.edge, soon);
-        let Err(refused) = put else {
+        let question = Question {
+            expires: deadline.unwrap_or(Time::MAX),
+            edge: *this.edge,
+            waits: match *this.within >= SOON {
+                true => Waits::Here,
+                false => Waits::HereShortly,
+            },
+        };
+        let Err(refused) = this.target.put_question(message, &question) else {
             return Ok(());
         };
         wait_is_over(this.target, this.edge);
@@ -218,19 +223,18 @@ impl<M: Send + 'static, R: Send + 'static> Asking<M, R> {
 /// Notes that the actor which is polled on this thread, if it is one, waits for `target`.
 #[inline]
 fn wait_begins<M: Send + 'static>(target: &ActorRef<M>) -> Result<Option<Edge>, Vec<ActorPath>> {
-    let Some(cell) = target.target().local() else {
+    let Some(core) = target.core() else {
         return Ok(None);
     };
-    let core = cell.core();
     let Some(asker) = wait_graph::at_work(Arc::as_ptr(core).addr()) else {
         return Ok(None);
     };
-    core.waits.add(asker, cell.uid(), cell.path()).map(Some)
+    core.waits.add(asker, target.uid(), target.path()).map(Some)
 }
 
 fn wait_is_over<M>(target: &ActorRef<M>, edge: &mut Option<Edge>) {
-    if let (Some(edge), Some(cell)) = (edge.take(), target.target().local()) {
-        cell.core().waits.remove(edge);
+    if let (Some(edge), Some(core)) = (edge.take(), target.core()) {
+        core.waits.remove(edge);
     }
 }
 

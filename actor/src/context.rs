@@ -235,9 +235,10 @@ impl<A: Actor> Context<A> {
                 .catch_unwind()
                 .await;
             let target = me.target();
-            match piped.map(|message| target.cell().mailbox.push_free(Free::Message(message))) {
+            let piped = piped.map(|message| Free::Message(message, Extra::None));
+            match piped.map(|message| target.cell().mailbox.push_free(message)) {
                 Ok(Ok(wake)) => target.wake_if(wake),
-                Ok(Err(Free::Message(message))) => target.cell().discard([Left(message)]),
+                Ok(Err(Free::Message(message, _))) => target.cell().discard([Left(message)]),
                 Ok(Err(Free::Ended(_))) => {}
                 Err(panic) => {
                     let panic = describe_panic(panic);
@@ -406,7 +407,7 @@ impl<A: Actor> Context<A> {
                 };
             };
             match cell.mailbox.take(&mut self.consumer) {
-                Taken::Message(message, extra) => {
+                Taken::Message(message, extra) | Taken::Free(Free::Message(message, extra)) => {
                     cell.set_left_of_turn(left);
                     let (expires, mark) = match extra {
                         Extra::None => (0, None),
@@ -418,10 +419,6 @@ impl<A: Actor> Context<A> {
                     }
                     self.cell().count_lost(DeadLetterReason::Expired);
                     drop_guarded(message);
-                }
-                Taken::Free(Free::Message(message)) => {
-                    cell.set_left_of_turn(left);
-                    return Step::Message(message, None);
                 }
                 Taken::Free(Free::Ended(news)) => {
                     cell.set_left_of_turn(left);

@@ -8,7 +8,7 @@
 //! - An edge `asker -> asked` stands from before the question is sent until it was handled, or the
 //!   ask is answered, has failed or is dropped. Only an ask that is polled by an activation of an
 //!   actor makes one: asks in tasks, in pipes and outside of actors wait beside a mailbox and block
-//!   nobody.
+//!   nobody. An adapter on the way changes nothing: the edge is between the actors.
 //! - When the question was handled without an answer, its port was kept or handed on: nobody knows
 //!   who will answer, so the edge goes. A circle through such a port ends by its deadline.
 //! - An edge that would close a circle is never added: the ask fails before its question is sent.
@@ -19,6 +19,7 @@
 //!
 //! # What it does not see
 //! - Actors of other systems and nodes: an ask there makes no edge.
+//! - An ask through a router: which of its routees will have the question is not known before.
 //! - A port that is handed on by the very handler that then asks back: the edge still stands, and
 //!   the ask fails although a third actor could have ended the wait.
 //! - A handler that returns while it keeps a begun ask in its state: the edge stands until that ask

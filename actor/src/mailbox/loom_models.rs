@@ -82,7 +82,7 @@ impl<M: From<u32> + Into<u32>> ModelOf<M> {
                 let mut tries = 0;
                 loop {
                     match self.mailbox.take(&mut hands.consumer) {
-                        Taken::Message(n, _) | Taken::Free(Free::Message(n)) => {
+                        Taken::Message(n, _) | Taken::Free(Free::Message(n, _)) => {
                             hands.handled.push(n.into());
                         }
                         Taken::Free(Free::Ended(_)) => {}
@@ -437,7 +437,7 @@ fn loom_news_is_not_lost_and_keeps_its_place() {
         let model = Model::new(8);
         let producer = spawn(&model, |model| {
             model.tell(1).unwrap();
-            let wake = model.mailbox.push_free(Free::Message(2));
+            let wake = model.mailbox.push_free(Free::Message(2, Extra::None));
             model.run_if(wake.ok().expect("it is open"));
         });
         model.run();
@@ -451,7 +451,7 @@ fn loom_news_and_parking_see_each_other() {
     exhaustive(|| {
         let model = Model::new(8);
         let producer = spawn(&model, |model| {
-            let wake = model.mailbox.push_free(Free::Message(1));
+            let wake = model.mailbox.push_free(Free::Message(1, Extra::None));
             model.run_if(wake.ok().expect("it is open"));
         });
         model.run();

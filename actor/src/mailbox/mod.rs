@@ -80,8 +80,8 @@ pub(crate) enum Phase {
 
 /// What does not count against the bound.
 pub(crate) enum Free<M> {
-    /// A message of the actor to itself.
-    Message(M),
+    /// A message of the actor to itself, or one that could not be given back; and what lies beside it.
+    Message(M, Extra),
     /// The end of a watched actor, with the number of the registration.
     Ended(Box<(u64, Terminated)>),
 }
@@ -630,7 +630,7 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
             return Some(Left(message));
         }
         while let Some((_, entry)) = rest.side.pop_front() {
-            if let Free::Message(message) = entry {
+            if let Free::Message(message, _) = entry {
                 return Some(Left(message));
             }
         }

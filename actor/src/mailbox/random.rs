@@ -214,7 +214,7 @@ impl<const ROOM: usize> Pair<ROOM> {
     fn push_news(&mut self) {
         let message = self.message();
         let (number, behind) = (message.0, self.model.pushed);
-        match self.mailbox.push_free(Free::Message(message)) {
+        match self.mailbox.push_free(Free::Message(message, Extra::None)) {
             Ok(Wake(wake)) => {
                 assert!(!self.model.closed);
                 self.model.news.push_back((number, behind));
@@ -285,7 +285,7 @@ impl<const ROOM: usize> Pair<ROOM> {
                 assert!(!self.model.stopped);
                 assert_eq!(self.model.take(), Some((message.0, expires)));
             }
-            Taken::Free(Free::Message(message)) => {
+            Taken::Free(Free::Message(message, _)) => {
                 assert_eq!(self.model.take(), Some((message.0, 0)));
             }
             Taken::Free(Free::Ended(_)) => panic!("nobody sent that"),

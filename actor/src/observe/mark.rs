@@ -22,6 +22,25 @@ pub(crate) struct Mark {
     pub(crate) expires: u64,
 }
 
+/// What an asker says to the mailbox about its question.
+#[derive(Clone, Copy)]
+pub(crate) struct Question {
+    /// When nobody waits for the answer any more, on the clock of the actor's system.
+    pub(crate) expires: Time,
+    /// The ask, if it is awaited in a handler.
+    pub(crate) edge: Option<Edge>,
+    pub(crate) waits: Waits,
+}
+
+/// Whether somebody waits for the answer on the thread that sends the question.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Waits {
+    /// For so long that a question which is handled at once has not expired.
+    Here,
+    HereShortly,
+    No,
+}
+
 /// What lies beside a message in its mailbox.
 pub(crate) enum Extra {
     None,
@@ -31,11 +50,12 @@ pub(crate) enum Extra {
 }
 
 impl Extra {
-    /// For a message that is sent here and now, and expires then (0: never). `edge` is the ask that
-    /// its sender awaits.
+    /// For a message that is sent here and now, as a question if it is one.
     #[inline]
-    pub(crate) fn now(core: &Core, expires: u64, edge: Option<Edge>) -> Self {
+    pub(crate) fn now(core: &Core, question: Option<&Question>) -> Self {
         let traced = super::messages_are_traced();
+        let edge = question.and_then(|question| question.edge);
+        let expires = question.map_or(0, |question| question.expires.as_nanos());
         if traced || edge.is_some() || core.measures() {
             return Self::Marked(Mark::now(core, traced, expires, edge));
         }

@@ -54,7 +54,7 @@ impl<M: Send + 'static> Router<M> {
     /// there is no living routee at the moment; [`TellError::Stopped`] if the router has ended;
     /// [`TellError::Unsendable`] as for [`ActorRef::tell`].
     pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
-        self.shared.route(message)
+        self.shared.route(message, None)
     }
 
     /// Queues `message` at a routee, and waits if there is no room, or no living routee. A broadcast
@@ -247,10 +247,11 @@ impl<M: Send + 'static> Shared<M> {
         self.table.borrow().clone()
     }
 
-    fn route(&self, mut message: M) -> Result<(), TellError<M>> {
+    /// `expires`: when nobody has a use for the message any more, on this router's clock.
+    fn route(&self, mut message: M, expires: Option<Time>) -> Result<(), TellError<M>> {
         loop {
             let table = self.table();
-            let miss = match self.offer(&table, message) {
+            let miss = match self.offer(&table, message, expires) {
                 Ok(()) => return Ok(()),
                 Err(miss) => miss,
             };
@@ -272,7 +273,7 @@ impl<M: Send + 'static> Shared<M> {
         if let Kind::Broadcast(copy) = self.routing.0 {
             return self.send_all(copy, message).await;
         }
-        let mut message = match self.offer(&self.table(), message) {
+        let mut message = match self.offer(&self.table(), message, None) {
             Ok(()) => return Ok(()),
             Err(Miss::Unsendable(message, why)) => return Err(TellError::Unsendable(message, why)),
             Err(Miss::Full(message, _) | Miss::Nobody(message)) => message,
@@ -280,7 +281,7 @@ impl<M: Send + 'static> Shared<M> {
         let mut changes = self.table.subscribe();
         loop {
             let table = changes.borrow_and_update().clone();
-            message = match self.offer(&table, message) {
+            message = match self.offer(&table, message, None) {
                 Ok(()) => return Ok(()),
                 Err(Miss::Unsendable(message, why)) => {
                     return Err(TellError::Unsendable(message, why));
@@ -328,27 +329,37 @@ impl<M: Send + 'static> Shared<M> {
     }
 
     /// Tries the routees of `table` in the order of the routing.
-    fn offer(&self, table: &Table<M>, message: M) -> Result<(), Miss<M>> {
+    fn offer(&self, table: &Table<M>, message: M, expires: Option<Time>) -> Result<(), Miss<M>> {
         let n = table.routees.len();
         if n == 0 {
             return Err(Miss::Nobody(message));
         }
+        let tell = |routee: &ActorRef<M>, message| match expires {
+            None => routee.tell(message),
+            Some(expires) => routee.tell_expiring(message, self.time_of(routee, expires)),
+        };
         match &self.routing.0 {
-            Kind::Broadcast(copy) => table.tell_all(*copy, message),
+            Kind::Broadcast(copy) => table.tell_all(tell, *copy, message),
             Kind::Hashed(hash) => {
                 let hash = hash(&message);
-                table.tell_one(message, table.ring.walk(hash), true)
+                table.tell_one(tell, message, table.ring.walk(hash), true)
             }
             Kind::LeastLoaded => {
                 let first = least(self.turn() % n, n, |index| table.load(index));
-                table.tell_one(message, round(first, n), false)
+                table.tell_one(tell, message, round(first, n), false)
             }
             Kind::Random => {
                 let first = lock(&self.rng).below(n as u64) as usize;
-                table.tell_one(message, round(first, n), false)
+                table.tell_one(tell, message, round(first, n), false)
             }
-            Kind::RoundRobin => table.tell_one(message, round(self.turn() % n, n), false),
+            Kind::RoundRobin => table.tell_one(tell, message, round(self.turn() % n, n), false),
         }
+    }
+
+    /// `time`, a time of this router, on the clock of a routee, which may be another system's.
+    fn time_of(&self, routee: &ActorRef<M>, time: Time) -> Time {
+        let core = routee.core();
+        core.map_or(time, |core| core.clock.time(self.clock.instant(time)))
     }
 
     fn turn(&self) -> usize {
@@ -379,13 +390,14 @@ impl<M: Send + 'static> Table<M> {
     /// The first in `order` that accepts gets the message; `full_ends`: a full one ends the search.
     fn tell_one(
         &self,
+        tell: impl Fn(&ActorRef<M>, M) -> Result<(), TellError<M>>,
         mut message: M,
         order: impl Iterator<Item = usize>,
         full_ends: bool,
     ) -> Result<(), Miss<M>> {
         let mut full = None;
         for index in order {
-            message = match self.routees[index].tell(message) {
+            message = match tell(&self.routees[index], message) {
                 Ok(()) => return Ok(()),
                 Err(TellError::Full(message)) if full_ends => {
                     return Err(Miss::Full(message, index));
@@ -406,10 +418,15 @@ impl<M: Send + 'static> Table<M> {
         })
     }
 
-    fn tell_all(&self, copy: fn(&M) -> M, message: M) -> Result<(), Miss<M>> {
+    fn tell_all(
+        &self,
+        tell: impl Fn(&ActorRef<M>, M) -> Result<(), TellError<M>>,
+        copy: fn(&M) -> M,
+        message: M,
+    ) -> Result<(), Miss<M>> {
         let (mut accepted, mut full, mut unsendable) = (false, None, None);
         for (index, routee) in self.routees.iter().enumerate() {
-            match routee.tell(copy(&message)) {
+            match tell(routee, copy(&message)) {
                 Ok(()) => accepted = true,
                 Err(TellError::Full(_)) => {
                     full.get_or_insert(index);
@@ -430,7 +447,11 @@ impl<M: Send + 'static> Table<M> {
 /// A router is reached like an actor that is elsewhere: no mailbox of its own.
 impl<M: Send + 'static> RemoteTarget<M> for Shared<M> {
     fn tell(&self, message: M) -> Result<(), TellError<M>> {
-        self.route(message)
+        self.route(message, None)
+    }
+
+    fn tell_expiring(&self, message: M, expires: Time) -> Result<(), TellError<M>> {
+        self.route(message, Some(expires))
     }
 
     fn send(

@@ -11,6 +11,7 @@ use crate::actor_ref::ActorRef;
 use crate::ask::{Reply, ReplyTo};
 use crate::cell::Node;
 use crate::mailbox::Free;
+use crate::observe::mark::Extra;
 use crate::sync::lock;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, Weak};
@@ -156,7 +157,7 @@ impl Membership {
             return;
         }
         let group = self.group.target();
-        let signal = Free::Message(GroupSignal::failed(self.place));
+        let signal = Free::Message(GroupSignal::failed(self.place), Extra::None);
         // An error means that the group is stopping, and its members with it.
         if let Ok(wake) = group.cell().mailbox.push_free(signal) {
             group.wake_if(wake);

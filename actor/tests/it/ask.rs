@@ -1,7 +1,9 @@
 //! Proves: L8, an ask ends with its answer, or with an error that names the target, in time.
 
 use crate::support::{Adder, SOON, Sums, system};
-use otava_actor::{Actor, ActorPath, AskError, Context, DeadLetterReason, Props, Refusal, ReplyTo};
+use otava_actor::{
+    Actor, ActorPath, AskError, Context, DeadLetterReason, Props, Refusal, ReplyTo, RouteeGroup,
+};
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -77,6 +79,46 @@ async fn a_question_that_nobody_waits_for_is_skipped_and_counted() {
         letters.total(),
         1,
         "it was not handled, so no answer was late"
+    );
+}
+
+/// L8: the same through whatever leads to the actor. What is sent by hand may expire too.
+#[tokio::test(start_paused = true)]
+async fn a_question_expires_on_whatever_way_it_comes() {
+    let system = system();
+    let adder = system.spawn("adder", Adder(7)).unwrap();
+    let group = RouteeGroup::of([adder.clone()]);
+    let router = system.spawn_routee_group("router", group).unwrap();
+    let narrowed = adder.adapt(Sums::Get);
+    let twice = adder.adapt(|sums: Sums| sums).adapt(Sums::Get);
+    let busy = adder.ask(|reply_to| Sums::Late(reply_to, Duration::from_secs(1)));
+    let busy = tokio::spawn(busy.into_future());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let soon = Duration::from_millis(100);
+    let answers = tokio::join!(
+        narrowed.ask(|port| port).within(soon).into_future(),
+        twice.ask(|port| port).within(soon).into_future(),
+        router.ask(Sums::Get).within(soon).into_future(),
+    );
+    for answer in [answers.0, answers.1, answers.2] {
+        assert!(
+            matches!(answer, Err(AskError::Timeout { .. })),
+            "{answer:?}"
+        );
+    }
+    let (expires, lasts) = (system.now() + soon, system.now() + SOON);
+    adder.tell_expiring(Sums::Add(100), expires).unwrap();
+    let add = adder.adapt(Sums::Add);
+    add.tell_expiring(1_000, expires).unwrap();
+    add.tell_expiring(10, lasts).unwrap();
+    assert_eq!(busy.await.unwrap(), Ok(7));
+    assert_eq!(narrowed.ask(|port| port).await, Ok(17));
+    let letters = system.dead_letters();
+    assert_eq!(letters.count(DeadLetterReason::Expired), 5);
+    assert_eq!(
+        letters.total(),
+        5,
+        "none was handled, so no answer was late"
     );
 }
 

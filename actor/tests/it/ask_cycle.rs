@@ -155,6 +155,47 @@ async fn one_of_two_waits_may_close_a_circle() {
     assert_eq!(system.waiting_asks(), 0);
 }
 
+/// The way to an actor: through an adapter, or two of them.
+fn adapted(actor: &ActorRef<Message>, adapters: usize) -> ActorRef<Message> {
+    (0..adapters).fold(actor.clone(), |actor, _| actor.adapt(|message| message))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circle_through_adapters_fails_at_once() {
+    let system = system();
+    let begun = Instant::now();
+    let [a, b] = askers(&system);
+    for (to_b, to_a) in [(1, 0), (0, 1), (1, 2)] {
+        let way = vec![adapted(&b, to_b), adapted(&a, to_a)];
+        let outcome = a.ask(|port| Message::Along(way, port)).await;
+        assert_eq!(circle(&outcome), ["a1", "a0"]);
+    }
+    let itself = vec![adapted(&a, 1)];
+    let outcome = a.ask(|port| Message::Along(itself, port)).await;
+    assert_eq!(circle(&outcome), ["a0"]);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    // What is no circle is answered.
+    let way = vec![adapted(&b, 1)];
+    assert_eq!(a.ask(|port| Message::Along(way, port)).await, Ok(Ok(1)));
+    assert_eq!(system.waiting_asks(), 0);
+    assert_eq!(system.dead_letters().total(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_an_adapter_cannot_convert_leaves_no_wait() {
+    let system = system();
+    let [a, b] = askers(&system);
+    let failing = b.adapt(|_: Message| -> Message { panic!("as the test wants it") });
+    let outcome = a.ask(|port| Message::Along(vec![failing], port)).await;
+    assert!(
+        matches!(&outcome, Ok(Err(AskError::NoReply { .. }))),
+        "{outcome:?}"
+    );
+    assert_eq!(system.waiting_asks(), 0);
+    // So `b` may ask `a`.
+    assert_eq!(b.ask(|port| Message::Along(vec![a], port)).await, Ok(Ok(1)));
+}
+
 /// Not only the newest question in a circle: the one that closes it comes late.
 #[tokio::test(start_paused = true)]
 async fn whoever_closes_the_circle_fails_and_frees_the_others() {
@@ -294,10 +335,15 @@ impl Actor for Client {
 /// with anybody by then.
 #[tokio::test(start_paused = true)]
 async fn a_question_whose_port_was_handed_on_closes_no_circle() {
+    handed_on_closes_no_circle(Clone::clone).await;
+    handed_on_closes_no_circle(|broker| broker.adapt(|message| message)).await;
+}
+
+async fn handed_on_closes_no_circle(way: fn(&ActorRef<Brokered>) -> ActorRef<Brokered>) {
     let system = system();
     let (ports, mut handed_on) = mpsc::unbounded_channel();
     let broker = system.spawn("broker", Broker { ports }).unwrap();
-    let client = system.spawn("client", Client(broker.clone())).unwrap();
+    let client = system.spawn("client", Client(way(&broker))).unwrap();
     let asked = client
         .ask(|port| Message::Along(vec![], port))
         .into_future();
