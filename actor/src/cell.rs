@@ -40,13 +40,14 @@
 )]
 
 mod identity;
+mod watched;
 
 use crate::actor_ref::Target;
 use crate::body::{Active, Body, Dormant, Form, Outcome, Place, Served};
 use crate::dead_letters::DeadLetterReason;
 use crate::failure::{describe_panic, drop_guarded};
 use crate::family::{self, Children, Refused};
-use crate::mailbox::{AtRest, BATCH, Consumer, Free, Left, Mailbox, Order, Phase, Signals, Wake};
+use crate::mailbox::{AtRest, BATCH, Consumer, Left, Mailbox, Order, Phase, Signals, Wake};
 use crate::path::ActorPath;
 use crate::scheduler::{Job, Runnable};
 use crate::sync::AtomicU8;
@@ -54,7 +55,7 @@ use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::system::Core;
 use crate::tree::ActorState;
 use crate::wait_graph;
-use crate::watch::{Ended, Terminated, WatchSink, Watchable, Watcher, WatcherId};
+use crate::watch::{Ended, Terminated, WatchSink, Watcher};
 use futures_util::task::{ArcWake, waker_ref};
 pub(crate) use identity::{Above, Identity};
 use std::any::Any;
@@ -63,23 +64,37 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU16, AtomicU32};
 use std::task::{Context, Poll};
 
+/// All that is touched at every message by whoever runs the actor lies together, and apart from what
+/// those touch who send to it.
+#[repr(C)]
 pub(crate) struct Cell<M> {
-    pub(crate) mailbox: Mailbox<M, Identity, Kin>,
+    pub(crate) mailbox: Mailbox<M, Still, Desk, Kin>,
     body: Place,
-    form: Form,
+}
+
+/// What changes rarely. First what everyone reads who has a reference.
+#[repr(C)]
+pub(crate) struct Still {
+    /// For the layout: its other values say that a [`Target`] is no cell.
+    _kind: Kind,
     /// Whoever adds to `kin` changes this first, under the lock, if only to the same; whoever closes
     /// or ends the actor changes it, and then looks for `kin`. So one of the two sees the other, also
     /// where there is nothing to lock yet.
     fate: AtomicU8,
-    /// Where it stands in its family, with the mailbox's spare bytes: [`family::Place`].
-    place: AtomicU32,
-    /// Messages that may still be handled in this turn, and [`FRESH`]. For the holder of the token.
+    /// Where it stands in its family: [`family::Place`].
+    place_list: AtomicU16,
+    place_index: AtomicU32,
+    identity: Identity,
+}
+
+/// What the holder of the token keeps.
+pub(crate) struct Desk {
+    form: Form,
+    /// Messages that may still be handled in this turn, and [`FRESH`].
     turn: AtomicU8,
-    /// For the layout: its other values say that a [`Target`] is no cell.
-    _kind: Kind,
 }
 
 #[derive(Clone, Copy)]
@@ -153,29 +168,48 @@ impl<M> Cell<M> {
         capacity: u32,
         order: Option<Box<Order<M>>>,
     ) -> (Self, Consumer) {
-        let (mailbox, consumer) = Mailbox::new(capacity, order, identity);
-        let cell = Self {
-            mailbox,
-            body: Place::new(),
-            form: Form::new(),
-            fate: AtomicU8::new(0),
-            place: AtomicU32::new(0),
-            turn: AtomicU8::new(0),
+        let still = Still {
             _kind: Kind::Cell,
+            fate: AtomicU8::new(0),
+            place_list: AtomicU16::new(0),
+            place_index: AtomicU32::new(0),
+            identity,
         };
-        (cell, consumer)
+        let desk = Desk {
+            form: Form::new(),
+            turn: AtomicU8::new(0),
+        };
+        let (mailbox, consumer) = Mailbox::new(capacity, order, still, desk);
+        let body = Place::new();
+        (Self { mailbox, body }, consumer)
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.mailbox.owner().identity
+    }
+
+    fn fate(&self) -> &AtomicU8 {
+        &self.mailbox.owner().fate
+    }
+
+    fn form(&self) -> &Form {
+        &self.mailbox.desk().form
+    }
+
+    fn turn(&self) -> &AtomicU8 {
+        &self.mailbox.desk().turn
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.mailbox.owner().above.core
+        &self.identity().above.core
     }
 
     pub(crate) fn uid(&self) -> u64 {
-        self.mailbox.owner().uid
+        self.identity().uid
     }
 
     pub(crate) fn path(&self) -> &ActorPath {
-        self.mailbox.owner().path()
+        self.identity().path()
     }
 
     /// Whether all children have ended. If not, the actor is notified when the last of them does.
@@ -193,8 +227,8 @@ impl<M> Cell<M> {
     /// Accepts no child any more, or again.
     pub(crate) fn close_family(&self, closed: bool) {
         match closed {
-            true => self.fate.fetch_or(CLOSED, AcqRel),
-            false => self.fate.fetch_and(!CLOSED, AcqRel),
+            true => self.fate().fetch_or(CLOSED, AcqRel),
+            false => self.fate().fetch_and(!CLOSED, AcqRel),
         };
     }
 
@@ -242,24 +276,24 @@ impl<M> Cell<M> {
             AtRest::Idle => ActorState::Idle,
             AtRest::Waiting => ActorState::Waiting,
             // Whoever runs it has taken the body out.
-            AtRest::No if self.form.is_empty() => ActorState::Running,
+            AtRest::No if self.form().is_empty() => ActorState::Running,
             AtRest::No => ActorState::Queued,
         }
     }
 
     fn ended(&self) -> Option<Ended> {
-        ended(self.fate.load(Acquire))
+        ended(self.fate().load(Acquire))
     }
 
     /// Its fate, for those who are about to add to `kin`.
     fn settled_fate(&self) -> u8 {
-        self.fate.fetch_or(0, AcqRel)
+        self.fate().fetch_or(0, AcqRel)
     }
 
     /// It ends so. `false`: it has ended before.
     fn seal(&self, reason: Ended) -> bool {
         let failed = if reason == Ended::Failed { FAILED } else { 0 };
-        let sealed = self.fate.fetch_update(AcqRel, Acquire, |fate| {
+        let sealed = self.fate().fetch_update(AcqRel, Acquire, |fate| {
             (fate & ENDED == 0).then_some(fate | CLOSED | ENDED | failed)
         });
         sealed.is_ok()
@@ -294,7 +328,7 @@ impl<M: Send + 'static> Target<M> {
     pub(crate) fn start(self: &Arc<Self>, life: Box<dyn Dormant>) {
         let cell = self.cell();
         // SAFETY: the token is with the one who made the cell until it is scheduled here.
-        unsafe { cell.body.put(&cell.form, Body::Newborn(life)) };
+        unsafe { cell.body.put(cell.form(), Body::Newborn(life)) };
         self.schedule();
     }
 
@@ -303,7 +337,7 @@ impl<M: Send + 'static> Target<M> {
         let cell = self.cell();
         // SAFETY: the token is with the one who made the cell until it is put down here.
         let parked = unsafe {
-            cell.body.put(&cell.form, Body::Dormant(life));
+            cell.body.put(cell.form(), Body::Dormant(life));
             cell.mailbox.park_idle()
         };
         // Its parent may want it to stop already.
@@ -358,7 +392,7 @@ impl<M: Send + 'static> Target<M> {
                 watcher.notify(Terminated::new(cell.path().clone(), cell.uid(), reason));
             }
         }
-        let parent = &cell.mailbox.owner().above.parent;
+        let parent = &cell.identity().above.parent;
         match (parent, escalated) {
             (_, None) => {}
             // Before it is forgotten: whoever waits for the last child sees this too.
@@ -386,7 +420,7 @@ impl<M: Send + 'static> Runnable for Target<M> {
         let mut units = 0;
         loop {
             // SAFETY: a job is the token; this function has it now.
-            let body = unsafe { cell.body.take(&cell.form) };
+            let body = unsafe { cell.body.take(cell.form()) };
             let Body::Dormant(life) = body else {
                 return Arc::clone(&this).run_on(Begun::No(body), units);
             };
@@ -401,7 +435,7 @@ impl<M: Send + 'static> Runnable for Target<M> {
                 // SAFETY: the life was not moved away. The token is still here, and is put down after.
                 let parked = unsafe {
                     let life = Box::from_raw(life);
-                    cell.body.put(&cell.form, Body::Dormant(life));
+                    cell.body.put(cell.form(), Body::Dormant(life));
                     cell.mailbox.park_unseen()
                 };
                 if parked {
@@ -428,7 +462,7 @@ impl<M: Send + 'static> Runnable for Target<M> {
         let this = Arc::clone(&ManuallyDrop::new(this));
         let cell = this.cell();
         // SAFETY: a job is the token; this function has it now. It is not put down again.
-        let body = unsafe { cell.body.take(&cell.form) };
+        let body = unsafe { cell.body.take(cell.form()) };
         cell.mailbox.abandon();
         drop_guarded(body);
         this.end(Ended::Stopped);
@@ -474,29 +508,29 @@ impl<M> Cell<M> {
     /// A turn begins.
     #[inline]
     pub(crate) fn begin_turn(&self) {
-        self.turn
-            .store(BATCH | self.turn.load(Relaxed) & FRESH, Relaxed);
+        let turn = self.turn();
+        turn.store(BATCH | turn.load(Relaxed) & FRESH, Relaxed);
     }
 
     /// How many messages may still be handled in this turn.
     #[inline]
     pub(crate) fn left_of_turn(&self) -> u8 {
-        self.turn.load(Relaxed) & !FRESH
+        self.turn().load(Relaxed) & !FRESH
     }
 
     #[inline]
     pub(crate) fn set_left_of_turn(&self, left: u8) {
-        self.turn.store(left, Relaxed);
+        self.turn().store(left, Relaxed);
     }
 
     /// The next message was sent just now, and so has not expired.
     pub(crate) fn first_is_fresh(&self) {
-        self.turn.store(FRESH, Relaxed);
+        self.turn().store(FRESH, Relaxed);
     }
 
     #[inline]
     pub(crate) fn is_first_fresh(&self) -> bool {
-        self.turn.load(Relaxed) & FRESH != 0
+        self.turn().load(Relaxed) & FRESH != 0
     }
 
     /// What the turn so far counts for the scheduler.
@@ -522,7 +556,7 @@ impl<M: Send + 'static> Target<M> {
                 return units;
             }
             // SAFETY: the token is still here; it is put down after this, below.
-            unsafe { cell.body.put(&cell.form, body) };
+            unsafe { cell.body.put(cell.form(), body) };
             if ended {
                 return units;
             }
@@ -543,7 +577,7 @@ impl<M: Send + 'static> Target<M> {
                 return units;
             }
             // SAFETY: the token is still here.
-            begun = Begun::No(unsafe { cell.body.take(&cell.form) });
+            begun = Begun::No(unsafe { cell.body.take(cell.form()) });
         }
     }
 
@@ -651,7 +685,7 @@ impl<M: Send + 'static> Node for Target<M> {
     }
 
     fn own_name(&self) -> Option<&str> {
-        self.cell().mailbox.owner().own_name()
+        self.cell().identity().own_name()
     }
 
     fn uid(&self) -> u64 {
@@ -659,15 +693,17 @@ impl<M: Send + 'static> Node for Target<M> {
     }
 
     fn place(&self) -> family::Place {
+        let still = self.cell().mailbox.owner();
         family::Place {
-            list: self.cell().mailbox.spare().load(Relaxed),
-            index: self.cell().place.load(Relaxed),
+            list: still.place_list.load(Relaxed),
+            index: still.place_index.load(Relaxed),
         }
     }
 
     fn set_place(&self, place: family::Place) {
-        self.cell().mailbox.spare().store(place.list, Relaxed);
-        self.cell().place.store(place.index, Relaxed);
+        let still = self.cell().mailbox.owner();
+        still.place_list.store(place.list, Relaxed);
+        still.place_index.store(place.index, Relaxed);
     }
 
     fn request(self: Arc<Self>, phase: Phase) {
@@ -741,7 +777,7 @@ impl<M: Send + 'static> Node for Target<M> {
             if childless {
                 kin.children = Children::default();
             }
-            let closed = cell.fate.load(Acquire) & CLOSED != 0;
+            let closed = cell.fate().load(Acquire) & CLOSED != 0;
             (child, childless && closed, kin.watches_children)
         });
         if is_told && buried.is_some() {
@@ -786,64 +822,9 @@ impl<M: Send + 'static> Node for Target<M> {
         }
         if cell.mailbox.abandon() {
             // SAFETY: the token was just taken, and is not put down again.
-            drop_guarded(unsafe { cell.body.take(&cell.form) });
+            drop_guarded(unsafe { cell.body.take(cell.form()) });
         }
         self.end(Ended::Stopped);
-    }
-}
-
-impl<M: Send + 'static> Target<M> {
-    /// From now on the end of each child is told to this actor.
-    pub(crate) fn watch_children(&self) {
-        let cell = self.cell();
-        cell.mailbox.kin_or_new(|kin| kin.watches_children = true);
-    }
-}
-
-impl<M: Send + 'static> WatchSink for Target<M> {
-    fn ended(self: Arc<Self>, number: u64, news: Terminated) {
-        let entry = Free::Ended(Box::new((number, news)));
-        if let Ok(wake) = self.cell().mailbox.push_free(entry) {
-            self.wake_if(wake);
-        }
-    }
-}
-
-impl<M: Send + 'static> Watchable for Target<M> {
-    fn add_watcher(&self, watcher: Watcher) {
-        let cell = match self {
-            Self::Local(cell) => cell,
-            Self::Remote(remote) => return remote.watch(watcher),
-            Self::Adapted(adapted) => return adapted.actor().watchable().add_watcher(watcher),
-        };
-        let refused = cell.mailbox.kin_or_new(|kin| {
-            if let Some(reason) = ended(cell.settled_fate()) {
-                return Some((watcher, reason));
-            }
-            let id = watcher.id();
-            if kin.watchers.iter().all(|known| known.id() != id) {
-                kin.watchers.push(watcher);
-            }
-            None
-        });
-        let Some((watcher, reason)) = refused else {
-            return;
-        };
-        watcher.notify(Terminated::new(cell.path().clone(), cell.uid(), reason));
-    }
-
-    fn remove_watcher(&self, id: WatcherId) {
-        let cell = match self {
-            Self::Local(cell) => cell,
-            Self::Remote(remote) => return remote.unwatch(id),
-            Self::Adapted(adapted) => return adapted.actor().watchable().remove_watcher(id),
-        };
-        let watcher = cell.mailbox.kin(|kin| {
-            let watchers = &mut kin?.watchers;
-            let place = watchers.iter().position(|known| known.id() == id)?;
-            Some(watchers.remove(place))
-        });
-        drop(watcher);
     }
 }
 
@@ -853,6 +834,7 @@ mod loom_models;
 #[cfg(all(test, not(otava_loom)))]
 mod tests {
     use super::*;
+    use std::mem::offset_of;
 
     /// With the counts of its `Arc`, 152 bytes: what a common allocator gives out without a rest.
     #[test]
@@ -863,5 +845,14 @@ mod tests {
             136,
             "large messages lie elsewhere"
         );
+    }
+
+    /// A cell begins at any multiple of 16. So that no cache line of 64 bytes has both, what senders
+    /// touch last (the pointer to what all children share) ends at least 48 bytes before what the
+    /// holder of the token touches.
+    #[test]
+    fn senders_and_the_holder_of_the_token_share_no_cache_line() {
+        let read_by_senders = offset_of!(Still, identity) + size_of::<Arc<Above>>();
+        assert!(Mailbox::<[u64; 3], Still, Desk, Kin>::APART - read_by_senders >= 48);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 /// What does not change, and why it lies where it lies: see
 /// [`crate::mailbox::Mailbox`].
+#[repr(C)]
 pub(crate) struct Identity {
     pub(super) above: Arc<Above>,
     pub(crate) uid: u64,

@@ -147,7 +147,7 @@ fn loom_an_abandoned_actor_is_dropped_once() {
                 // SAFETY: the token is here until the thread below has it.
                 #[allow(unsafe_code, reason = "the token is under test")]
                 unsafe {
-                    cell.body.put(&cell.form, Body::Newborn(life));
+                    cell.body.put(cell.form(), Body::Newborn(life));
                 }
             }
             let running = {
@@ -178,7 +178,7 @@ fn loom_an_abandoned_actor_that_is_woken_is_dropped_once() {
                 // SAFETY: the token is here until the thread below has it.
                 #[allow(unsafe_code, reason = "the token is under test")]
                 unsafe {
-                    cell.body.put(&cell.form, Body::Newborn(life));
+                    cell.body.put(cell.form(), Body::Newborn(life));
                 }
             }
             let [running, waking] = {

@@ -23,7 +23,7 @@ struct Hands {
 
 /// An actor whose handlers never wait.
 struct ModelOf<M> {
-    mailbox: Mailbox<M, (), ()>,
+    mailbox: Mailbox<M, (), (), ()>,
     hands: UnsafeCell<Hands>,
 }
 
@@ -57,7 +57,7 @@ unsafe impl<M> Send for ModelOf<M> {}
 impl<M: From<u32> + Into<u32>> ModelOf<M> {
     /// The token is with the caller.
     fn new(capacity: u32) -> Arc<Self> {
-        let (mailbox, consumer) = Mailbox::new(capacity, None, ());
+        let (mailbox, consumer) = Mailbox::new(capacity, None, (), ());
         let hands = Hands {
             consumer,
             handled: Vec::new(),

@@ -25,6 +25,7 @@
 //! A message is dropped only by those who count it. Destructors of messages are code of users and
 //! never run under a lock.
 
+mod block;
 mod line;
 #[cfg(all(test, otava_loom))]
 mod loom_models;
@@ -45,7 +46,6 @@ pub(crate) use order::{Order, Rank};
 pub(crate) use queue::{AtRest, Claim, Consumer, Look, Refusal, Seen, Wake};
 use queue::{Popped, Queue};
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicU16;
 use std::task::{Context, Poll, Waker};
 
 /// How many messages an actor handles before others get their turn.
@@ -103,12 +103,13 @@ pub(crate) enum Taken<M> {
 pub(crate) struct Left<M>(pub(crate) M);
 
 /// `T` is what the owner wants to have between the words of producers and those of the consumer, so
-/// that these do not share a cache line; `K` is what it has only at times, kept under the same lock
-/// as what the mailbox has only at times.
-pub(crate) struct Mailbox<M, T, K> {
-    queue: Queue<M, Middle<M, T, K>>,
+/// that these do not share a cache line; `S` is what it wants beside the latter; `K` is what it has
+/// only at times, kept under the same lock as what the mailbox has only at times.
+pub(crate) struct Mailbox<M, T, S, K> {
+    queue: Queue<M, Middle<M, T, K>, S>,
 }
 
+#[repr(C)]
 struct Middle<M, T, K> {
     owner: T,
     rest: Late<Mutex<Rest<M, K>>>,
@@ -134,16 +135,24 @@ impl<M, K: Default> Rest<M, K> {
     }
 }
 
-impl<M, T, K: Default> Mailbox<M, T, K> {
+impl<M, T, S, K: Default> Mailbox<M, T, S, K> {
+    #[cfg(all(test, not(otava_loom)))]
+    pub(crate) const APART: usize = Queue::<M, Middle<M, T, K>, S>::APART;
+
     /// A mailbox for at most `capacity` messages whose token is with the caller.
-    pub(crate) fn new(capacity: u32, order: Option<Box<Order<M>>>, owner: T) -> (Self, Consumer) {
+    pub(crate) fn new(
+        capacity: u32,
+        order: Option<Box<Order<M>>>,
+        owner: T,
+        desk: S,
+    ) -> (Self, Consumer) {
         let diverted = order.is_some();
         let rest = diverted.then(|| Box::new(Mutex::new(Rest::new(order))));
         let middle = Middle {
             owner,
             rest: Late::new(rest),
         };
-        let (queue, consumer) = Queue::new(capacity, diverted, middle);
+        let (queue, consumer) = Queue::new(capacity, diverted, middle, desk);
         (Self { queue }, consumer)
     }
 
@@ -151,9 +160,9 @@ impl<M, T, K: Default> Mailbox<M, T, K> {
         &self.queue.middle.owner
     }
 
-    /// Two bytes for the owner, which nobody uses here.
-    pub(crate) fn spare(&self) -> &AtomicU16 {
-        &self.queue.spare
+    #[inline]
+    pub(crate) fn desk(&self) -> &S {
+        &self.queue.desk
     }
 
     /// What the owner keeps under the same lock. `body` is short and calls nobody. Without a lock,

@@ -39,6 +39,9 @@
 //! While a producer and the consumer work on neighbouring slots, each cache line that both touch goes
 //! to and fro for every message. So all of a slot lies together: the message, and before it one word,
 //! the stamp, that says whether it is there and what lies beside it.
+//! And what a message makes producers touch lies so far from what it makes the consumer touch that no
+//! line has both, wherever the allocator puts the queue; between them lies what changes rarely, and the
+//! queue's own slot. Where they shared a line, of some bytes even, a fifth of the speed was lost.
 //!
 //! # Why it is sound
 //! - A slot is written by the one thread whose compare-and-swap claimed its index, before it stores
@@ -60,15 +63,14 @@
     reason = "the safe core before it, a locked VecDeque, was measured slower by a factor (docs/speed.md)"
 )]
 
-use crate::observe::mark::{Extra, Mark};
-use crate::pool;
+use super::block::{
+    Block, CAP, EMPTY, EXPIRING, KIND, KIND_BITS, LAP, MESSAGE, OWN, Own, Room, Slot,
+};
+use crate::observe::mark::Extra;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::{AtomicPtr, AtomicU8, AtomicU64, UnsafeCell, spin};
-use std::alloc::Layout;
-use std::marker::PhantomData;
-use std::mem::{MaybeUninit, offset_of};
+use crate::sync::{AtomicPtr, AtomicU8, AtomicU64, spin};
+use std::mem::offset_of;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::AtomicU16;
 
 /// A message is a reason to run the actor.
 const IDLE: u64 = 1;
@@ -82,32 +84,6 @@ const CLOSED: u64 = 1 << 3;
 const DIVERTED: u64 = 1 << 4;
 const SHIFT: u32 = 5;
 const FLAGS: u64 = (1 << SHIFT) - 1;
-
-/// Indices in a lap.
-const LAP: u64 = if cfg!(otava_loom) { 4 } else { 32 };
-/// Slots in a block.
-const CAP: usize = LAP as usize - 1;
-/// Slots in the first block after an idle time.
-const SHORT: usize = if cfg!(otava_loom) { 2 } else { 3 };
-const _: () = assert!(SHORT > 1, "the first message of a block does not end it");
-/// The place in its lap that is the queue's own. A short block begins behind it.
-const OWN: usize = CAP - SHORT - 1;
-/// The room in a queue's own place. An idle actor pays for it; larger messages need a block.
-type Room = [u64; 3];
-
-/// The stamp of a slot without a message.
-const EMPTY: u64 = 0;
-/// The stamp of a message with nothing beside it.
-const MESSAGE: u64 = 1;
-/// A message that expires; the other bits say when.
-const EXPIRING: u64 = 2;
-/// A message with a mark; the other bits are the mark's address, which has zeros for the kind.
-const MARKED: u64 = 3;
-const KIND_BITS: u32 = 2;
-const KIND: u64 = (1 << KIND_BITS) - 1;
-const _: () = assert!(align_of::<Mark>() > KIND as usize);
-/// An expiry is never later: after a hundred years.
-const EXPIRY_MAX: u64 = u64::MAX >> KIND_BITS;
 
 /// Whether the caller has taken the token and has to schedule the actor.
 #[must_use]
@@ -182,210 +158,33 @@ pub(crate) enum Popped<M> {
 /// The right to take messages. One exists for each queue; it goes with the token.
 pub(crate) struct Consumer(());
 
-/// The queue. `middle` is data of the owner that keeps the words of producers and those of the
-/// consumer on different cache lines.
+/// The queue. The owner has data of its own in it, where the layout has room: `middle` begins with
+/// what producers read, and keeps their words and the consumer's on different cache lines
+/// ([`Queue::APART`]); `desk` is for the consumer.
 #[repr(C)]
-pub(crate) struct Queue<M, T> {
+pub(crate) struct Queue<M, T, S> {
     tail: AtomicU64,
     tail_block: AtomicPtr<Block<M>>,
     limit: AtomicU64,
     pub(crate) middle: T,
+    /// The slot of the queue's own place.
+    own: Own<M>,
     head: AtomicU64,
     head_block: AtomicPtr<Block<M>>,
     /// `u32::MAX`: no bound.
     capacity: u32,
-    /// Not used here: it lies where the layout has room for it.
+    /// Not used here.
     pub(super) signals: AtomicU8,
-    /// As `signals`; for the owner.
-    pub(super) spare: AtomicU16,
-    /// The slot of the queue's own place.
-    own: Own<M>,
+    pub(super) desk: S,
 }
 
 // SAFETY: messages only move through the queue, from the thread that pushes to the one that pops;
 // no reference to one is handed out. Everything else is atomic.
-unsafe impl<M: Send, T: Sync> Sync for Queue<M, T> {}
+unsafe impl<M: Send, T: Sync, S: Sync> Sync for Queue<M, T, S> {}
 // SAFETY: as above; the queue owns what lies in it.
-unsafe impl<M: Send, T: Send> Send for Queue<M, T> {}
+unsafe impl<M: Send, T: Send, S: Send> Send for Queue<M, T, S> {}
 
-/// What a block begins with, whatever its length: the type by which blocks are known.
-#[repr(C)]
-struct Block<M> {
-    next: AtomicPtr<Self>,
-    /// The place in its lap of the first slot. A block with [`SHORT`] slots has those for the last
-    /// places, one with [`CAP`] has all.
-    first: usize,
-    /// Where the slots begin.
-    slots: [Slot<M>; 0],
-}
-
-#[repr(C)]
-struct Whole<M, const N: usize> {
-    block: Block<M>,
-    slots: [Slot<M>; N],
-}
-
-/// One place of a block.
-#[repr(C)]
-struct Slot<M> {
-    /// What is there, in the lowest bits, and what lies beside it.
-    stamp: AtomicU64,
-    message: UnsafeCell<MaybeUninit<M>>,
-}
-
-/// A slot for any message that fits ([`Queue::HAS_OWN`]): its size is no matter of `M`.
-#[cfg(not(otava_loom))]
-#[repr(transparent)]
-struct Own<M>(Slot<Room>, PhantomData<M>);
-/// The cells of a model cannot be seen as others.
-#[cfg(otava_loom)]
-struct Own<M>(Slot<M>, PhantomData<M>);
-
-impl<M> Own<M> {
-    fn new() -> Self {
-        let slot = Slot {
-            stamp: AtomicU64::new(EMPTY),
-            message: UnsafeCell::new(MaybeUninit::uninit()),
-        };
-        Self(slot, PhantomData)
-    }
-}
-
-impl<M, const N: usize> Whole<M, N> {
-    const LAYOUT: Layout = Layout::new::<Self>();
-
-    #[inline]
-    fn allocate() -> NonNull<Block<M>> {
-        let whole = pool::allocate(Self::LAYOUT).cast::<Self>();
-        // SAFETY: the memory is ours and large enough; the messages are left uninitialised, which is
-        // what their type says.
-        unsafe {
-            (&raw mut (*whole.as_ptr()).block).write(Block {
-                next: AtomicPtr::new(null_mut()),
-                first: CAP - N,
-                slots: [],
-            });
-            for place in 0..N {
-                let slot = &raw mut (*whole.as_ptr()).slots[place];
-                (&raw mut (*slot).stamp).write(AtomicU64::new(EMPTY));
-                #[cfg(otava_loom)]
-                (&raw mut (*slot).message).write(UnsafeCell::new(MaybeUninit::uninit()));
-            }
-        }
-        whole.cast()
-    }
-
-    /// # Safety
-    /// As for [`Block::free`], and the block has this length.
-    #[inline]
-    unsafe fn free(block: NonNull<Block<M>>) {
-        // Loom checks that every access to the block happened before this.
-        #[cfg(otava_loom)]
-        // SAFETY: the caller gives up the block.
-        unsafe {
-            let whole = &mut *block.cast::<Self>().as_ptr();
-            whole.block.next.with_mut(|_| ());
-            for slot in &mut whole.slots {
-                slot.stamp.with_mut(|_| ());
-                slot.message.with_mut(|_| ());
-            }
-            std::ptr::drop_in_place(whole);
-        }
-        // SAFETY: it was allocated with this layout.
-        unsafe { pool::free(block.cast(), Self::LAYOUT) }
-    }
-}
-
-impl<M> Block<M> {
-    fn is_short(&self) -> bool {
-        self.first != 0
-    }
-
-    fn allocate(is_short: bool) -> NonNull<Self> {
-        if is_short {
-            Whole::<M, SHORT>::allocate()
-        } else {
-            Whole::<M, CAP>::allocate()
-        }
-    }
-
-    /// # Safety
-    /// `block` came from [`Block::allocate`], nobody uses it any more, and its messages were taken.
-    unsafe fn free(block: *mut Self) {
-        let Some(block) = NonNull::new(block) else {
-            return;
-        };
-        // SAFETY: as the caller promises; each by its own length.
-        unsafe {
-            if (*block.as_ptr()).is_short() {
-                Whole::<M, SHORT>::free(block);
-            } else {
-                Whole::<M, CAP>::free(block);
-            }
-        }
-    }
-
-    /// The slot of this place of a lap.
-    ///
-    /// # Safety
-    /// `block` is alive, and is the one of the index that stands at this place.
-    #[inline]
-    unsafe fn slot(block: *mut Self, place: usize) -> NonNull<Slot<M>> {
-        // SAFETY: as the caller promises. The slots lie behind the head in the same piece of memory;
-        // nobody makes a mutable reference to one.
-        unsafe {
-            let first = (&raw mut (*block).slots).cast::<Slot<M>>();
-            debug_assert!(
-                place < CAP && place >= (*block).first,
-                "a place of this block"
-            );
-            NonNull::new_unchecked(first.add(place - (*block).first))
-        }
-    }
-}
-
-impl<M> Slot<M> {
-    /// # Safety
-    /// The caller has claimed the place of this slot: nobody else touches it until it is stamped.
-    #[inline(always)]
-    unsafe fn put(&self, message: M, extra: Extra) {
-        let stamp = match extra {
-            Extra::None => MESSAGE,
-            Extra::Expires(at) => at.min(EXPIRY_MAX) << KIND_BITS | EXPIRING,
-            Extra::Marked(mark) => Box::into_raw(mark).expose_provenance() as u64 | MARKED,
-        };
-        // SAFETY: as the caller promises.
-        unsafe { self.message.with_mut(|slot| (*slot).write(message)) };
-        self.stamp.store(stamp, Release);
-    }
-
-    /// What lies beside the message, as `stamp` says.
-    ///
-    /// # Safety
-    /// This is the stamp of the slot, and this is asked once.
-    #[inline]
-    unsafe fn extra(stamp: u64) -> Extra {
-        match stamp & KIND {
-            EXPIRING => Extra::Expires(stamp >> KIND_BITS),
-            MARKED => {
-                let mark = std::ptr::with_exposed_provenance_mut((stamp & !KIND) as usize);
-                // SAFETY: it came from a box when the slot was stamped, and is taken once.
-                Extra::Marked(unsafe { Box::from_raw(mark) })
-            }
-            _ => Extra::None,
-        }
-    }
-
-    /// # Safety
-    /// The slot is stamped, and this is asked once.
-    #[inline]
-    unsafe fn take_message(&self) -> M {
-        // SAFETY: written before the stamp was; the caller sees to it that it is read once.
-        unsafe { self.message.with_mut(|slot| (*slot).assume_init_read()) }
-    }
-}
-
-impl<M, T> Queue<M, T> {
+impl<M, T, S> Queue<M, T, S> {
     /// Whether messages of this type use the place that is the queue's own.
     const HAS_OWN: bool = size_of::<M>() <= size_of::<Room>()
         && align_of::<M>() <= align_of::<Room>()
@@ -393,19 +192,23 @@ impl<M, T> Queue<M, T> {
     /// The place in its lap of the first message after an idle time.
     const FIRST: u64 = (if Self::HAS_OWN { OWN } else { OWN + 1 }) as u64;
 
+    /// How far the consumer's words lie behind the beginning of `middle`.
+    #[cfg(test)]
+    pub(crate) const APART: usize = offset_of!(Self, head) - offset_of!(Self, middle);
+
     /// An empty queue whose token is with the caller.
-    pub(crate) fn new(capacity: u32, diverted: bool, middle: T) -> (Self, Consumer) {
+    pub(crate) fn new(capacity: u32, diverted: bool, middle: T, desk: S) -> (Self, Consumer) {
         let queue = Self {
             tail: AtomicU64::new(Self::FIRST << SHIFT | if diverted { DIVERTED } else { 0 }),
             tail_block: AtomicPtr::new(null_mut()),
             limit: AtomicU64::new(count(Self::FIRST) + u64::from(capacity)),
             middle,
+            own: Own::new(),
             head: AtomicU64::new(Self::FIRST),
             head_block: AtomicPtr::new(null_mut()),
             capacity,
             signals: AtomicU8::new(0),
-            spare: AtomicU16::new(0),
-            own: Own::new(),
+            desk,
         };
         (queue, Consumer(()))
     }
@@ -681,7 +484,7 @@ impl<M, T> Queue<M, T> {
         {
             return self.clear_notified();
         }
-        self.own.0.stamp.store(EMPTY, Relaxed);
+        self.own.clear();
         self.head_block.store(null_mut(), Relaxed);
         self.head.store(lap + LAP + Self::FIRST, Release);
         self.tail_block.store(null_mut(), Release);
@@ -787,8 +590,7 @@ impl<M, T> Queue<M, T> {
     #[inline]
     fn own_slot(&self) -> NonNull<Slot<M>> {
         debug_assert!(Self::HAS_OWN, "a message fits");
-        // A slot of `M` is the beginning of it, as `HAS_OWN` says.
-        NonNull::from(&self.own).cast()
+        self.own.slot()
     }
 
     /// The message at `index` was read.
@@ -850,7 +652,7 @@ impl<M, T> Queue<M, T> {
     }
 }
 
-impl<M, T> Drop for Queue<M, T> {
+impl<M, T, S> Drop for Queue<M, T, S> {
     fn drop(&mut self) {
         let mut consumer = Consumer(());
         // Nobody pushes any more, so nothing is coming.

@@ -113,7 +113,7 @@ impl Model {
 }
 
 struct Pair<const ROOM: usize> {
-    mailbox: Mailbox<Message<ROOM>, (), ()>,
+    mailbox: Mailbox<Message<ROOM>, (), (), ()>,
     consumer: Consumer,
     model: Model,
     alive: Arc<AtomicU64>,
@@ -147,7 +147,7 @@ impl<const ROOM: usize> Pair<ROOM> {
                 Some(Order::priority(ranks, capacity))
             }
         };
-        let (mailbox, consumer) = Mailbox::new(capacity as u32, order.map(Box::new), ());
+        let (mailbox, consumer) = Mailbox::new(capacity as u32, order.map(Box::new), (), ());
         let model = Model {
             kind,
             capacity,
