@@ -147,7 +147,7 @@ impl<M: Send + 'static> ActorRef<M> {
     /// }
     /// ```
     pub fn ask<R: Send + 'static>(&self, question: impl FnOnce(ReplyTo<R>) -> M) -> Ask<M, R> {
-        Ask::new(self, question)
+        Ask::new(self.clone(), question)
     }
 
     /// The actor's place in its system's tree.
@@ -240,6 +240,12 @@ impl<M: Send + 'static> ActorRef<M> {
         }
     }
 
+    /// The time on the clock of the actor's system, where that is known.
+    #[doc(hidden)]
+    pub fn now(&self) -> Option<Time> {
+        self.time_of(Instant::now())
+    }
+
     pub(crate) fn from_target(target: Arc<Target<M>>) -> Self {
         Self(target)
     }
@@ -260,22 +266,35 @@ impl<M: Send + 'static> ActorRef<M> {
     /// Tells a question.
     pub(crate) fn put_question(&self, message: M, question: &Question) -> Result<(), TellError<M>> {
         match &*self.0 {
-            Target::Local(cell) => {
-                let extra = Extra::now(cell.core(), Some(question));
-                let pushed = cell
-                    .mailbox
-                    .push(message, extra, |oldest| cell.give_up(oldest));
-                match pushed {
-                    Ok(wake) => {
-                        self.0.wake_for(wake, question);
-                        Ok(())
-                    }
-                    Err(refused) => Err(cell.refuse(refused)),
-                }
-            }
+            Target::Local(cell) => self
+                .offer(message, Some(question))
+                .map_err(|refused| cell.refuse(refused)),
             Target::Remote(remote) => remote.tell_expiring(message, question.expires),
             Target::Adapted(adapted) => adapted.tell(message, Some(question)),
         }
+    }
+
+    /// Tells a message, which may be a question. What a local actor refuses is not counted: for those
+    /// who have another way for it.
+    ///
+    /// # Errors
+    /// As for [`ActorRef::tell`].
+    #[doc(hidden)]
+    pub fn offer(&self, message: M, question: Option<&Question>) -> Result<(), TellError<M>> {
+        let cell = match (&*self.0, question) {
+            (Target::Local(cell), _) => cell,
+            (_, Some(question)) => return self.put_question(message, question),
+            (_, None) => return self.tell(message),
+        };
+        let extra = Extra::now(cell.core(), question);
+        let wake = cell
+            .mailbox
+            .push(message, extra, |oldest| cell.give_up(oldest))?;
+        match question {
+            Some(question) => self.0.wake_for(wake, question),
+            None => self.0.wake_if(wake),
+        }
+        Ok(())
     }
 
     /// How many messages wait, where that is known.

@@ -42,19 +42,49 @@ const SOON: Duration = Duration::from_millis(1);
 /// # Cancel safety
 /// Dropping the future gives the answer up. A question that was sent stays sent.
 #[must_use = "a question is sent when it is awaited"]
-pub struct Ask<M, R> {
-    target: ActorRef<M>,
+pub struct Ask<M, R, T = ActorRef<M>> {
+    target: T,
     message: M,
     slot: Arc<Slot<R>>,
     within: Duration,
 }
 
-impl<M: Send + 'static, R: Send + 'static> Ask<M, R> {
-    pub(crate) fn new(target: &ActorRef<M>, question: impl FnOnce(ReplyTo<R>) -> M) -> Self {
+/// Whom a question goes to: an actor, or what chooses one when the question is sent.
+#[doc(hidden)]
+pub trait Asked<M> {
+    /// What [`Asked::through`] understands.
+    type Through: Send + 'static;
+
+    /// The actor that stands for all of them: errors name it, and its system's clock counts.
+    fn through(&self) -> &ActorRef<Self::Through>;
+
+    /// Sends the question, which is asked `now`.
+    ///
+    /// # Errors
+    /// As for [`ActorRef::tell`].
+    fn put(&self, message: M, question: &Question, now: Option<Time>) -> Result<(), TellError<M>>;
+}
+
+impl<M: Send + 'static> Asked<M> for ActorRef<M> {
+    type Through = M;
+
+    fn through(&self) -> &Self {
+        self
+    }
+
+    fn put(&self, message: M, question: &Question, _: Option<Time>) -> Result<(), TellError<M>> {
+        self.put_question(message, question)
+    }
+}
+
+impl<M: Send + 'static, R: Send + 'static, T: Asked<M>> Ask<M, R, T> {
+    /// A question to `target`, as [`ActorRef::ask`] makes one for an actor.
+    #[doc(hidden)]
+    pub fn new(target: T, question: impl FnOnce(ReplyTo<R>) -> M) -> Self {
         let slot = Arc::new(Slot::new(State::Empty(None), Some(Time::MAX)));
         let message = question(ReplyTo::new(slot.clone()));
         Self {
-            target: target.clone(),
+            target,
             message,
             slot,
             within: ASK_WITHIN_DEFAULT,
@@ -68,11 +98,11 @@ impl<M: Send + 'static, R: Send + 'static> Ask<M, R> {
     }
 }
 
-impl<M: Send + 'static, R: Send + 'static> IntoFuture for Ask<M, R> {
+impl<M: Send + 'static, R: Send + 'static, T: Asked<M>> IntoFuture for Ask<M, R, T> {
     type Output = Result<R, AskError>;
-    type IntoFuture = Asking<M, R>;
+    type IntoFuture = Asking<M, R, T>;
 
-    fn into_future(self) -> Asking<M, R> {
+    fn into_future(self) -> Asking<M, R, T> {
         Asking {
             target: self.target,
             message: Some(self.message),
@@ -87,7 +117,7 @@ impl<M: Send + 'static, R: Send + 'static> IntoFuture for Ask<M, R> {
     }
 }
 
-impl<M, R> fmt::Debug for Ask<M, R> {
+impl<M, R, T> fmt::Debug for Ask<M, R, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ask")
             .field("within", &self.within)
@@ -98,8 +128,11 @@ impl<M, R> fmt::Debug for Ask<M, R> {
 pin_project! {
     /// An [`Ask`] under way. It must be awaited inside a tokio runtime.
     #[must_use = "futures do nothing unless polled"]
-    pub struct Asking<M, R> {
-        target: ActorRef<M>,
+    pub struct Asking<M, R, T = ActorRef<M>>
+    where
+        T: Asked<M>,
+    {
+        target: T,
         // Taken when the question is sent.
         message: Option<M>,
         slot: Arc<Slot<R>>,
@@ -116,19 +149,22 @@ pin_project! {
         edge: Option<Edge>,
     }
 
-    impl<M, R> PinnedDrop for Asking<M, R> {
+    impl<M, R, T> PinnedDrop for Asking<M, R, T>
+    where
+        T: Asked<M>,
+    {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            wait_is_over(this.target, this.edge);
+            wait_is_over(this.target.through(), this.edge);
             if !*this.over && this.message.is_none() {
-                let unseen = this.slot.abandon(this.target.late());
+                let unseen = this.slot.abandon(this.target.through().late());
                 drop(unseen);
             }
         }
     }
 }
 
-impl<M: Send + 'static, R: Send + 'static> Future for Asking<M, R> {
+impl<M: Send + 'static, R: Send + 'static, T: Asked<M>> Future for Asking<M, R, T> {
     type Output = Result<R, AskError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -143,7 +179,7 @@ impl<M: Send + 'static, R: Send + 'static> Future for Asking<M, R> {
         let answer = this.slot.poll_answer((!comes_again).then(|| cx.waker()));
         let ended = if let Poll::Ready(answer) = answer {
             answer.map_err(|refusal| {
-                let path = this.target.path().clone();
+                let path = this.target.through().path().clone();
                 refusal.map_or_else(
                     || AskError::NoReply {
                         path: path.clone(),
@@ -151,7 +187,7 @@ impl<M: Send + 'static, R: Send + 'static> Future for Asking<M, R> {
                             let left = deadline.saturating_duration_since(Instant::now());
                             this.within.saturating_sub(left)
                         }),
-                        queued: this.target.depth(),
+                        queued: this.target.through().depth(),
                     },
                     |refusal| refusal.of(path.clone()),
                 )
@@ -170,31 +206,32 @@ impl<M: Send + 'static, R: Send + 'static> Future for Asking<M, R> {
                 ready!(sleep.poll(cx));
             }
             // The answer may have come between the two looks.
-            let answer = this.slot.abandon(this.target.late());
+            let answer = this.slot.abandon(this.target.through().late());
             answer.ok_or_else(|| AskError::Timeout {
-                path: this.target.path().clone(),
+                path: this.target.through().path().clone(),
                 waited: *this.within,
-                queued: this.target.depth(),
-                in_work: this.target.is_in_work(),
+                queued: this.target.through().depth(),
+                in_work: this.target.through().is_in_work(),
             })
         };
         *this.over = true;
-        wait_is_over(this.target, this.edge);
+        wait_is_over(this.target.through(), this.edge);
         Poll::Ready(ended)
     }
 }
 
-impl<M: Send + 'static, R: Send + 'static> Asking<M, R> {
+impl<M: Send + 'static, R: Send + 'static, T: Asked<M>> Asking<M, R, T> {
     /// Sends the question and starts the clock.
     fn begin(self: Pin<&mut Self>) -> Result<(), AskError> {
         let this = self.project();
         let Some(message) = this.message.take() else {
             return Ok(());
         };
-        *this.edge = wait_begins(this.target).map_err(|path| AskError::Cycle { path })?;
+        *this.edge = wait_begins(this.target.through()).map_err(|path| AskError::Cycle { path })?;
         let now = Instant::now();
         *this.deadline = now.checked_add(*this.within);
-        let deadline = this.target.time_of(now).map(|now| now + *this.within);
+        let asked_at = this.target.through().time_of(now);
+        let deadline = asked_at.map(|now| now + *this.within);
         this.slot.set_deadline(deadline);
         let question = Question {
             expires: deadline.unwrap_or(Time::MAX),
@@ -204,15 +241,15 @@ impl<M: Send + 'static, R: Send + 'static> Asking<M, R> {
                 false => Waits::HereShortly,
             },
         };
-        let Err(refused) = this.target.put_question(message, &question) else {
+        let Err(refused) = this.target.put(message, &question, asked_at) else {
             return Ok(());
         };
-        wait_is_over(this.target, this.edge);
-        let path = this.target.path().clone();
+        wait_is_over(this.target.through(), this.edge);
+        let path = this.target.through().path().clone();
         Err(match refused {
             TellError::Full(_) => AskError::Full {
                 path,
-                queued: this.target.depth(),
+                queued: this.target.through().depth(),
             },
             TellError::Stopped(_) => AskError::Stopped { path },
             TellError::Unsendable(_, why) => AskError::Unsendable { path, why },

@@ -121,6 +121,8 @@ pub mod watchdog;
 
 pub use actor::Actor;
 pub use actor_ref::{ActorRef, RemoteTarget};
+#[doc(hidden)]
+pub use ask::Asked;
 pub use ask::{Ask, Asking, Reply, ReplyTo};
 pub use blocking::{BlockingActor, BlockingContext};
 pub use context::{Context, Pipe};
@@ -129,6 +131,8 @@ pub use error::{AskError, Refusal, SpawnError, TellError, Unsendable};
 pub use event_stream::EventStream;
 #[doc(hidden)]
 pub use failure::describe_panic;
+#[doc(hidden)]
+pub use observe::mark::Question;
 #[doc(hidden)]
 pub use otava_actor_macros as __macros;
 pub use otava_actor_macros::{actor, protocol};

@@ -11,6 +11,7 @@
 //! | `durable_three` | the same, three processes on one file |
 //! | `move` | how long asks wait while shards move to a node that came, and from one that leaves |
 //! | `kill` | a process is killed: until every shard answers again |
+//! | `passivated` | what an entity keeps that was passivated, beside others that live |
 //! | `idle` | memory of a live entity that is idle, and how long one takes to start |
 //!
 //! Everything is as shipped, mutual TLS on. A workload has a process of its own.
@@ -30,13 +31,14 @@ mod moves;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-const WORKLOADS: [&str; 7] = [
+const WORKLOADS: [&str; 8] = [
     "ask_local",
     "ask_other_node",
     "durable",
     "durable_three",
     "move",
     "kill",
+    "passivated",
     "idle",
 ];
 const USAGE: &str = "usage: entities [--json] [--scale x] [workload..]";
@@ -113,6 +115,7 @@ fn run(workload: &str, scale: f64) -> Found {
         "durable_three" => fleet::durable(scale),
         "move" => on_runtime(moves::planned(scale)),
         "kill" => fleet::kill(),
+        "passivated" => on_runtime(idle::passivated(scale)),
         "idle" => on_runtime(idle::many(scale)),
         unknown => unreachable!("{unknown} is no workload"),
     }

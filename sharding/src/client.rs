@@ -1,6 +1,6 @@
 //! Client: reaching entities from a process that is no member of the cluster.
 
-use crate::entities::EntityRef;
+use crate::entity_ref::{EntityRef, Entrance};
 use crate::error::StartError;
 use crate::logic::hash::{is_valid_shards, shard_of};
 use crate::message::{Command, RegionMessage, region_name};
@@ -199,9 +199,9 @@ impl<M: RemoteMessage> Shared<M> {
 
 impl<M: RemoteMessage> Shared<M> {
     /// The best way to an entity now.
-    fn way_to(&self, id: &str) -> ActorRef<RegionMessage<M>> {
+    fn way_to(&self, id: &str) -> Entrance<M> {
         let shard = self.shard_of(id);
-        self.home(shard).unwrap_or_else(|| {
+        let region = self.home(shard).unwrap_or_else(|| {
             let place = shard as usize;
             let contact = self.first_connected(place);
             let contacts = &self.contacts;
@@ -209,7 +209,9 @@ impl<M: RemoteMessage> Shared<M> {
                 .unwrap_or(&contacts[place % contacts.len()])
                 .region
                 .clone()
-        })
+        });
+        let doors = None;
+        Entrance { region, doors }
     }
 }
 
@@ -218,7 +220,7 @@ pub(crate) struct WeakClient<M>(Weak<Shared<M>>);
 
 impl<M: RemoteMessage> WeakClient<M> {
     /// The best way to an entity now; `None` if the client is gone.
-    pub(crate) fn way_to(&self, id: &str) -> Option<ActorRef<RegionMessage<M>>> {
+    pub(crate) fn way_to(&self, id: &str) -> Option<Entrance<M>> {
         Some(self.0.upgrade()?.way_to(id))
     }
 }
@@ -228,8 +230,8 @@ impl<M: RemoteMessage> EntityClient<M> {
     /// at least after each failure.
     pub fn entity(&self, id: impl AsRef<str>) -> EntityRef<M> {
         let id = id.as_ref();
-        let region = self.shared.way_to(id);
-        EntityRef::new(region, self.shared.kind.clone(), id.into())
+        let entrance = self.shared.way_to(id);
+        EntityRef::new(entrance, self.shared.kind.clone(), id.into())
     }
 
     /// The shard of an entity.

@@ -9,8 +9,9 @@
 //! might have the empty ones and others the work.
 
 use crate::config::ShardingConfig;
-use crate::entities::{Entities, EntityRef};
+use crate::entities::Entities;
 use crate::entity::EntityContext;
+use crate::entity_ref::EntityRef;
 use crate::error::StartError;
 use crate::logic::allocation::{AllocationStrategy, LeastShards, Move, Placement};
 use crate::logic::hash::{SHARDS_MAX, shard_of};

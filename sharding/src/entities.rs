@@ -1,13 +1,13 @@
 //! Entities: the handle of one kind on one node, and references to single entities.
 
+use crate::entity_ref::{EntityRef, Entrance};
 use crate::error::{HandOverError, ResizeError};
 use crate::logic::hash::{is_valid_shards, shard_of};
 use crate::message::{Command, Local, RegionMessage};
 use crate::query::{EntityPage, HomeChange, KindStats, Query, QueryAnswer, QueryError};
 use crate::wire::Table;
 use futures_util::future::join_all;
-use otava_actor::protocol::Recipient;
-use otava_actor::{ActorRef, Ask, AskError, ReplyTo, TellError};
+use otava_actor::{ActorRef, AskError, TellError};
 use otava_remote::{NodeId, Remote, RemoteMessage};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 /// All entities of a kind, as one node reaches them. A handle, cheap to clone.
 pub struct Entities<M> {
-    region: ActorRef<RegionMessage<M>>,
+    entrance: Entrance<M>,
     shared: Arc<Shared>,
 }
 
@@ -65,7 +65,7 @@ pub struct LocalStats {
 }
 
 impl<M: RemoteMessage> Entities<M> {
-    pub(crate) fn new(region: ActorRef<RegionMessage<M>>, known: Known) -> Self {
+    pub(crate) fn new(entrance: Entrance<M>, known: Known) -> Self {
         let shared = Shared {
             remote: known.remote,
             name: known.name,
@@ -76,7 +76,7 @@ impl<M: RemoteMessage> Entities<M> {
             counters: known.counters,
         };
         Self {
-            region,
+            entrance,
             shared: Arc::new(shared),
         }
     }
@@ -84,11 +84,8 @@ impl<M: RemoteMessage> Entities<M> {
     /// The entity of this id, wherever it lives; the first message starts it. An id has 1 to 512
     /// bytes; messages to others become dead letters.
     pub fn entity(&self, id: impl AsRef<str>) -> EntityRef<M> {
-        EntityRef::new(
-            self.region.clone(),
-            self.shared.kind.clone(),
-            id.as_ref().into(),
-        )
+        let (entrance, kind) = (self.entrance.clone(), self.shared.kind.clone());
+        EntityRef::new(entrance, kind, id.as_ref().into())
     }
 
     /// Starts an entity without a message for it, as [`EntityRef::start`].
@@ -138,7 +135,7 @@ impl<M: RemoteMessage> Entities<M> {
         let wish = RegionMessage(Command::Local(Local::Resize(shards)));
         let mut shown = self.shared.shown.clone();
         let done = async {
-            let told = self.region.send(wish).await;
+            let told = self.entrance.region.send(wish).await;
             let as_wished = |shown: &Shown| {
                 let table = shown.table.as_ref();
                 table.is_some_and(|table| table.layout().shards == shards && table.is_whole())
@@ -313,7 +310,7 @@ impl<M: RemoteMessage> Entities<M> {
         let begin = RegionMessage(Command::Local(Local::HandOver));
         let mut shown = self.shared.shown.clone();
         let done = async {
-            if self.region.send(begin).await.is_ok() {
+            if self.entrance.region.send(begin).await.is_ok() {
                 // An error means that the region is gone: nothing is here any more.
                 let _ = shown.wait_for(|shown| shown.handed_over).await;
             }
@@ -334,7 +331,7 @@ impl<M: RemoteMessage> Entities<M> {
 impl<M> Clone for Entities<M> {
     fn clone(&self) -> Self {
         Self {
-            region: self.region.clone(),
+            entrance: self.entrance.clone(),
             shared: self.shared.clone(),
         }
     }
@@ -398,126 +395,5 @@ impl HomeChanges {
             }
             self.table = table;
         }
-    }
-}
-
-/// A reference to one entity, wherever it lives and whether it runs or not.
-///
-/// It may stand in messages, as a field of its own or beside other references. Where it is read, it leads
-/// through that node's region, so the kind must be started there, or a client of it; else the message is
-/// not understood.
-///
-/// # Delivery
-/// At most once. Messages from one sender to one entity are handled in order, also while its shard
-/// moves as planned; a failure may lose some. Messages wait while the shard has no home, but no more
-/// than the configured number; those beyond become dead letters, and who asked learns it at once.
-pub struct EntityRef<M> {
-    region: ActorRef<RegionMessage<M>>,
-    kind: Arc<str>,
-    id: Arc<str>,
-}
-
-impl<M> EntityRef<M> {
-    /// The entity `id`, reached through `region`.
-    pub(crate) fn new(region: ActorRef<RegionMessage<M>>, kind: Arc<str>, id: Arc<str>) -> Self {
-        Self { region, kind, id }
-    }
-
-    pub(crate) fn kind_arc(&self) -> &Arc<str> {
-        &self.kind
-    }
-
-    pub(crate) fn id_arc(&self) -> &Arc<str> {
-        &self.id
-    }
-}
-
-impl<M: RemoteMessage> EntityRef<M> {
-    /// The entity's id.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// Its kind.
-    #[must_use]
-    pub fn kind(&self) -> &str {
-        &self.kind
-    }
-
-    /// Starts the entity without a message for it, if it does not run.
-    ///
-    /// # Delivery
-    /// At most once, as a message that is told.
-    ///
-    /// # Errors
-    /// If this node's region has no room or is gone.
-    pub fn start(&self) -> Result<(), TellError<()>> {
-        let wake = RegionMessage(Command::Wake {
-            entity: self.id.clone(),
-            hops: 0,
-        });
-        self.region.tell(wake).map_err(|refused| refused.map(drop))
-    }
-
-    /// Queues `message` without waiting.
-    ///
-    /// # Errors
-    /// The message comes back if this node's region has no room or is gone.
-    pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
-        let told = self.region.tell(RegionMessage::deliver(&self.id, message));
-        told.map_err(|refused| refused.map(RegionMessage::into_delivered))
-    }
-
-    /// Queues `message`, and waits for room at this node's region if there is none.
-    ///
-    /// # Errors
-    /// The message comes back if the region is gone.
-    ///
-    /// # Cancel safety
-    /// As for [`ActorRef::send`].
-    pub async fn send(&self, message: M) -> Result<(), TellError<M>> {
-        let message = RegionMessage::deliver(&self.id, message);
-        let sent = self.region.send(message).await;
-        sent.map_err(|refused| refused.map(RegionMessage::into_delivered))
-    }
-
-    /// Asks a question, as [`ActorRef::ask`]. Errors name the region.
-    pub fn ask<R: Send + 'static>(
-        &self,
-        question: impl FnOnce(ReplyTo<R>) -> M,
-    ) -> Ask<RegionMessage<M>, R> {
-        let id = &self.id;
-        self.region
-            .ask(|reply_to| RegionMessage::deliver(id, question(reply_to)))
-    }
-}
-
-/// So an entity has the methods of its protocol.
-impl<M: RemoteMessage> Recipient<M> for EntityRef<M> {
-    type Ask<R: Send + 'static> = Ask<RegionMessage<M>, R>;
-
-    fn tell(&self, message: M) -> Result<(), TellError<M>> {
-        Self::tell(self, message)
-    }
-
-    fn ask<R: Send + 'static>(&self, question: impl FnOnce(ReplyTo<R>) -> M) -> Self::Ask<R> {
-        Self::ask(self, question)
-    }
-}
-
-impl<M> Clone for EntityRef<M> {
-    fn clone(&self) -> Self {
-        Self {
-            region: self.region.clone(),
-            kind: self.kind.clone(),
-            id: self.id.clone(),
-        }
-    }
-}
-
-impl<M> fmt::Debug for EntityRef<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("EntityRef").field(&self.id).finish()
     }
 }

@@ -31,6 +31,7 @@ mod daemon;
 mod delivery;
 mod entities;
 mod entity;
+mod entity_ref;
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -51,8 +52,9 @@ pub mod wire;
 pub use client::{EntityClient, client};
 pub use config::ShardingConfig;
 pub use daemon::{DaemonProcess, WorkerContext};
-pub use entities::{Entities, EntityRef, HomeChanges, LocalStats};
+pub use entities::{Entities, HomeChanges, LocalStats};
 pub use entity::{ENTITY_ID_BYTES_MAX, EntityContext, FencedHandle, Memory, Passivate};
+pub use entity_ref::EntityRef;
 pub use error::{HandOverError, ResizeError, StartError};
 pub use logic::allocation::{
     AllocationStrategy, ConsistentHashing, ExternalAllocation, Hosting, LeastLoad, LeastShards,

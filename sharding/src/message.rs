@@ -1,6 +1,7 @@
 //! RegionMessage: what regions say to each other, on the wire and inside a node.
 
 use crate::entity::Word;
+use crate::io::doors::UnderWay;
 use crate::io::memory::Recall;
 use crate::logic::epoch::Epoch;
 use crate::logic::layout::Layout;
@@ -31,6 +32,9 @@ pub(crate) enum Command<M> {
         entity: Arc<str>,
         hops: u8,
         message: M,
+        /// While it is on this node, if it was sent here.
+        #[serde(skip)]
+        under_way: Option<UnderWay<M>>,
     },
     Protocol(ProtocolMessage),
     /// A client wants the first table that is newer than this term and revision.
@@ -96,11 +100,12 @@ impl<M: RemoteMessage> RemoteMessage for RegionMessage<M> {
 
 impl<M> RegionMessage<M> {
     /// A message for an entity, as it enters sharding.
-    pub(crate) fn deliver(entity: &Arc<str>, message: M) -> Self {
+    pub(crate) fn deliver(entity: &Arc<str>, message: M, under_way: Option<UnderWay<M>>) -> Self {
         Self(Command::Deliver {
             entity: entity.clone(),
             hops: 0,
             message,
+            under_way,
         })
     }
 

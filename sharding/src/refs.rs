@@ -5,10 +5,8 @@
 //! that could be written down.
 
 use crate::client::WeakClient;
-use crate::entities::EntityRef;
-use crate::message::RegionMessage;
+use crate::entity_ref::{EntityRef, Entrance};
 use crate::remember::is_valid_id;
-use otava_actor::ActorRef;
 use otava_remote::RemoteMessage;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -26,7 +24,7 @@ struct EntityForm {
 /// How a node reaches the entities of a kind; kept with the remote layer.
 pub(crate) enum Way<M> {
     Client(WeakClient<M>),
-    Region(ActorRef<RegionMessage<M>>),
+    Region(Entrance<M>),
 }
 
 /// Under which name the way to a kind is kept.
@@ -81,12 +79,12 @@ fn resolve<M: RemoteMessage>(form: EntityForm) -> Result<EntityRef<M>, RefError>
     let Some(way) = way.filter(|_| layout == M::LAYOUT) else {
         return Err(RefError::OtherMessages { kind });
     };
-    let region = match way {
-        Way::Region(region) => Some(region.clone()),
+    let entrance = match way {
+        Way::Region(entrance) => Some(entrance.clone()),
         Way::Client(client) => client.way_to(&id),
     };
-    match region {
-        Some(region) => Ok(EntityRef::new(region, kind, id)),
+    match entrance {
+        Some(entrance) => Ok(EntityRef::new(entrance, kind, id)),
         None => Err(RefError::NotStarted { kind }),
     }
 }

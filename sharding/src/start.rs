@@ -3,7 +3,9 @@
 use crate::config::ShardingConfig;
 use crate::entities::{Counters, Entities, Known, Shown};
 use crate::entity::EntityContext;
+use crate::entity_ref::Entrance;
 use crate::error::StartError;
+use crate::io::doors::Doors;
 use crate::io::members::follow;
 use crate::io::region::{RegionActor, Start};
 use crate::logic::hash::is_valid_shards;
@@ -136,6 +138,7 @@ impl Sharding {
             counters: Arc::new(Counters::default()),
         };
         let capacity = config.mailbox_capacity;
+        let doors = Arc::new(Doors::new(config.passivation.is_timed()));
         let region = RegionActor::<A>::new(Start {
             remote: remote.clone(),
             kind: known.kind.clone(),
@@ -144,6 +147,7 @@ impl Sharding {
             store,
             views,
             factory: Box::new(factory),
+            doors: doors.clone(),
             shown,
             counters: known.counters.clone(),
         });
@@ -154,8 +158,10 @@ impl Sharding {
             region.stop();
             return Err(error.into());
         }
-        let way = Way::Region(region.clone());
+        let doors = Some(doors);
+        let entrance = Entrance { region, doors };
+        let way = Way::Region(entrance.clone());
         remote.provide(way_name(kind), Arc::new(way));
-        Ok(Entities::new(region, known))
+        Ok(Entities::new(entrance, known))
     }
 }

@@ -23,8 +23,9 @@ pub(crate) struct Mark {
 }
 
 /// What an asker says to the mailbox about its question.
-#[derive(Clone, Copy)]
-pub(crate) struct Question {
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
     /// When nobody waits for the answer any more, on the clock of the actor's system.
     pub(crate) expires: Time,
     /// The ask, if it is awaited in a handler.

@@ -5,10 +5,11 @@
 
 use crate::config::ShardingConfig;
 use crate::entity::{EntityContext, EntityLine, FencedHandle, Memory, Passivate, Word};
+use crate::io::doors::{Doors, UnderWay};
 use crate::io::memory::{Recall, ask};
 use crate::io::rights::scope;
 use crate::logic::epoch::Epoch;
-use crate::logic::hash::shard_of;
+use crate::logic::hash::{hash_of, shard_of};
 use crate::logic::layout::Layout;
 use crate::logic::lives::{Kept, Lives, Output, Put};
 use crate::logic::name::actor_name;
@@ -52,6 +53,8 @@ enum Keeping {
 pub(crate) enum Left<M> {
     /// This waited for an entity of a shard that leaves: it goes where the shard goes.
     Back(Arc<str>, M),
+    /// So many messages went past the region to entities of the shard.
+    Counted(u32, u64),
     /// The store has seen a later allocation.
     Fenced(u32, Epoch),
     /// All entities of the shard have ended.
@@ -66,6 +69,7 @@ pub(crate) struct Host<A: Actor> {
     lives: Lives<ActorRef<A::Msg>, A::Msg>,
     shards: HashMap<u32, Shard>,
     by_uid: HashMap<u64, u32>,
+    doors: Arc<Doors<A::Msg>>,
     left: VecDeque<Left<A::Msg>>,
     rng: Rng,
 }
@@ -87,7 +91,7 @@ impl<A: Actor> Host<A> {
     pub(crate) fn new(
         kind: Arc<str>,
         config: &ShardingConfig,
-        words: mpsc::UnboundedSender<Word>,
+        (words, doors): (mpsc::UnboundedSender<Word>, Arc<Doors<A::Msg>>),
         factory: Factory<A>,
         mut rng: Rng,
     ) -> Self {
@@ -111,6 +115,7 @@ impl<A: Actor> Host<A> {
             lives: Lives::new(config.lives(), rng.fork()),
             shards: HashMap::new(),
             by_uid: HashMap::new(),
+            doors,
             left: VecDeque::new(),
             rng,
         }
@@ -161,6 +166,38 @@ impl<A: Actor> Host<A> {
             (*shard, ShardStats::new(entities, here.handled))
         });
         stats.collect()
+    }
+
+    /// A message comes back to the region.
+    pub(crate) fn under_way(&self, hash: u64) -> UnderWay<A::Msg> {
+        self.doors.under_way(hash)
+    }
+
+    /// Takes note of what went past the region. How many messages that were, by shard.
+    pub(crate) fn catch_up(&mut self) -> BTreeMap<u32, u64> {
+        let mut uses = self.doors.collect();
+        self.lives.catch_up(&mut uses);
+        let mut counts = BTreeMap::new();
+        for of in uses {
+            if let Some((shard, _)) = self.lives.name(of.place) {
+                *counts.entry(shard).or_default() += of.count;
+            }
+        }
+        for (shard, count) in &counts {
+            if let Some(here) = self.shards.get_mut(shard) {
+                here.handled += count;
+            }
+        }
+        counts
+    }
+
+    /// As [`Host::catch_up`], if somebody would be stopped.
+    fn catch_up_before_victims(&mut self, now: Time) {
+        if self.lives.has_victim(now) {
+            let counts = self.catch_up().into_iter();
+            self.left
+                .extend(counts.map(|(shard, count)| Left::Counted(shard, count)));
+        }
     }
 
     /// The ids of entities of a shard, sorted, at most `limit` from behind `after` on; `None` if the shard
@@ -290,7 +327,7 @@ impl<A: Actor> Host<A> {
         };
         self.shards.insert(shard, here);
         self.request(ctx, shard);
-        self.lives.handle_timeout(ctx.now());
+        self.handle_due(ctx.now());
         self.pump(ctx);
     }
 
@@ -337,6 +374,7 @@ impl<A: Actor> Host<A> {
         reason: Ended,
     ) {
         if let Some(place) = self.by_uid.remove(&uid) {
+            self.shut(place);
             let failed = reason != Ended::Stopped;
             self.lives.ended(ctx.now(), place, failed);
             self.pump(ctx);
@@ -355,8 +393,32 @@ impl<A: Actor> Host<A> {
         if passivate {
             self.lives.passivate(place, instance);
         }
-        self.lives.passivate_victims(ctx.now());
+        self.passivate_victims(ctx.now());
         self.pump(ctx);
+    }
+
+    fn passivate_victims(&mut self, now: Time) {
+        self.catch_up_before_victims(now);
+        self.lives.passivate_victims(now);
+    }
+
+    fn handle_due(&mut self, now: Time) {
+        self.catch_up_before_victims(now);
+        self.lives.handle_timeout(now);
+    }
+
+    /// The instance at `place` has ended.
+    fn shut(&mut self, place: u32) {
+        let Some((shard, id)) = self.lives.name(place) else {
+            return;
+        };
+        let Some(of) = self.doors.shut(hash_of(id), place) else {
+            return;
+        };
+        if let Some(here) = self.shards.get_mut(&shard) {
+            here.handled += of.count;
+        }
+        self.left.push_back(Left::Counted(shard, of.count));
     }
 
     /// The store of remembered entities has answered.
@@ -400,7 +462,7 @@ impl<A: Actor> Host<A> {
                         tracing::warn!(%kind, shard, "the store remembers an entity of another shard");
                     }
                 }
-                self.lives.handle_timeout(now);
+                self.handle_due(now);
             }
             Outcome::Removed(ids) => {
                 let places = ids.iter().filter_map(|id| here.names.get(id));
@@ -419,7 +481,7 @@ impl<A: Actor> Host<A> {
         ctx: &mut Context<R>,
     ) {
         let now = ctx.now();
-        self.lives.handle_timeout(now);
+        self.handle_due(now);
         self.pump(ctx);
         if !matches!(self.keeping, Keeping::Started(_)) {
             return;
@@ -551,7 +613,8 @@ impl<A: Actor> Host<A> {
                         Refusal::Full.refuse(refused.into_message());
                     }
                 }
-                self.lives.passivate_victims(now);
+                self.doors.open((hash_of(&id), &id), place, actor);
+                self.passivate_victims(now);
             }
             Err(error) => {
                 let kind = &self.place.kind;
@@ -561,6 +624,13 @@ impl<A: Actor> Host<A> {
                 }
             }
         }
+    }
+}
+
+/// Whoever still has a reference keeps no entities by it.
+impl<A: Actor> Drop for Host<A> {
+    fn drop(&mut self) {
+        self.doors.shut_all();
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::config::ShardingConfig;
 use crate::entities::{Counters, Shown};
 use crate::entity::{ENTITY_ID_BYTES_MAX, Word};
+use crate::io::doors::{Doors, UnderWay};
 use crate::io::host::{Factory, Host, Left};
 use crate::io::peers::Peers;
 use crate::io::rights::{claim_shard, set_layout, take_over};
@@ -39,11 +40,11 @@ const FOLLOWERS_MAX: usize = 1_000;
 const FOLLOW_MAX: Duration = Duration::from_secs(10);
 
 /// Of a message, what the region's logic carries without looking at it.
-#[derive(Debug)]
 pub(crate) struct Parcel<M> {
     entity: Arc<str>,
     /// `None`: it is only to be started.
     message: Option<M>,
+    under_way: Option<UnderWay<M>>,
 }
 
 /// The region of one kind on one node, with the coordinator beside it.
@@ -81,6 +82,7 @@ pub(crate) struct Start<A: Actor> {
     pub(crate) store: Arc<dyn AllocationStore>,
     pub(crate) views: watch::Receiver<View>,
     pub(crate) factory: Factory<A>,
+    pub(crate) doors: Arc<Doors<A::Msg>>,
     pub(crate) shown: watch::Sender<Shown>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -91,7 +93,8 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
         let (say, words) = mpsc::unbounded_channel();
         // Only for the length of waits: no two nodes of a system shall agree in them.
         let rng = Rng::seeded(xxh3_64(format!("{me}/{}", start.kind).as_bytes()));
-        let host = Host::new(start.kind.clone(), &start.config, say, start.factory, rng);
+        let (kind, doors) = (start.kind.clone(), start.doors);
+        let host = Host::new(kind, &start.config, (say, doors), start.factory, rng);
         Self {
             kind: start.kind,
             shards: (start.config.shards, !start.config.only_fixed),
@@ -197,6 +200,9 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
             Local::Term(term) => self.coordinator.term_claimed(now, term),
             Local::Tick => {
                 self.armed = Time::MAX;
+                if self.region.is_measuring(now) {
+                    self.count_past();
+                }
                 self.region.handle_timeout(now);
                 self.coordinator.handle_timeout(now);
                 self.host.handle_timeout(ctx);
@@ -243,15 +249,27 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
         }
     }
 
+    /// Counts what went past this actor.
+    fn count_past(&mut self) {
+        for (shard, messages) in self.host.catch_up() {
+            self.region.count(shard, messages);
+        }
+    }
+
     /// Goes on with what the host has left to do.
     fn take_back(&mut self, now: Time, left: Left<A::Msg>) {
         match left {
             Left::Back(entity, message) => {
                 let hash = hash_of(&entity);
-                let message = Some(message);
-                let delivery = Delivery::new(hash, 0, Parcel { entity, message });
+                let parcel = Parcel {
+                    message: Some(message),
+                    under_way: Some(self.host.under_way(hash)),
+                    entity,
+                };
+                let delivery = Delivery::new(hash, 0, parcel);
                 self.region.handle(now, Input::Deliver(delivery));
             }
+            Left::Counted(shard, messages) => self.region.count(shard, messages),
             Left::Fenced(shard, epoch) => self.fenced(now, shard, epoch),
             Left::Over(shard) => self.region.handle(now, Input::Ended { shard }),
         }
@@ -266,9 +284,15 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
                 scope,
             } => self.claim(ctx, (shard, epoch), fenced, scope),
             Output::Deliver { epoch, delivery } => {
-                let Parcel { entity, message } = delivery.what;
+                let Parcel {
+                    entity,
+                    message,
+                    under_way,
+                } = delivery.what;
                 let allocation = (delivery.shard, epoch);
                 self.host.deliver(ctx, allocation, &entity, message);
+                // The entity has it, or has no door.
+                drop(under_way);
             }
             Output::Drop { delivery, reason } => {
                 tracing::debug!(kind = %self.kind, shard = delivery.shard, ?reason, "dropped");
@@ -281,13 +305,17 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
                 self.refuse(ctx, delivery.what, reason);
             }
             Output::Forward { to, delivery } => {
-                let Parcel { entity, message } = delivery.what;
+                // It leaves this node, where its entity has no door.
+                let Parcel {
+                    entity, message, ..
+                } = delivery.what;
                 let hops = delivery.hops;
                 let command = match message {
                     Some(message) => Command::Deliver {
                         entity,
                         hops,
                         message,
+                        under_way: None,
                     },
                     None => Command::Wake { entity, hops },
                 };
@@ -375,7 +403,7 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
     }
 
     /// Answers what this region has.
-    fn answer(&self, query: Query, reply_to: ReplyTo<QueryAnswer>) {
+    fn answer(&mut self, query: Query, reply_to: ReplyTo<QueryAnswer>) {
         let answer = match query {
             Query::Ids {
                 shard,
@@ -390,13 +418,16 @@ impl<A: Actor<Msg: RemoteMessage>> RegionActor<A> {
                 }
                 QueryAnswer::Ids(ids.map(|ids| EntityPage::of(ids, limit)))
             }
-            Query::Stats => QueryAnswer::Stats(NodeStats {
-                shards: self.host.stats(),
-                hosted: self.region.hosted() as u64,
-                entities: self.host.len() as u64,
-                buffered: self.region.buffered() as u64,
-                waiting: self.host.waiting() as u64,
-            }),
+            Query::Stats => {
+                self.count_past();
+                QueryAnswer::Stats(NodeStats {
+                    shards: self.host.stats(),
+                    hosted: self.region.hosted() as u64,
+                    entities: self.host.len() as u64,
+                    buffered: self.region.buffered() as u64,
+                    waiting: self.host.waiting() as u64,
+                })
+            }
         };
         // Whoever asked may have gone.
         let _ = reply_to.send(answer);
@@ -505,13 +536,22 @@ impl<A: Actor<Msg: RemoteMessage>> Actor for RegionActor<A> {
                 entity,
                 hops,
                 message,
+                under_way,
             } => {
-                let message = Some(message);
-                self.delivered(ctx, hops, Parcel { entity, message });
+                let parcel = Parcel {
+                    entity,
+                    message: Some(message),
+                    under_way,
+                };
+                self.delivered(ctx, hops, parcel);
             }
             Command::Wake { entity, hops } => {
-                let message = None;
-                self.delivered(ctx, hops, Parcel { entity, message });
+                let parcel = Parcel {
+                    entity,
+                    message: None,
+                    under_way: None,
+                };
+                self.delivered(ctx, hops, parcel);
             }
             Command::Query { query, reply_to } => self.answer(query, reply_to),
             Command::Follow {

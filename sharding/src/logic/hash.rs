@@ -9,6 +9,9 @@ use xxhash_rust::xxh3::xxh3_64;
 /// The most shards a kind may have.
 pub const SHARDS_MAX: u32 = 65_536;
 
+/// How many bits a hash has.
+pub const HASH_BITS: u32 = 64;
+
 /// Whether a kind may have this many shards: a power of two, at most 65,536.
 #[must_use]
 pub fn is_valid_shards(shards: u32) -> bool {

@@ -19,7 +19,7 @@
 //! Entities are places in a table; whose name leads to which place is the caller's to know. The caller
 //! carries out each output before the next call.
 
-use crate::logic::passivation::{Passivation, Usage};
+use crate::logic::passivation::{Passivation, Usage, Use};
 use otava_actor::{Rng, Time};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -430,6 +430,18 @@ impl<H, M> Lives<H, M> {
             }
         }
         self.passivate_victims(now);
+    }
+
+    /// Whether somebody is idle or superfluous, as far as is known: then it is time for
+    /// [`Lives::catch_up`], before anybody is stopped.
+    #[must_use]
+    pub fn has_victim(&self, now: Time) -> bool {
+        self.usage.has_victim(now)
+    }
+
+    /// Instances had messages that did not come through [`Lives::message`].
+    pub fn catch_up(&mut self, uses: &mut [Use]) {
+        self.usage.catch_up(uses);
     }
 
     /// Stops those who are idle or too many. To be called after starts and reports of memory.

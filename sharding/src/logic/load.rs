@@ -32,17 +32,23 @@ impl Meter {
         }
     }
 
-    /// Notes that a message went to an entity of `shard`. Before the shard's first interval this counts
+    /// Notes that messages went to entities of `shard`. Before the shard's first interval this counts
     /// nothing.
-    pub fn count(&mut self, shard: u32) {
+    pub fn count(&mut self, shard: u32, messages: u64) {
         if let Some(gauge) = self.gauges.get_mut(&shard) {
-            gauge.count += 1;
+            gauge.count += messages;
         }
+    }
+
+    /// Whether it is time to measure.
+    #[must_use]
+    pub fn is_due(&self, now: Time) -> bool {
+        self.every.is_some() && now >= self.next()
     }
 
     /// Measures the shards that are here, if it is time. Whether any measure has changed.
     pub fn measure(&mut self, now: Time, here: impl Iterator<Item = u32>) -> bool {
-        let Some(every) = self.every.filter(|_| now >= self.next()) else {
+        let Some(every) = self.every.filter(|_| self.is_due(now)) else {
             return false;
         };
         let passed = now.saturating_since(self.measured_at).max(every);
@@ -92,14 +98,14 @@ mod tests {
     fn a_rate_is_smoothed_and_comes_to_rest() {
         let mut meter = Meter::new(Some(Duration::from_secs(2)));
         let here = || [7, 8].into_iter();
-        meter.count(7);
+        meter.count(7, 1);
         assert!(!meter.measure(at(1), here()), "too early");
         assert!(
             !meter.measure(at(2), here()),
             "nothing was counted for long enough"
         );
         assert_eq!(meter.rates().count(), 0);
-        (0..200).for_each(|_| meter.count(7));
+        (0..200).for_each(|_| meter.count(7, 1));
         assert!(meter.measure(at(4), here()));
         assert_eq!(meter.rates().collect::<Vec<_>>(), [(7, 100), (8, 0)]);
         assert!(meter.measure(at(6), here()));
@@ -113,7 +119,7 @@ mod tests {
     fn a_shard_that_left_is_forgotten_and_one_that_comes_is_new() {
         let mut meter = Meter::new(Some(Duration::from_secs(1)));
         meter.measure(at(1), [1].into_iter());
-        meter.count(1);
+        meter.count(1, 1);
         meter.measure(at(2), [1].into_iter());
         meter.measure(at(3), [2].into_iter());
         assert_eq!(meter.rates().count(), 0);

@@ -6,6 +6,7 @@
 //! Only a limit by frequency keeps an order of its own, at the cost of a look into a tree.
 
 use otava_actor::Time;
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -78,6 +79,12 @@ impl Passivation {
         }
     }
 
+    /// Whether it matters when an entity had a message.
+    #[must_use]
+    pub(crate) const fn is_timed(&self) -> bool {
+        self.idle_after.is_some() || !matches!(self.limit, Limit::None)
+    }
+
     /// The same, and entities stop that had no message for this time.
     pub const fn idle_after(mut self, after: Duration) -> Self {
         self.idle_after = Some(after);
@@ -92,6 +99,17 @@ impl Default for Passivation {
     }
 }
 
+/// How an entity was used past the region, since that was asked for last.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Use {
+    /// The last time.
+    pub at: Time,
+    /// By whom: its place in the table.
+    pub place: u32,
+    /// How often.
+    pub count: u64,
+}
+
 /// No place in the list.
 const NONE: u32 = u32::MAX;
 
@@ -102,11 +120,10 @@ pub struct Usage {
     marks: Vec<Mark>,
     oldest: u32,
     newest: u32,
-    /// Rank, the number of the last use, and place; only where frequency counts.
-    ranks: BTreeSet<(u64, u64, u32)>,
+    /// Rank, the last use, and place; only where frequency counts.
+    ranks: BTreeSet<(u64, Time, u32)>,
     /// The rank of the last victim, with which newcomers begin.
     age: u64,
-    uses: u64,
     active: usize,
     bytes: u64,
 }
@@ -120,7 +137,6 @@ struct Mark {
     used: Time,
     bytes: u64,
     rank: u64,
-    use_no: u64,
 }
 
 const UNUSED: Mark = Mark {
@@ -130,7 +146,6 @@ const UNUSED: Mark = Mark {
     used: Time::ZERO,
     bytes: 0,
     rank: 0,
-    use_no: 0,
 };
 
 impl Usage {
@@ -144,7 +159,6 @@ impl Usage {
             newest: NONE,
             ranks: BTreeSet::new(),
             age: 0,
-            uses: 0,
             active: 0,
             bytes: 0,
         }
@@ -178,7 +192,7 @@ impl Usage {
             ..UNUSED
         };
         self.put_last(now, place);
-        self.raise(place);
+        self.rank(place, 1);
     }
 
     /// It has got a message.
@@ -186,13 +200,43 @@ impl Usage {
         if !self.is_active(place) {
             return;
         }
+        self.unrank(place);
         if self.newest == place {
             self.marks[place as usize].used = now;
         } else {
             self.unlink(place);
             self.put_last(now, place);
         }
-        self.raise(place);
+        self.rank(place, 1);
+    }
+
+    /// These had messages that were not told of by [`Usage::touch`]; each one once.
+    pub fn catch_up(&mut self, uses: &mut [Use]) {
+        for of in &mut *uses {
+            let known = self.marks.get(of.place as usize);
+            of.at = of.at.max(known.map_or(Time::ZERO, |mark| mark.used));
+        }
+        // From the last one backwards, and so through the list: what lies behind the earliest use
+        // was used since then, so this costs no more than those uses did.
+        uses.sort_unstable_by_key(|of| (Reverse(of.at), of.place));
+        let mut before = self.newest;
+        for &Use { at, place, count } in &*uses {
+            if !self.is_active(place) {
+                continue;
+            }
+            self.unrank(place);
+            if before == place {
+                before = self.marks[place as usize].before;
+            }
+            self.unlink(place);
+            while let Some(mark) = self.marks.get(before as usize)
+                && mark.used > at
+            {
+                before = mark.before;
+            }
+            self.put_behind(before, at, place);
+            self.rank(place, count);
+        }
     }
 
     /// It holds so many bytes.
@@ -209,11 +253,17 @@ impl Usage {
         if !self.is_active(place) {
             return;
         }
+        self.unrank(place);
         self.unlink(place);
         let mark = std::mem::replace(&mut self.marks[place as usize], UNUSED);
-        self.ranks.remove(&(mark.rank, mark.use_no, place));
         self.active -= 1;
         self.bytes = self.bytes.saturating_sub(mark.bytes);
+    }
+
+    /// Whether somebody is to stop now.
+    #[must_use]
+    pub fn has_victim(&self, now: Time) -> bool {
+        self.idle(now).or_else(|| self.excess()).is_some()
     }
 
     /// Who is to stop now, if anybody is; it is not active any more then.
@@ -256,28 +306,38 @@ impl Usage {
         mark.is_some_and(|mark| mark.active)
     }
 
-    /// Counts a use, where that matters.
-    fn raise(&mut self, place: u32) {
-        if !matches!(self.strategy.limit, Limit::LeastFrequent(_)) {
-            return;
+    /// Counts uses, where that matters. To be called after the last use is noted.
+    fn rank(&mut self, place: u32, uses: u64) {
+        if matches!(self.strategy.limit, Limit::LeastFrequent(_)) {
+            let mark = &mut self.marks[place as usize];
+            mark.rank = mark.rank.saturating_add(uses);
+            self.ranks.insert((mark.rank, mark.used, place));
         }
-        self.uses += 1;
-        let mark = &mut self.marks[place as usize];
-        self.ranks.remove(&(mark.rank, mark.use_no, place));
-        mark.rank = mark.rank.saturating_add(1);
-        mark.use_no = self.uses;
-        self.ranks.insert((mark.rank, mark.use_no, place));
+    }
+
+    /// Before the last use or the rank changes.
+    fn unrank(&mut self, place: u32) {
+        if matches!(self.strategy.limit, Limit::LeastFrequent(_)) {
+            let mark = &self.marks[place as usize];
+            self.ranks.remove(&(mark.rank, mark.used, place));
+        }
     }
 
     fn put_last(&mut self, now: Time, place: u32) {
-        let before = self.newest;
-        let mark = &mut self.marks[place as usize];
-        (mark.before, mark.after, mark.used) = (before, NONE, now);
-        match self.marks.get_mut(before as usize) {
-            Some(before) => before.after = place,
-            None => self.oldest = place,
+        self.put_behind(self.newest, now, place);
+    }
+
+    fn put_behind(&mut self, before: u32, used: Time, place: u32) {
+        let after = match self.marks.get_mut(before as usize) {
+            Some(before) => std::mem::replace(&mut before.after, place),
+            None => std::mem::replace(&mut self.oldest, place),
+        };
+        match self.marks.get_mut(after as usize) {
+            Some(after) => after.before = place,
+            None => self.newest = place,
         }
-        self.newest = place;
+        let mark = &mut self.marks[place as usize];
+        (mark.before, mark.after, mark.used) = (before, after, used);
     }
 
     fn unlink(&mut self, place: u32) {
@@ -372,6 +432,58 @@ mod tests {
         assert_eq!(victims(&mut usage, 0), [2], "the last one is spared");
         usage.leave(3);
         assert_eq!((usage.bytes(), usage.active()), (0, 0));
+    }
+
+    /// What is told late comes to the same as what was told at once.
+    #[test]
+    fn uses_that_are_told_late_agree_with_those_told_at_once() {
+        for seed in 0..20 {
+            let mut rng = Rng::seeded(seed);
+            for strategy in [
+                Passivation::idle(Duration::from_nanos(400)),
+                Passivation::least_recently_used(20),
+                Passivation::least_frequently_used(20),
+            ] {
+                let mut late = Usage::new(strategy);
+                let mut at_once = Usage::new(strategy);
+                let mut untold: Vec<Use> = Vec::new();
+                for step in 0..2_000_u64 {
+                    let (now, place) = (at(step), rng.below(60) as u32);
+                    let known = at_once.is_active(place);
+                    match rng.below(4) {
+                        0 if !known => {
+                            late.enter(now, place);
+                            at_once.enter(now, place);
+                        }
+                        1 => {
+                            late.touch(now, place);
+                            at_once.touch(now, place);
+                        }
+                        _ if known => {
+                            at_once.touch(now, place);
+                            match untold.iter_mut().find(|of| of.place == place) {
+                                Some(of) => (of.at, of.count) = (now, of.count + 1),
+                                None => untold.push(Use {
+                                    at: now,
+                                    place,
+                                    count: 1,
+                                }),
+                            }
+                        }
+                        _ => {}
+                    }
+                    if at_once.has_victim(now) || rng.below(50) == 0 {
+                        assert!(late.has_victim(now) || !at_once.has_victim(now));
+                        late.catch_up(&mut untold);
+                        untold.clear();
+                        while let Some(victim) = at_once.victim(now) {
+                            assert_eq!(late.victim(now), Some(victim), "seed {seed}");
+                        }
+                        assert_eq!(late.victim(now), None, "seed {seed}");
+                    }
+                }
+            }
+        }
     }
 
     /// The list and the ranks agree with a simple model under random use.

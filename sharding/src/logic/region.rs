@@ -195,6 +195,18 @@ impl<D> Region<D> {
             .min(self.meter.next())
     }
 
+    /// Messages went to entities of a shard that did not come through [`Input::Deliver`].
+    pub fn count(&mut self, shard: u32, messages: u64) {
+        self.meter.count(shard, messages);
+    }
+
+    /// Whether the load is measured by the next [`Region::handle_timeout`]: what was not counted has to
+    /// be before that.
+    #[must_use]
+    pub fn is_measuring(&self, now: Time) -> bool {
+        self.meter.is_due(now)
+    }
+
     /// From now on everything that is here leaves as soon as it can.
     pub fn hand_over(&mut self, now: Time) {
         self.handing_over = true;
@@ -287,7 +299,7 @@ impl<D> Region<D> {
 
     fn send_on(&mut self, route: Route, mut delivery: Delivery<D>) {
         if matches!(route, Route::Here(_)) {
-            self.meter.count(delivery.shard);
+            self.meter.count(delivery.shard, 1);
         }
         self.outputs.push_back(match route {
             Route::Here(epoch) => Output::Deliver { epoch, delivery },

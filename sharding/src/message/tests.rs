@@ -106,6 +106,7 @@ fn messages() -> Vec<(&'static str, RegionMessage<Cmd>)> {
         entity: "N328AA".into(),
         hops: 2,
         message: Cmd::Add(300),
+        under_way: None,
     };
     let barrier = Barrier {
         from: node(2),
@@ -162,6 +163,7 @@ fn bytes_are_those_of_the_fixtures() {
                     entity,
                     hops,
                     message,
+                    ..
                 },
                 Command::Deliver { .. },
             ) => {

@@ -10,6 +10,7 @@ mod delivery;
 mod living;
 mod nodes;
 mod passivation;
+mod past;
 mod protocol;
 mod queries;
 mod remembered;
