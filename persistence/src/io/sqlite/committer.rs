@@ -3,9 +3,10 @@
 use crate::error::{AppendError, JournalError};
 use crate::io::sqlite::checkpoint::KeeperHandle;
 use crate::io::sqlite::halt::Halt;
+use crate::io::sqlite::known::Known;
 use crate::io::sqlite::marks::Mark;
 use crate::io::sqlite::sweep::Budget;
-use crate::io::sqlite::transaction::{Done, Fault, Job, Streams, Transaction};
+use crate::io::sqlite::transaction::{Done, Fault, Job, Transaction};
 use crate::io::sqlite::watch::WatchHandle;
 use crate::io::sqlite::{MarkSync, Severity, SqliteConfig, schema, severity};
 use rusqlite::Connection;
@@ -104,7 +105,7 @@ impl Committer {
     }
 
     fn serve(&mut self) {
-        let mut streams = Streams::default();
+        let mut known = Known::default();
         let mut batch = Vec::new();
         let mut pace = Pace::default();
         // What a process that was killed has left.
@@ -120,7 +121,7 @@ impl Committer {
                 batch.push(Request { job, reply });
             }
             let begin = Instant::now();
-            let answered = self.commit(&mut batch, &mut streams);
+            let answered = self.commit(&mut batch, &mut known);
             pace.committed(begin.elapsed(), answered + self.requests.len());
             sweeping = match swept.try_recv() {
                 Ok(Ok(Done::Deleted { left })) => left,
@@ -149,11 +150,11 @@ impl Committer {
     }
 
     /// Commits what is in `batch` and what waits behind it, and answers all of it. Returns how many.
-    fn commit(&mut self, batch: &mut Vec<Request>, streams: &mut Streams) -> usize {
+    fn commit(&mut self, batch: &mut Vec<Request>, known: &mut Known) -> usize {
         let begin = Instant::now();
         let outcomes = match self.halt.known() {
             Some(reason) => Err(Failure::Halted(reason)),
-            None => self.transact(batch, streams),
+            None => self.transact(batch, known),
         };
         let answered = batch.len();
         match outcomes {
@@ -184,7 +185,7 @@ impl Committer {
     fn transact(
         &mut self,
         batch: &mut Vec<Request>,
-        streams: &mut Streams,
+        known: &mut Known,
     ) -> Result<Vec<Outcome>, Failure> {
         loop {
             let begun = self.begin();
@@ -192,13 +193,10 @@ impl Committer {
             self.gather(batch);
             begun?;
             let mut outcomes = Vec::with_capacity(batch.len());
-            match self.apply(batch, streams, &mut outcomes) {
-                Ok(()) => {
-                    streams.committed();
-                    return Ok(outcomes);
-                }
+            match self.apply(batch, known, &mut outcomes) {
+                Ok(()) => return Ok(outcomes),
                 Err(fault) => {
-                    streams.rolled_back();
+                    known.rolled_back();
                     // Halts, if it must, while the write lock is held: no other process gets past.
                     let verdict = self.after_fault(fault, batch, outcomes.len());
                     self.roll_back()?;
@@ -234,14 +232,15 @@ impl Committer {
     fn apply(
         &mut self,
         batch: &[Request],
-        streams: &mut Streams,
+        known: &mut Known,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), Fault> {
         let head = schema::head(&self.db)?;
+        known.begin(head);
         let now_ms = crate::io::wall_clock_ms();
         let mut transaction = Transaction {
             db: &self.db,
-            streams,
+            known,
             head,
             now_ms,
             dirty: false,
@@ -263,6 +262,7 @@ impl Committer {
         let head = transaction.head;
         self.look_for_marker()?;
         self.execute("COMMIT")?;
+        known.committed(head);
         self.look_for_marker()?;
         self.mark.note(head).map_err(|error| mark_fault(&error))?;
         if self.config.mark_sync == MarkSync::EveryCommit {

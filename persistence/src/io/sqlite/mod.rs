@@ -36,6 +36,7 @@ mod committer;
 mod config;
 mod halt;
 mod journal;
+mod known;
 mod marks;
 mod offsets;
 mod open;
