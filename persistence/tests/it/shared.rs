@@ -149,10 +149,17 @@ async fn handles_that_take_turns_are_one_store() {
             }
         };
         assert_eq!(ours, theirs, "step {step}, handle {turn}");
-        let count = if ours.starts_with("Ok") { &mut done } else { &mut refused };
+        let count = if ours.starts_with("Ok") {
+            &mut done
+        } else {
+            &mut refused
+        };
         *count += 1;
     }
-    assert!(done > 100 && refused > 100, "{done} done, {refused} refused");
+    assert!(
+        done > 100 && refused > 100,
+        "{done} done, {refused} refused"
+    );
     for journal in &handles {
         for entity in 0..5 {
             let id = id(&entity.to_string());

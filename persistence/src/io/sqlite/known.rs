@@ -109,9 +109,15 @@ mod tests {
         known.note_epoch(&scope, 2);
         known.committed(head(6));
         known.begin(head(6));
-        assert_eq!((known.stream(&id), known.epoch("s")), (Some((3, Some(9))), Some(2)));
+        assert_eq!(
+            (known.stream(&id), known.epoch("s")),
+            (Some((3, Some(9))), Some(2))
+        );
         known.begin(head(7));
-        assert_eq!((known.stream(&id), known.epoch("s")), (Some((3, None)), None));
+        assert_eq!(
+            (known.stream(&id), known.epoch("s")),
+            (Some((3, None)), None)
+        );
         known.note_newest(&id, 10);
         known.begin(head(7));
         assert_eq!(known.stream(&id), Some((3, Some(10))));

@@ -14,7 +14,7 @@ use crate::logic::mark::Head;
 use crate::logic::tags;
 use crate::snapshot::Snapshot;
 use crate::state::{SaveState, SavedState};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -111,6 +111,8 @@ pub(super) struct Transaction<'a> {
     pub(super) dirty: bool,
     /// What may still be deleted in it ([`super::sweep`]).
     pub(super) budget: Budget,
+    /// Inserts an event; it is not looked for again for each append.
+    pub(super) insert: Option<CachedStatement<'a>>,
 }
 
 impl Transaction<'_> {
@@ -191,11 +193,10 @@ impl Transaction<'_> {
     }
 
     fn insert_events(&mut self, request: &AppendRequest, stream: i64) -> rusqlite::Result<u64> {
-        let mut insert = self.db.prepare_cached(
-            "INSERT INTO events
-             (position, stream, seq, name, version, written_at_ms, payload, crc, tags)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?;
+        let insert = match &mut self.insert {
+            Some(insert) => insert,
+            none => none.insert(self.db.prepare_cached(INSERT_EVENT)?),
+        };
         let mut seq = request.expected_seq;
         for record in &request.events {
             seq += 1;
@@ -215,23 +216,9 @@ impl Transaction<'_> {
                 crc,
                 (!tags.is_empty()).then_some(&tags),
             ])?;
-            self.insert_tags(&record.tags, position)?;
+            insert_tags(self.db, &record.tags, position)?;
         }
         Ok(seq)
-    }
-
-    fn insert_tags(&self, tags: &[Arc<str>], position: i64) -> rusqlite::Result<()> {
-        if tags.is_empty() {
-            return Ok(());
-        }
-        // The same tag may be there twice.
-        let mut insert = self
-            .db
-            .prepare_cached("INSERT OR IGNORE INTO event_tags VALUES (?1, ?2)")?;
-        for tag in tags {
-            insert.execute(params![tag, position])?;
-        }
-        Ok(())
     }
 
     /// The newest number of a stream, also when all its events were deleted.
@@ -389,6 +376,21 @@ impl Transaction<'_> {
     }
 }
 
+fn insert_tags(db: &Connection, tags: &[Arc<str>], position: i64) -> rusqlite::Result<()> {
+    if tags.is_empty() {
+        return Ok(());
+    }
+    // The same tag may be there twice.
+    let mut insert = db.prepare_cached("INSERT OR IGNORE INTO event_tags VALUES (?1, ?2)")?;
+    for tag in tags {
+        insert.execute(params![tag, position])?;
+    }
+    Ok(())
+}
+
+const INSERT_EVENT: &str = "INSERT INTO events
+    (position, stream, seq, name, version, written_at_ms, payload, crc, tags)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 const EPOCH: &str = "SELECT epoch, crc FROM epochs WHERE scope = ?1";
 const TERM: &str = "SELECT term, crc FROM terms WHERE scope = ?1";
 
