@@ -6,7 +6,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tools=${FAULT_TOOLS:-/work/shared/fault-tools}
-points=120 steps=24 cuts=20 states=0
+points=120 steps=24 cuts=50 states=0
 [ "${1:-}" = --short ] && points=15 steps=12 cuts=4 states=100
 
 for need in "$tools/killsweep.sh" "$tools/crashstates.py" "$tools/fsfault.c"; do

@@ -82,7 +82,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
 /// The checksum of one row: of an event, or of a snapshot with its name and version.
 pub(crate) fn checksum(id: &str, seq: u64, written_at_ms: u64, record: RecordRef<'_>) -> u32 {
     let length = |text: &str| (text.len() as u64 as u32).to_le_bytes();
-    let head: [&[u8]; 7] = [
+    let pieces: [&[u8]; 8] = [
         &length(id),
         id.as_bytes(),
         &seq.to_le_bytes(),
@@ -90,11 +90,12 @@ pub(crate) fn checksum(id: &str, seq: u64, written_at_ms: u64, record: RecordRef
         record.name.as_bytes(),
         &record.version.to_le_bytes(),
         &written_at_ms.to_le_bytes(),
+        record.payload,
     ];
     let mut hasher = crc32fast::Hasher::new();
-    // Many small pieces cost more than the payload: what is short goes in as one.
-    let (mut short, mut used) = ([0; 256], 0);
-    for piece in head {
+    // Many small pieces cost more than a large one: what is short goes in as one.
+    let (mut short, mut used) = ([0; 512], 0);
+    for piece in pieces {
         if let Some(place) = short.get_mut(used..used + piece.len()) {
             place.copy_from_slice(piece);
             used += piece.len();
@@ -105,7 +106,6 @@ pub(crate) fn checksum(id: &str, seq: u64, written_at_ms: u64, record: RecordRef
         }
     }
     hasher.update(&short[..used]);
-    hasher.update(record.payload);
     if !record.tags.is_empty() {
         hasher.update(record.tags);
         hasher.update(&(record.tags.len() as u64 as u32).to_le_bytes());

@@ -49,6 +49,7 @@ mod memory;
 mod offset;
 mod projection;
 mod query;
+mod sequel;
 mod snapshot;
 mod state;
 pub mod testkit;

@@ -22,7 +22,7 @@
 //! | store the results of a projection exactly once | [`PostgresResults`], [`PostgresHandler`] |
 //! | write a table and an offset together | [`PostgresOffsets::with_offset`] |
 //! | decide splits and singletons by a lease | `PostgresLease`, with the feature `lease` |
-//! | see what the tables are | `migrations/001.sql` |
+//! | see what the tables are | `migrations/` |
 //!
 //! Inside: `logic/` turns batches into columns and answers, `io/committer.rs` writes them,
 //! `migrations/` has the tables and the functions in which fences are checked. Why it is like this is

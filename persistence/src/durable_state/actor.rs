@@ -263,20 +263,8 @@ impl<S: DurableState> Actor for DurableStateActor<S> {
         command: S::Command,
         ctx: &mut Context<Self>,
     ) -> Result<(), StateError> {
-        let StateEffect {
-            change,
-            replies,
-            afterwards,
-            stop,
-        } = self.state.handle(command);
-        if !self.change(change).await? {
-            ctx.stop_self();
-            return Ok(());
-        }
-        for step in replies.into_iter().chain(afterwards) {
-            step(&self.state);
-        }
-        if stop {
+        let StateEffect { change, sequel } = self.state.handle(command);
+        if !self.change(change).await? || sequel.run(&self.state) {
             ctx.stop_self();
         }
         Ok(())

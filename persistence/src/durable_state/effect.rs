@@ -1,5 +1,6 @@
 //! State effect: what a command leads to: a new state or none, replies, side effects, the end.
 
+use crate::sequel::Sequel;
 use otava_actor::ReplyTo;
 use std::fmt;
 
@@ -12,9 +13,7 @@ use std::fmt;
 #[must_use = "an effect does nothing unless `handle` returns it"]
 pub struct StateEffect<S> {
     pub(super) change: Change<S>,
-    pub(super) replies: Vec<Step<S>>,
-    pub(super) afterwards: Vec<Step<S>>,
-    pub(super) stop: bool,
+    pub(super) sequel: Sequel<S>,
 }
 
 pub(super) enum Change<S> {
@@ -22,9 +21,6 @@ pub(super) enum Change<S> {
     None,
     Set(S),
 }
-
-/// Something to be done with the new state in view.
-type Step<S> = Box<dyn FnOnce(&S) + Send>;
 
 impl<S: 'static> StateEffect<S> {
     /// No change.
@@ -43,13 +39,8 @@ impl<S: 'static> StateEffect<S> {
     }
 
     fn new(change: Change<S>) -> Self {
-        let (replies, afterwards) = (Vec::new(), Vec::new());
-        Self {
-            change,
-            replies,
-            afterwards,
-            stop: false,
-        }
+        let sequel = Sequel::default();
+        Self { change, sequel }
     }
 
     /// Replies a value.
@@ -69,9 +60,7 @@ impl<S: 'static> StateEffect<S> {
         reply_to: ReplyTo<R>,
         answer: impl FnOnce(&S) -> R + Send + 'static,
     ) -> Self {
-        // Who asked may have gone; that is no concern of the entity.
-        self.replies
-            .push(Box::new(|state| drop(reply_to.send(answer(state)))));
+        self.sequel.reply(reply_to, answer);
         self
     }
 
@@ -80,13 +69,13 @@ impl<S: 'static> StateEffect<S> {
     /// # Delivery
     /// As [`crate::Effect::then`].
     pub fn then(mut self, effect: impl FnOnce(&S) + Send + 'static) -> Self {
-        self.afterwards.push(Box::new(effect));
+        self.sequel.side_effect(effect);
         self
     }
 
     /// Stops the actor in the end. Commands that wait in its mailbox go to the dead letters.
     pub fn stop(mut self) -> Self {
-        self.stop = true;
+        self.sequel.stop();
         self
     }
 }
@@ -100,9 +89,7 @@ impl<S> fmt::Debug for StateEffect<S> {
         };
         f.debug_struct("StateEffect")
             .field("change", &change)
-            .field("replies", &self.replies.len())
-            .field("afterwards", &self.afterwards.len())
-            .field("stop", &self.stop)
+            .field("sequel", &self.sequel)
             .finish()
     }
 }

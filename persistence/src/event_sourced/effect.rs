@@ -3,6 +3,7 @@
 use crate::event_sourced::EventSourced;
 use crate::event_sourced::letter::{Delivery, Letter, Receiving, Sending, open_letter};
 use crate::id::PersistenceId;
+use crate::sequel::Sequel;
 use otava_actor::ReplyTo;
 use std::fmt;
 
@@ -19,13 +20,8 @@ pub struct Effect<E: EventSourced> {
     pub(super) receiving: Option<Receiving<E>>,
     pub(super) confirm: bool,
     pub(super) delete: bool,
-    pub(super) replies: Vec<Step<E>>,
-    pub(super) afterwards: Vec<Step<E>>,
-    pub(super) stop: bool,
+    pub(super) sequel: Sequel<E>,
 }
-
-/// Something to be done with the new state in view.
-pub(super) type Step<E> = Box<dyn FnOnce(&E) + Send>;
 
 impl<E: EventSourced> Effect<E> {
     /// No event.
@@ -40,16 +36,13 @@ impl<E: EventSourced> Effect<E> {
 
     /// Several events, in order: all of them become durable, or none. No event is fine.
     pub fn persist_all(events: Vec<E::Event>) -> Self {
-        let (replies, afterwards) = (Vec::new(), Vec::new());
         Self {
             events,
             letters: Vec::new(),
             receiving: None,
             confirm: false,
             delete: false,
-            replies,
-            afterwards,
-            stop: false,
+            sequel: Sequel::default(),
         }
     }
 
@@ -72,9 +65,7 @@ impl<E: EventSourced> Effect<E> {
         reply_to: ReplyTo<R>,
         answer: impl FnOnce(&E) -> R + Send + 'static,
     ) -> Self {
-        // Who asked may have gone; that is no concern of the entity.
-        self.replies
-            .push(Box::new(|state| drop(reply_to.send(answer(state)))));
+        self.sequel.reply(reply_to, answer);
         self
     }
 
@@ -84,7 +75,7 @@ impl<E: EventSourced> Effect<E> {
     /// # Delivery
     /// At most once: not when the node ends before, and not at recovery.
     pub fn then(mut self, effect: impl FnOnce(&E) + Send + 'static) -> Self {
-        self.afterwards.push(Box::new(effect));
+        self.sequel.side_effect(effect);
         self
     }
 
@@ -181,7 +172,7 @@ impl<E: EventSourced> Effect<E> {
 
     /// Stops the actor in the end. Commands that wait in its mailbox go to the dead letters.
     pub fn stop(mut self) -> Self {
-        self.stop = true;
+        self.sequel.stop();
         self
     }
 }
@@ -192,11 +183,9 @@ impl<E: EventSourced> Effect<E> {
     pub(super) fn followed_by(mut self, other: Self) -> Self {
         self.events.extend(other.events);
         self.letters.extend(other.letters);
-        self.replies.extend(other.replies);
-        self.afterwards.extend(other.afterwards);
+        self.sequel.extend(other.sequel);
         self.confirm |= other.confirm;
         self.delete |= other.delete;
-        self.stop |= other.stop;
         self
     }
 }
@@ -209,9 +198,7 @@ impl<E: EventSourced> fmt::Debug for Effect<E> {
             .field("receives", &self.receiving.is_some())
             .field("confirm", &self.confirm)
             .field("delete", &self.delete)
-            .field("replies", &self.replies.len())
-            .field("afterwards", &self.afterwards.len())
-            .field("stop", &self.stop)
+            .field("sequel", &self.sequel)
             .finish()
     }
 }

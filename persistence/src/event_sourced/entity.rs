@@ -250,9 +250,7 @@ impl<E: EventSourced> Entity<E> {
             letters,
             confirm,
             delete,
-            replies,
-            afterwards,
-            stop,
+            sequel,
             receiving: _,
         } = effect;
         let mut records = self.encode(&events)?;
@@ -274,13 +272,11 @@ impl<E: EventSourced> Entity<E> {
         {
             let _ = reply_to.send(Receipt::Taken { up_to });
         }
-        for step in replies.into_iter().chain(afterwards) {
-            step(&self.state);
-        }
+        let stops = sequel.run(&self.state);
         if !delete {
             self.take_snapshot(before, wants_snapshot).await;
         }
-        Ok(if stop { Next::Stop } else { Next::Continue })
+        Ok(if stops { Next::Stop } else { Next::Continue })
     }
 
     fn encode(&self, events: &[E::Event]) -> Result<Vec<EventRecord>, EntityError> {

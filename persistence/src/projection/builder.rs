@@ -9,7 +9,7 @@ use crate::offset::OffsetStore;
 use crate::projection::driver::{Board, Decode, Driver};
 use crate::projection::handle::Instance;
 use crate::projection::metrics::Metrics;
-use crate::projection::sink::{Batches, Each, Exact, Kept, Made, Sink};
+use crate::projection::sink::{Batches, Exact, Kept, Made, OneByOne, Sink};
 use crate::projection::{
     BatchHandler, Handler, ProjectionHandle, ProjectionOptions, ProjectionRun, ProjectionStatus,
     TransactionalHandler,
@@ -181,12 +181,7 @@ impl<E: Send + Sync + 'static> Projection<E> {
         self,
         handler: impl Fn() -> H + Send + Sync + 'static,
     ) -> ProjectionPlan {
-        let make: Arc<dyn Fn() -> H + Send + Sync> = Arc::new(handler);
-        self.plan(Some(1), move |place| {
-            let handler = Made::new(Arc::clone(&make));
-            let kept = place.kept()?;
-            Ok(Box::new(Each { handler, kept }))
-        })
+        self.at_least_once(Some(1), move || OneByOne(handler()))
     }
 
     /// Events are handled in batches, at least once.
@@ -194,8 +189,16 @@ impl<E: Send + Sync + 'static> Projection<E> {
         self,
         handler: impl Fn() -> H + Send + Sync + 'static,
     ) -> ProjectionPlan {
+        self.at_least_once(None, handler)
+    }
+
+    fn at_least_once<H: BatchHandler<E>>(
+        self,
+        batch: Option<usize>,
+        handler: impl Fn() -> H + Send + Sync + 'static,
+    ) -> ProjectionPlan {
         let make: Arc<dyn Fn() -> H + Send + Sync> = Arc::new(handler);
-        self.plan(None, move |place| {
+        self.plan(batch, false, move |place| {
             let handler = Made::new(Arc::clone(&make));
             let kept = place.kept()?;
             Ok(Box::new(Batches { handler, kept }))
@@ -209,7 +212,7 @@ impl<E: Send + Sync + 'static> Projection<E> {
     ) -> ProjectionPlan {
         let make: Arc<dyn Fn() -> H + Send + Sync> = Arc::new(handler);
         let journal = Arc::clone(&self.journal);
-        self.plan_with(None, true, move |place| {
+        self.plan(None, true, move |place| {
             let (first, last) = place.slices;
             let run = ProjectionRun::new(Arc::clone(&place.name), first..=last, 0);
             Ok(Box::new(Exact {
@@ -222,14 +225,6 @@ impl<E: Send + Sync + 'static> Projection<E> {
     }
 
     fn plan(
-        self,
-        batch: Option<usize>,
-        sink: impl Fn(Place) -> Result<Box<dyn Sink<E>>, ProjectionStartError> + Send + Sync + 'static,
-    ) -> ProjectionPlan {
-        self.plan_with(batch, false, sink)
-    }
-
-    fn plan_with(
         self,
         batch: Option<usize>,
         with_results: bool,

@@ -83,38 +83,21 @@ impl<H> Made<H> {
     }
 }
 
-/// One event at a time.
-pub(super) struct Each<H> {
-    pub(super) handler: Made<H>,
-    pub(super) kept: Kept,
-}
+/// A handler of single events as one of many.
+pub(super) struct OneByOne<H>(pub(super) H);
 
-impl<E: Send + Sync + 'static, H: Handler<E>> Sink<E> for Each<H> {
-    fn load(&mut self) -> BoxFuture<'_, Result<Vec<SliceOffset>, Trouble>> {
-        self.kept.load().boxed()
-    }
+impl<E: Send + Sync + 'static, H: Handler<E>> BatchHandler<E> for OneByOne<H> {
+    type Error = H::Error;
 
-    fn handle<'a>(
-        &'a mut self,
-        events: &'a [Envelope<E>],
-        _: u64,
-    ) -> BoxFuture<'a, Result<(), Trouble>> {
-        async move {
-            for event in events {
-                let done = self.handler.get().handle(event).await;
-                done.map_err(|error| Trouble::of_handler(H::passes(&error), error))?;
-            }
-            Ok(())
+    async fn handle(&mut self, events: &[Envelope<E>]) -> Result<(), H::Error> {
+        for event in events {
+            self.0.handle(event).await?;
         }
-        .boxed()
+        Ok(())
     }
 
-    fn save(&mut self, offset: u64, _: bool) -> BoxFuture<'_, Result<(), Trouble>> {
-        self.kept.save(offset).boxed()
-    }
-
-    fn renew(&mut self) {
-        self.handler.handler = None;
+    fn passes(error: &H::Error) -> bool {
+        H::passes(error)
     }
 }
 

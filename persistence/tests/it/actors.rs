@@ -252,6 +252,8 @@ async fn commands_wait_in_order_while_events_are_persisted() {
     let system = ActorSystem::new("test");
     let account = spawn(&system, "a", &journal);
     let asked = (1..=200).map(|_| account.ask(|reply_to| Command::Deposit(1, reply_to)));
+    // Each is a commit of its own, and disks may be slow.
+    let asked = asked.map(|ask| ask.within(Duration::from_secs(60)));
     let asked: Vec<_> = asked.map(IntoFuture::into_future).collect();
     let answers = futures_util::future::join_all(asked).await;
     let balances: Vec<_> = answers.into_iter().map(Result::unwrap).collect();

@@ -1,5 +1,6 @@
-/* Makes calls on one file fail, for tests: loaded with LD_PRELOAD.
+/* Makes calls on one file fail or stall, for tests: loaded with LD_PRELOAD.
  * FAIL_FSYNC_OF: the end of the file's name. FAIL_FSYNC_AT: which fsync of it fails, once, with EIO, from 1.
+ * STALL_FSYNC_OF: the end of the file's name. STALL_FSYNC_EVERY: which of its fsyncs first take 500 ms.
  * FAIL_WRITE_OF: the end of the file's name. FAIL_WRITE_WHILE: a file; while it is there, every
  * write fails with ENOSPC. */
 #define _GNU_SOURCE
@@ -27,11 +28,20 @@ static int fails(int fd) {
     return atomic_fetch_add(&calls, 1) + 1 == atol(at);
 }
 
+static atomic_long stalls;
+
+static void stall(int fd) {
+    const char *name = getenv("STALL_FSYNC_OF"), *every = getenv("STALL_FSYNC_EVERY");
+    if (!name || !every || !is_named(fd, name)) return;
+    if ((atomic_fetch_add(&stalls, 1) + 1) % atol(every) == 0) usleep(500000);
+}
+
 static int pass_on(const char *function, int fd) {
     if (fails(fd)) {
         errno = EIO;
         return -1;
     }
+    stall(fd);
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, function);
     return real(fd);
 }

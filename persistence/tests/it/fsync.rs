@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Compiles the library that makes an fsync fail; `None`, and why, when that cannot be done here.
-fn fault_library(folder: &Path) -> Option<PathBuf> {
+pub(crate) fn fault_library(folder: &Path) -> Option<PathBuf> {
     if !cfg!(target_os = "linux") {
         println!("skipped: LD_PRELOAD faults are made for Linux");
         return None;

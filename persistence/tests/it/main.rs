@@ -7,6 +7,7 @@ mod child;
 mod conforms;
 mod crash;
 mod damage;
+mod disk;
 mod fixture;
 mod fsync;
 mod kept;

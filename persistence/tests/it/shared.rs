@@ -1,9 +1,10 @@
 //! Shared: several processes, or several handles, use one file at the same time.
 
 use crate::child::{command, start};
-use crate::support::{append, check_events, id, open};
+use crate::support::{Random, append, check_events, id, open};
 use otava_persistence::{
-    AppendError, ClaimError, Fence, Journal, JournalError, OpenError, SqliteJournal,
+    AppendError, ClaimError, DeleteRequest, Fence, Journal, JournalError, MemoryJournal, OpenError,
+    SqliteJournal,
 };
 use std::collections::BTreeMap;
 
@@ -108,6 +109,75 @@ async fn of_two_writers_of_one_id_one_is_refused() {
     assert_eq!(check_events(&two, "a").await, 1);
     one.close().await;
     two.close().await;
+}
+
+/// P6: three handles that take turns at random, each with what it remembers of the file, are one
+/// store: every answer is that of a store in memory.
+#[tokio::test]
+async fn handles_that_take_turns_are_one_store() {
+    let mut random = Random::from_environment();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let handles = [open(&path).await, open(&path).await, open(&path).await];
+    let (model, mut turn) = (MemoryJournal::new(), 0);
+    let (mut done, mut refused) = (0, 0);
+    for step in 0..1000 {
+        if random.below(3) == 0 {
+            turn = random.below(3) as usize;
+        }
+        let (journal, scope) = (&handles[turn], ["s", "t"][random.below(2) as usize]);
+        let epoch = 1 + step / 100 + random.below(8) / 7;
+        let entity = random.below(5).to_string();
+        let seq = model.highest_seq(&id(&entity)).await.unwrap();
+        let fence = Some(Fence::new(scope, epoch));
+        let (ours, theirs) = match random.below(10) {
+            0 => {
+                let (ours, theirs) = (journal.claim(scope, epoch), model.claim(scope, epoch));
+                (format!("{:?}", ours.await), format!("{:?}", theirs.await))
+            }
+            1 => {
+                let request = DeleteRequest::new(id(&entity), random.below(seq + 1));
+                let request = request.fenced(fence);
+                let (ours, theirs) = (journal.delete(request.clone()), model.delete(request));
+                (format!("{:?}", ours.await), format!("{:?}", theirs.await))
+            }
+            drawn => {
+                let expected = seq.saturating_sub(u64::from(drawn == 2));
+                let request = append(&entity, expected, random.below(3)).fenced(fence);
+                let (ours, theirs) = (journal.append(request.clone()), model.append(request));
+                (format!("{:?}", ours.await), format!("{:?}", theirs.await))
+            }
+        };
+        assert_eq!(ours, theirs, "step {step}, handle {turn}");
+        let count = if ours.starts_with("Ok") {
+            &mut done
+        } else {
+            &mut refused
+        };
+        *count += 1;
+    }
+    assert!(
+        done > 100 && refused > 100,
+        "{done} done, {refused} refused"
+    );
+    for journal in &handles {
+        for entity in 0..5 {
+            let id = id(&entity.to_string());
+            let (ours, theirs) = (journal.read(&id, 1, 5000), model.read(&id, 1, 5000));
+            let (ours, theirs) = (ours.await.unwrap(), theirs.await.unwrap());
+            let numbers = |page: &otava_persistence::EventPage| {
+                let events = page.events.iter();
+                events
+                    .map(|event| (event.seq, event.position))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(numbers(&ours), numbers(&theirs));
+        }
+    }
+    for journal in &handles {
+        journal.close().await;
+    }
+    SqliteJournal::verify(&path).await.unwrap();
 }
 
 /// A halted store stops the other processes that share it, also those that have it open, and

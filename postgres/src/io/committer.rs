@@ -201,7 +201,10 @@ impl<W: Work> Committer<W> {
                     let _ = request.reply.send(answer);
                 }
             }
-            Err(Fault::Refused(JournalError::Refused { reason })) if batch.len() > 1 => {
+            Err(
+                Fault::Duplicate(JournalError::Refused { reason })
+                | Fault::Refused(JournalError::Refused { reason }),
+            ) if batch.len() > 1 => {
                 tracing::error!(
                     reason,
                     "a batch was refused, its requests are tried one by one"

@@ -9,6 +9,8 @@ use tokio_postgres::error::{DbError, Severity, SqlState};
 /// Why something was not done, or nobody knows.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
+    /// A row is there already; nothing was written.
+    Duplicate(JournalError),
     /// The server said no, and rolled back.
     Refused(JournalError),
     /// It was never asked.
@@ -23,7 +25,12 @@ impl Fault {
         match error.as_db_error() {
             // An error that ends the session may come behind the commit.
             Some(said) if said.parsed_severity() == Some(Severity::Error) => {
-                Self::Refused(refusal(said, waited))
+                let refusal = refusal(said, waited);
+                if *said.code() == SqlState::UNIQUE_VIOLATION {
+                    Self::Duplicate(refusal)
+                } else {
+                    Self::Refused(refusal)
+                }
             }
             _ => Self::Lost(describe(error).into()),
         }
@@ -32,7 +39,7 @@ impl Fault {
     /// For what changes something: lost means unknown.
     pub(crate) fn of_write(self) -> JournalError {
         match self {
-            Self::Refused(error) => error,
+            Self::Duplicate(error) | Self::Refused(error) => error,
             Self::Unreachable(reason) => JournalError::Unavailable { reason },
             Self::Lost(reason) => JournalError::Unknown { reason },
         }
@@ -41,7 +48,7 @@ impl Fault {
     /// For what only reads.
     pub(crate) fn of_read(self) -> JournalError {
         match self {
-            Self::Refused(error) => error,
+            Self::Duplicate(error) | Self::Refused(error) => error,
             Self::Unreachable(reason) | Self::Lost(reason) => JournalError::Unavailable { reason },
         }
     }

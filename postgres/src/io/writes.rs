@@ -17,8 +17,8 @@ impl Work for AppendRequest {
     type Done = Appended;
     type Memory = Reached;
 
-    const SQL: &'static str = "SELECT refused, status, number, base FROM @.append_1(\
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+    const SQL: &'static str = "SELECT refused, status, number, base FROM @.append_2(\
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
 
     fn lock(server: &Server) -> u32 {
         lock_object(&server.config.schema, "events")
@@ -29,48 +29,11 @@ impl Work for AppendRequest {
         batch: &'a [Request<Self>],
     ) -> BoxFuture<'a, Result<Vec<Answer<Self>>, Fault>> {
         async move {
-            let requests = || batch.iter().map(|request| &request.work);
-            let columns = AppendColumns::new(requests(), |id| link.memory.of(id));
-            let (heads, records) = (&columns.heads, &columns.records);
-            let params: Params<'_> = &[
-                &heads.fence_scopes,
-                &heads.fence_epochs,
-                &heads.ids,
-                &heads.expected,
-                &heads.fences,
-                &columns.known,
-                &wall_clock_ms(),
-                &columns.event_requests,
-                &columns.event_ids,
-                &columns.event_seqs,
-                &records.slices,
-                &records.kinds,
-                &records.versions,
-                &records.names,
-                &records.tags,
-                &records.payloads,
-                &records.any_tags,
-            ];
-            let row = answer(&link.client, &link.statement, params).await?;
-            let read = || {
-                Ok(Refusals {
-                    refused: row.try_get(0)?,
-                    status: row.try_get(1)?,
-                    number: row.try_get(2)?,
-                    base: row.try_get(3)?,
-                })
-            };
-            let refusals = read();
-            let refusals =
-                refusals.map_err(|error: tokio_postgres::Error| malformed(&error.to_string()))?;
-            let answers = refusals.appended(requests());
-            let answers = answers.ok_or_else(|| malformed("there are too few answers"))?;
-            for (request, answer) in requests().zip(&answers) {
-                if let Ok(appended) = answer {
-                    link.memory.note(&request.id, appended.seq);
-                }
+            match append(link, batch, false).await {
+                // Another process has written for one of the ids. Which one is found by looking.
+                Err(Fault::Duplicate(_)) => append(link, batch, true).await,
+                done => done,
             }
-            Ok(answers)
         }
         .boxed()
     }
@@ -123,6 +86,56 @@ impl Work for SaveState {
     }
 
     fn committed(_: &Server, _: &[Answer<Self>]) {}
+}
+
+async fn append(
+    link: &mut Link<Reached>,
+    batch: &[Request<AppendRequest>],
+    look_up: bool,
+) -> Result<Vec<Answer<AppendRequest>>, Fault> {
+    let requests = || batch.iter().map(|request| &request.work);
+    let columns = AppendColumns::new(requests(), |id| link.memory.of(id));
+    let (heads, records) = (&columns.heads, &columns.records);
+    let params: Params<'_> = &[
+        &heads.fence_scopes,
+        &heads.fence_epochs,
+        &heads.ids,
+        &heads.expected,
+        &heads.fences,
+        &columns.known,
+        &wall_clock_ms(),
+        &columns.event_requests,
+        &columns.event_ids,
+        &columns.event_seqs,
+        &records.slices,
+        &records.kinds,
+        &records.versions,
+        &records.names,
+        &records.tags,
+        &records.payloads,
+        &records.any_tags,
+        &(columns.sure && !look_up),
+    ];
+    let row = answer(&link.client, &link.statement, params).await?;
+    let read = || {
+        Ok(Refusals {
+            refused: row.try_get(0)?,
+            status: row.try_get(1)?,
+            number: row.try_get(2)?,
+            base: row.try_get(3)?,
+        })
+    };
+    let refusals = read();
+    let refusals =
+        refusals.map_err(|error: tokio_postgres::Error| malformed(&error.to_string()))?;
+    let answers = refusals.appended(requests());
+    let answers = answers.ok_or_else(|| malformed("there are too few answers"))?;
+    for (request, answer) in requests().zip(&answers) {
+        if let Ok(appended) = answer {
+            link.memory.note(&request.id, appended.seq);
+        }
+    }
+    Ok(answers)
 }
 
 /// Up to which number the events of an id were seen to be there. That stays true: deleting them does

@@ -68,7 +68,7 @@ impl<'a> Records<'a> {
     }
 }
 
-/// The arrays for `append_1`.
+/// The arrays for `append_2`.
 #[derive(Debug, Default)]
 pub(crate) struct AppendColumns<'a> {
     pub(crate) heads: Heads<'a>,
@@ -79,6 +79,9 @@ pub(crate) struct AppendColumns<'a> {
     pub(crate) event_ids: Vec<&'a [u8]>,
     pub(crate) event_seqs: Vec<i64>,
     pub(crate) records: Records<'a>,
+    /// Whether every id is known, and every request has events: whoever has come further is found by
+    /// the insert.
+    pub(crate) sure: bool,
 }
 
 impl<'a> AppendColumns<'a> {
@@ -87,7 +90,10 @@ impl<'a> AppendColumns<'a> {
         batch: impl Iterator<Item = &'a AppendRequest>,
         reached: impl Fn(&PersistenceId) -> u64,
     ) -> Self {
-        let mut columns = Self::default();
+        let mut columns = Self {
+            sure: true,
+            ..Self::default()
+        };
         for (number, request) in (1..).zip(batch) {
             let AppendRequest {
                 id,
@@ -97,7 +103,9 @@ impl<'a> AppendColumns<'a> {
                 ..
             } = request;
             columns.heads.push(id, *expected_seq, fence.as_ref());
-            columns.known.push(reached(id) >= *expected_seq);
+            let known = reached(id) >= *expected_seq;
+            columns.known.push(known);
+            columns.sure &= known && !events.is_empty();
             let place = place_of(id);
             for (behind, event) in (1..).zip(events) {
                 let seq = expected_seq.saturating_add(behind);
@@ -338,5 +346,22 @@ mod tests {
         let columns = AppendColumns::new(batch.iter(), |_| 0);
         assert_eq!(columns.heads.fences, [1, 0, 2, 1]);
         assert_eq!(columns.heads.fence_epochs, [1, 2]);
+    }
+
+    #[test]
+    fn sure_is_who_knows_every_id_and_writes_for_it() {
+        let request = |entity: &str, expected, events| {
+            let event = EventRecord::new("e", 1, vec![]);
+            let id = PersistenceId::new("k", entity);
+            AppendRequest::new(id, expected, vec![event; events])
+        };
+        let sure = |batch: &[AppendRequest]| {
+            let reached = |id: &PersistenceId| if id.entity() == "a" { 5 } else { 0 };
+            AppendColumns::new(batch.iter(), reached).sure
+        };
+        assert!(sure(&[request("a", 5, 1), request("new", 0, 2)]));
+        assert!(!sure(&[request("a", 5, 2), request("a", 5, 0)]));
+        assert!(!sure(&[request("a", 6, 1)]));
+        assert!(!sure(&[request("a", 5, 1), request("b", 1, 1)]));
     }
 }

@@ -4,7 +4,10 @@
 pub(crate) const KNOWN: u32 = MIGRATIONS.len() as u32;
 
 /// From nothing to version 1, from 1 to 2, and so on. What stands here never changes: databases have it.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/001.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/001.sql"),
+    include_str!("../../migrations/002.sql"),
+];
 
 /// The schema is newer than this program.
 #[derive(Debug, Eq, PartialEq)]

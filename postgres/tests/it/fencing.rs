@@ -3,7 +3,7 @@
 use crate::child;
 use crate::local_server::shared;
 use crate::support::{append, connect, fresh, fresh_name, open, texts, until_one_waits};
-use futures_util::future::join;
+use futures_util::future::{join, join_all, try_join_all};
 use otava_persistence::{AppendError, ClaimError, DeleteRequest, Fence, Journal, JournalError};
 use otava_postgres::PostgresConfig;
 use std::time::Duration;
@@ -124,6 +124,44 @@ async fn what_another_process_wrote_and_deleted_is_not_overlooked() {
         refused(entity, 3, 2).await;
         let next = one.append(append(entity, 2, &["3", "4"])).await;
         assert_eq!(next.unwrap().seq, 4);
+    }
+}
+
+/// Where only the insert finds that another process has written for an id, the others of its batch are
+/// written, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_overtaken_spoils_no_other() {
+    let Some(url) = shared() else { return };
+    let config = fresh(url);
+    let (one, other) = (open(&config).await, open(&config).await);
+    let names: Vec<_> = (0..20).map(|n| n.to_string()).collect();
+    for round in 0..5 {
+        let appends = names
+            .iter()
+            .map(|name| one.append(append(name, 2 * round, &["1"])));
+        try_join_all(appends).await.unwrap();
+        let overtaken = &names[3 * round as usize];
+        let expected = 2 * round + 1;
+        other
+            .append(append(overtaken, expected, &["2"]))
+            .await
+            .unwrap();
+        let appends = names
+            .iter()
+            .map(|name| one.append(append(name, expected, &["2"])));
+        for (name, done) in names.iter().zip(join_all(appends).await) {
+            let newest = expected + 1;
+            match done {
+                Ok(appended) => assert_eq!((appended.seq, name == overtaken), (newest, false)),
+                Err(AppendError::WrongSequence { actual, .. }) => {
+                    assert_eq!((actual, name), (newest, overtaken));
+                }
+                Err(error) => panic!("{name}: {error}"),
+            }
+        }
+    }
+    for name in &names {
+        assert_eq!(texts(&*one, name).await, ["1", "2"].repeat(5), "{name}");
     }
 }
 

@@ -3,9 +3,11 @@
 use crate::error::{AppendError, JournalError};
 use crate::io::sqlite::checkpoint::KeeperHandle;
 use crate::io::sqlite::halt::Halt;
+use crate::io::sqlite::known::Known;
 use crate::io::sqlite::marks::Mark;
+use crate::io::sqlite::queue::{Batch, Queue};
 use crate::io::sqlite::sweep::Budget;
-use crate::io::sqlite::transaction::{Done, Fault, Job, Streams, Transaction};
+use crate::io::sqlite::transaction::{Done, Fault, Job, Transaction};
 use crate::io::sqlite::watch::WatchHandle;
 use crate::io::sqlite::{MarkSync, Severity, SqliteConfig, schema, severity};
 use rusqlite::Connection;
@@ -13,8 +15,8 @@ use rusqlite::config::DbConfig;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use std::time::Instant;
+use tokio::sync::oneshot;
 
 /// A job, and who waits for it.
 pub(super) struct Request {
@@ -31,7 +33,7 @@ pub(super) struct Committer {
     pub(super) config: SqliteConfig,
     pub(super) halt: Arc<Halt>,
     pub(super) mark: Mark,
-    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) queue: Queue,
     /// Tells the keeper that there was a commit.
     pub(super) keeper: KeeperHandle,
     /// Tells who waits for events.
@@ -41,37 +43,6 @@ pub(super) struct Committer {
     /// The threads whose connections must be closed before this one's.
     pub(super) others: Vec<JoinHandle<()>>,
 }
-
-/// How long the committer lets requests gather before it begins.
-///
-/// Writers that were just answered come back within microseconds, but the next commit would begin
-/// without them; batches then alternate between the few and the many. So it gives the processor
-/// away until as many wait as were in sight after the last commit, at most for a part of what that
-/// commit took. A lone writer is never kept waiting: nobody else is in sight.
-#[derive(Default)]
-struct Pace {
-    in_sight: usize,
-    limit: Duration,
-}
-
-impl Pace {
-    const LIMIT_MAX: Duration = Duration::from_millis(1);
-
-    fn committed(&mut self, took: Duration, in_sight: usize) {
-        self.in_sight = in_sight;
-        self.limit = (took / 4).min(Self::LIMIT_MAX);
-    }
-
-    fn let_gather(&self, waiting: impl Fn() -> usize) {
-        let begin = Instant::now();
-        while waiting() < self.in_sight && begin.elapsed() < self.limit {
-            std::thread::yield_now();
-        }
-    }
-}
-
-/// Between two steps of a sweep when there is nothing else to do.
-const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
 /// Why nothing of a batch was done, or nobody knows.
 enum Failure {
@@ -89,7 +60,7 @@ impl Committer {
             self.halt.halt("the committer panicked");
         }
         // Whoever still waits for an answer learns that there is none.
-        drop(self.requests);
+        drop(self.queue);
         drop(self.keeper);
         drop(self.watching);
         for thread in self.others {
@@ -104,24 +75,19 @@ impl Committer {
     }
 
     fn serve(&mut self) {
-        let mut streams = Streams::default();
-        let mut batch = Vec::new();
-        let mut pace = Pace::default();
+        let (mut batch, mut known) = (Batch::default(), Known::default());
         // What a process that was killed has left.
         let mut sweeping = true;
-        while let Some(first) = self.next(sweeping) {
+        while let Some(first) = self.queue.next(sweeping) {
             if let Some(first) = first {
                 batch.push(first);
-                pace.let_gather(|| self.requests.len() + 1);
             }
             let (reply, mut swept) = oneshot::channel();
             if sweeping {
                 let job = Job::Sweep;
                 batch.push(Request { job, reply });
             }
-            let begin = Instant::now();
-            let answered = self.commit(&mut batch, &mut streams);
-            pace.committed(begin.elapsed(), answered + self.requests.len());
+            self.commit(&mut batch, &mut known);
             sweeping = match swept.try_recv() {
                 Ok(Ok(Done::Deleted { left })) => left,
                 // What failed is tried again after the next delete, or when the journal is opened.
@@ -131,34 +97,16 @@ impl Committer {
         }
     }
 
-    /// The next request, or nothing while there is other work; `None` at the end.
-    #[allow(clippy::option_option, reason = "work, other work, the end")]
-    fn next(&mut self, other_work: bool) -> Option<Option<Request>> {
-        if !other_work {
-            return self.requests.blocking_recv().map(Some);
-        }
-        match self.requests.try_recv() {
-            Ok(request) => Some(Some(request)),
-            Err(mpsc::error::TryRecvError::Empty) => {
-                // Other processes want the write lock, too.
-                std::thread::sleep(SWEEP_PAUSE);
-                Some(self.requests.try_recv().ok())
-            }
-            Err(mpsc::error::TryRecvError::Disconnected) => None,
-        }
-    }
-
-    /// Commits what is in `batch` and what waits behind it, and answers all of it. Returns how many.
-    fn commit(&mut self, batch: &mut Vec<Request>, streams: &mut Streams) -> usize {
+    /// Commits what is in `batch` and what waits behind it, and answers all of it.
+    fn commit(&mut self, batch: &mut Batch, known: &mut Known) {
         let begin = Instant::now();
         let outcomes = match self.halt.known() {
             Some(reason) => Err(Failure::Halted(reason)),
-            None => self.transact(batch, streams),
+            None => self.transact(batch, known),
         };
-        let answered = batch.len();
         match outcomes {
             Ok(outcomes) => {
-                for (request, outcome) in batch.drain(..).zip(outcomes) {
+                for (request, outcome) in batch.drain().zip(outcomes) {
                     self.left_rows |= matches!(outcome, Ok(Done::Deleted { left: true }));
                     drop(request.reply.send(outcome));
                 }
@@ -172,33 +120,25 @@ impl Committer {
                     Failure::Full => JournalError::Full,
                     Failure::Halted(reason) => JournalError::Halted { reason },
                 };
-                for request in batch.drain(..) {
+                for request in batch.drain() {
                     drop(request.reply.send(Err(error.clone().into())));
                 }
             }
         }
-        answered
     }
 
     /// One transaction, and a second one without the culprit if the database refused a job.
-    fn transact(
-        &mut self,
-        batch: &mut Vec<Request>,
-        streams: &mut Streams,
-    ) -> Result<Vec<Outcome>, Failure> {
+    fn transact(&mut self, batch: &mut Batch, known: &mut Known) -> Result<Vec<Outcome>, Failure> {
         loop {
             let begun = self.begin();
             // What came while the lock was waited for shares the fate of the batch.
-            self.gather(batch);
+            self.queue.take(batch);
             begun?;
-            let mut outcomes = Vec::with_capacity(batch.len());
-            match self.apply(batch, streams, &mut outcomes) {
-                Ok(()) => {
-                    streams.committed();
-                    return Ok(outcomes);
-                }
+            let mut outcomes = Vec::with_capacity(batch.requests.len());
+            match self.apply(batch, known, &mut outcomes) {
+                Ok(()) => return Ok(outcomes),
                 Err(fault) => {
-                    streams.rolled_back();
+                    known.rolled_back();
                     // Halts, if it must, while the write lock is held: no other process gets past.
                     let verdict = self.after_fault(fault, batch, outcomes.len());
                     self.roll_back()?;
@@ -216,43 +156,36 @@ impl Committer {
         })
     }
 
-    /// Adds what waits in the queue, within the limits of a batch.
-    fn gather(&mut self, batch: &mut Vec<Request>) {
-        let mut bytes: usize = batch.iter().map(|request| request.job.bytes()).sum();
-        while batch.len() < self.config.batch_requests_max.get()
-            && bytes < self.config.batch_bytes_max
-        {
-            let Ok(request) = self.requests.try_recv() else {
-                break;
-            };
-            bytes += request.job.bytes();
-            batch.push(request);
-        }
-    }
-
-    /// Applies all jobs, commits, and marks the commit.
+    /// Applies all jobs and those that come meanwhile, commits, and marks the commit.
     fn apply(
         &mut self,
-        batch: &[Request],
-        streams: &mut Streams,
+        batch: &mut Batch,
+        known: &mut Known,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), Fault> {
         let head = schema::head(&self.db)?;
+        known.begin(head);
         let now_ms = crate::io::wall_clock_ms();
         let mut transaction = Transaction {
             db: &self.db,
-            streams,
+            known,
             head,
             now_ms,
             dirty: false,
             budget: Budget::default(),
+            insert: None,
         };
-        for request in batch {
-            outcomes.push(match transaction.apply(&request.job) {
-                Ok(done) => Ok(done),
-                Err(Fault::Refused(error)) => Err(error),
-                Err(fault) => return Err(fault),
-            });
+        loop {
+            for request in &batch.requests[outcomes.len()..] {
+                outcomes.push(match transaction.apply(&request.job) {
+                    Ok(done) => Ok(done),
+                    Err(Fault::Refused(error)) => Err(error),
+                    Err(fault) => return Err(fault),
+                });
+            }
+            if !self.queue.take(batch) {
+                break;
+            }
         }
         if !transaction.dirty {
             // What was decided rests on durable commits, for a commit is visible when it is durable.
@@ -261,8 +194,10 @@ impl Committer {
         }
         transaction.write_head()?;
         let head = transaction.head;
+        drop(transaction);
         self.look_for_marker()?;
         self.execute("COMMIT")?;
+        known.committed(head);
         self.look_for_marker()?;
         self.mark.note(head).map_err(|error| mark_fault(&error))?;
         if self.config.mark_sync == MarkSync::EveryCommit {
@@ -291,14 +226,9 @@ impl Committer {
 
     /// Decides what follows a transaction that failed, perhaps with an unknown outcome. `culprit`
     /// is the job that was under way; behind the last job, it is the commit.
-    fn after_fault(
-        &self,
-        fault: Fault,
-        batch: &mut Vec<Request>,
-        culprit: usize,
-    ) -> Result<(), Failure> {
-        if fault.is_constraint() && culprit < batch.len() {
-            let request = batch.remove(culprit);
+    fn after_fault(&self, fault: Fault, batch: &mut Batch, culprit: usize) -> Result<(), Failure> {
+        if fault.is_constraint() && culprit < batch.requests.len() {
+            let request = batch.requests.remove(culprit);
             let reason = fault.to_string();
             tracing::error!(
                 reason,

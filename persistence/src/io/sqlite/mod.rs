@@ -18,6 +18,9 @@
 //! what a transaction checks (fence, sequence number) still holds when it commits, whichever
 //! process wrote in between.
 //!
+//! **Invariant:** what the committer remembers of the file (epochs, newest numbers) holds only while the
+//! count of commits in it, read with the write lock held, is the one that this process left ([`known`]).
+//!
 //! **Invariant:** an outcome that is unknown is never tried again: the store halts ([`halt`]).
 //!
 //! What sharing costs: the write lock is held by one process at a time, fsync included. A process
@@ -28,7 +31,7 @@
 //!
 //! Why group commit: a durable commit costs 0.2 ms and more, whether it holds one append or a
 //! thousand. While one is under way, requests gather in the queue, and the next takes them all; the
-//! slower the disk, the larger the batches. Nobody waits for a batch to fill.
+//! slower the disk, the larger the batches. Nobody waits for a batch to fill ([`queue`]).
 
 mod busy;
 mod checkpoint;
@@ -36,10 +39,12 @@ mod committer;
 mod config;
 mod halt;
 mod journal;
+mod known;
 mod marks;
 mod offsets;
 mod open;
 mod queries;
+mod queue;
 mod reader;
 mod rows;
 mod schema;

@@ -5,6 +5,7 @@ use crate::io::sqlite::checkpoint::{self, Keeper};
 use crate::io::sqlite::committer::{Committer, Request};
 use crate::io::sqlite::halt::{Halt, read_marker};
 use crate::io::sqlite::marks::{self, Mark};
+use crate::io::sqlite::queue::Queue;
 use crate::io::sqlite::reader::{self, TASKS_MAX, Task, Tasks};
 use crate::io::sqlite::schema::{self, Kind, store_error};
 use crate::io::sqlite::watch::{Watch, Watcher};
@@ -196,12 +197,13 @@ fn start(
     others.push(spawn("otava-journal-watch", move || watcher.run())?);
 
     let (alive, ended) = watch::channel(());
+    let queue = Queue::new(request_receiver, &config);
     let committer = Committer {
         db,
         config,
         halt: Arc::clone(&halt),
         mark,
-        requests: request_receiver,
+        queue,
         keeper,
         watching,
         left_rows: false,

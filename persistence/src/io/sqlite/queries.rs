@@ -26,7 +26,7 @@ use crate::query::{EventQueries, EventQuery, FoundEvent, QueryPage};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -96,11 +96,12 @@ impl Page<'_> {
         while !self.full()
             && let Some(row) = rows.next()?
         {
-            if !self.look_at(row)? {
+            let (place, stream) = (rows::place(row)?, row.get(8)?);
+            if !self.look_at(place, stream) {
                 continue;
             }
-            let id = self.ids.id(self.db, row.get(8)?)?;
-            let event = rows::event(row, &id, &mut self.names)?;
+            let id = self.ids.id(self.db, stream)?;
+            let event = rows::event(row, place, &id, &mut self.names)?;
             let has = |tag| event.record.tags.contains(tag);
             if !self.query.tag.as_ref().is_none_or(has) {
                 // The index of tags says so, the event does not.
@@ -172,9 +173,10 @@ impl Page<'_> {
         while !self.full()
             && let Some(row) = rows.next()?
         {
-            self.look_at(row)?;
-            rows::in_sequence(row, id, &mut sequence)?;
-            let event = rows::event(row, id, &mut self.names)?;
+            let place = rows::place(row)?;
+            self.look_at(place, stream);
+            rows::in_sequence(place, id, &mut sequence)?;
+            let event = rows::event(row, place, id, &mut self.names)?;
             if self.query.matches(id, &event.record.tags) {
                 self.push(id.clone(), event);
             }
@@ -187,14 +189,12 @@ impl Page<'_> {
     }
 
     /// Takes note of a row; whether it is to be read: the events of some rows are deleted.
-    fn look_at(&mut self, row: &Row<'_>) -> Result<bool, ReadFault> {
+    fn look_at(&mut self, (position, seq): (u64, u64), stream: i64) -> bool {
         self.looked += 1;
-        self.through = row.get::<_, i64>(0)?.cast_unsigned();
-        if self.hidden.is_empty() {
-            return Ok(true);
-        }
-        let deleted = self.hidden.get(&row.get(8)?).copied().unwrap_or_default();
-        Ok(row.get::<_, i64>(1)?.cast_unsigned() > deleted)
+        self.through = position;
+        self.hidden
+            .get(&stream)
+            .is_none_or(|deleted| seq > *deleted)
     }
 
     fn push(&mut self, id: PersistenceId, event: StoredEvent) {

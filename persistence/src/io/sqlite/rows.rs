@@ -95,8 +95,9 @@ fn read_events(
     while bytes < PAGE_BYTES_MAX
         && let Some(row) = rows.next()?
     {
-        in_sequence(row, id, &mut sequence)?;
-        let event = event(row, id, &mut names)?;
+        let place = place(row)?;
+        in_sequence(place, id, &mut sequence)?;
+        let event = event(row, place, id, &mut names)?;
         bytes += event.record.payload.len();
         events.push(event);
     }
@@ -129,14 +130,18 @@ pub(super) struct Names {
     tags: Vec<Arc<str>>,
 }
 
-/// Checks that a row of an event is the next one of its id.
+/// Position and number of an event, by its row.
+pub(super) fn place(row: &Row<'_>) -> rusqlite::Result<(u64, u64)> {
+    let (position, seq): (i64, i64) = (row.get(0)?, row.get(1)?);
+    Ok((position.cast_unsigned(), seq.cast_unsigned()))
+}
+
+/// Checks that an event is the next one of its id.
 pub(super) fn in_sequence(
-    row: &Row<'_>,
+    (position, seq): (u64, u64),
     id: &PersistenceId,
     sequence: &mut Sequence,
 ) -> Result<(), ReadFault> {
-    let position = row.get::<_, i64>(0)?.cast_unsigned();
-    let seq = row.get::<_, i64>(1)?.cast_unsigned();
     sequence
         .take(seq, position)
         .map_err(|(seq, damage)| corrupt(id, seq, damage))
@@ -145,11 +150,10 @@ pub(super) fn in_sequence(
 /// Reads one row of an event and checks it: position, seq, name, version, time, payload, crc, tags.
 pub(super) fn event(
     row: &Row<'_>,
+    (position, seq): (u64, u64),
     id: &PersistenceId,
     names: &mut Names,
 ) -> Result<StoredEvent, ReadFault> {
-    let position = row.get::<_, i64>(0)?.cast_unsigned();
-    let seq = row.get::<_, i64>(1)?.cast_unsigned();
     let malformed = |what| {
         let row = position;
         corrupt(id, seq, Damage::Malformed { row, what })

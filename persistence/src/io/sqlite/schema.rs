@@ -127,6 +127,8 @@ pub(super) fn connect(path: &Path, busy_limit: Duration) -> rusqlite::Result<Con
     let mut connection = Connection::open_with_flags(path, flags)?;
     super::busy::install(&mut connection, busy_limit)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // A plan does not depend on the values: otherwise each statement is prepared again for others.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }

@@ -17,7 +17,7 @@ use rusqlite::{OptionalExtension as _, params};
 impl Transaction<'_> {
     pub(super) fn save_state(&mut self, request: &SaveState) -> Result<SavedState, Fault> {
         self.check_fence(request.fence.as_ref())?;
-        let stream = self.streams.find(self.db, &request.id)?;
+        let stream = self.stream(&request.id)?;
         let actual = stream.map_or(Ok(0), |stream| self.revision(stream))?;
         let expected = request.expected_revision;
         if actual != expected {
@@ -27,7 +27,7 @@ impl Transaction<'_> {
             }));
         }
         self.dirty = true;
-        let stream = self.streams.find_or_give(self.db, &request.id)?;
+        let stream = self.stream_or_give(&request.id)?;
         let saved = SavedState::new(actual + 1, self.next_state_position()?);
         self.put_state(stream, request, saved)?;
         Ok(saved)

@@ -32,7 +32,7 @@ impl Default for Budget {
 impl Transaction<'_> {
     pub(super) fn delete(&mut self, request: &DeleteRequest) -> Result<Done, Fault> {
         self.check_fence(request.fence.as_ref())?;
-        let Some(stream) = self.streams.find(self.db, &request.id)? else {
+        let Some(stream) = self.stream(&request.id)? else {
             return Ok(Done::Nothing);
         };
         let deleted = self.deleted_seq(stream, &request.id)?;

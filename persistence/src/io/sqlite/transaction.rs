@@ -7,14 +7,14 @@ use crate::error::{AppendError, JournalError};
 use crate::format::{RecordRef, checksum};
 use crate::id::PersistenceId;
 use crate::io::sqlite::Severity;
+use crate::io::sqlite::known::Known;
 use crate::io::sqlite::sweep::Budget;
 use crate::journal::{AppendRequest, Appended, DeleteRequest, EventRecord, Fence};
 use crate::logic::mark::Head;
 use crate::logic::tags;
 use crate::snapshot::Snapshot;
 use crate::state::{SaveState, SavedState};
-use rusqlite::{Connection, OptionalExtension as _, params};
-use std::collections::HashMap;
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -100,64 +100,10 @@ impl Fault {
     }
 }
 
-/// The numbers that stand for persistence ids. They never change once they are committed.
-#[derive(Default)]
-pub(super) struct Streams {
-    known: HashMap<PersistenceId, i64>,
-    /// Given in the transaction that is under way.
-    given: Vec<(PersistenceId, i64)>,
-}
-
-/// Ids that are remembered; some 100 bytes each.
-const STREAMS_MAX: usize = 65_536;
-
-impl Streams {
-    pub(super) fn committed(&mut self) {
-        if self.known.len() + self.given.len() > STREAMS_MAX {
-            self.known.clear();
-        }
-        self.known.extend(self.given.drain(..));
-    }
-
-    pub(super) fn rolled_back(&mut self) {
-        self.given.clear();
-    }
-
-    pub(super) fn find(
-        &mut self,
-        db: &Connection,
-        id: &PersistenceId,
-    ) -> rusqlite::Result<Option<i64>> {
-        if let Some(stream) = self.known.get(id) {
-            return Ok(Some(*stream));
-        }
-        let stream = stream_of(db, id)?;
-        if let Some(stream) = stream {
-            self.given.push((id.clone(), stream));
-        }
-        Ok(stream)
-    }
-
-    pub(super) fn find_or_give(
-        &mut self,
-        db: &Connection,
-        id: &PersistenceId,
-    ) -> rusqlite::Result<i64> {
-        if let Some(stream) = self.find(db, id)? {
-            return Ok(stream);
-        }
-        db.prepare_cached("INSERT INTO streams (id, slice) VALUES (?1, ?2)")?
-            .execute(params![id.as_str(), id.slice()])?;
-        let stream = db.last_insert_rowid();
-        self.given.push((id.clone(), stream));
-        Ok(stream)
-    }
-}
-
 /// One transaction under way.
 pub(super) struct Transaction<'a> {
     pub(super) db: &'a Connection,
-    pub(super) streams: &'a mut Streams,
+    pub(super) known: &'a mut Known,
     /// The head when it began, with the events that were added since.
     pub(super) head: Head,
     pub(super) now_ms: u64,
@@ -165,6 +111,8 @@ pub(super) struct Transaction<'a> {
     pub(super) dirty: bool,
     /// What may still be deleted in it ([`super::sweep`]).
     pub(super) budget: Budget,
+    /// Inserts an event; it is not looked for again for each append.
+    pub(super) insert: Option<CachedStatement<'a>>,
 }
 
 impl Transaction<'_> {
@@ -185,11 +133,15 @@ impl Transaction<'_> {
 
     fn append(&mut self, request: &AppendRequest) -> Result<Appended, Fault> {
         self.check_fence(request.fence.as_ref())?;
-        let stream = self.streams.find(self.db, &request.id)?;
+        let stream = self.find(&request.id)?;
         let actual = match stream {
-            Some(stream) => self.highest_seq(stream, &request.id)?,
+            Some((_, Some(newest))) => newest,
+            Some((stream, None)) => self.highest_seq(stream, &request.id)?,
             None => 0,
         };
+        if stream.is_some() {
+            self.known.note_newest(&request.id, actual);
+        }
         let expected = request.expected_seq;
         if actual != expected {
             return Err(Fault::Refused(AppendError::WrongSequence {
@@ -201,17 +153,50 @@ impl Transaction<'_> {
             return Ok(Appended::new(actual, 0));
         }
         self.dirty = true;
-        let stream = self.streams.find_or_give(self.db, &request.id)?;
+        let stream = match stream {
+            Some((stream, _)) => stream,
+            None => self.give(&request.id)?,
+        };
         let seq = self.insert_events(request, stream)?;
+        self.known.note_newest(&request.id, seq);
         Ok(Appended::new(seq, self.head.position))
     }
 
+    /// The number of an id if it has one, and its newest sequence number if that is known.
+    fn find(&mut self, id: &PersistenceId) -> rusqlite::Result<Option<(i64, Option<u64>)>> {
+        if let Some(known) = self.known.stream(id) {
+            return Ok(Some(known));
+        }
+        let stream = stream_of(self.db, id)?;
+        if let Some(stream) = stream {
+            self.known.note_stream(id, stream);
+        }
+        Ok(stream.map(|stream| (stream, None)))
+    }
+
+    pub(super) fn stream(&mut self, id: &PersistenceId) -> rusqlite::Result<Option<i64>> {
+        Ok(self.find(id)?.map(|(stream, _)| stream))
+    }
+
+    /// A number for an id that has none.
+    fn give(&mut self, id: &PersistenceId) -> rusqlite::Result<i64> {
+        self.db
+            .prepare_cached("INSERT INTO streams (id, slice) VALUES (?1, ?2)")?
+            .execute(params![id.as_str(), id.slice()])?;
+        let stream = self.db.last_insert_rowid();
+        self.known.note_stream(id, stream);
+        Ok(stream)
+    }
+
+    pub(super) fn stream_or_give(&mut self, id: &PersistenceId) -> rusqlite::Result<i64> {
+        self.stream(id)?.map_or_else(|| self.give(id), Ok)
+    }
+
     fn insert_events(&mut self, request: &AppendRequest, stream: i64) -> rusqlite::Result<u64> {
-        let mut insert = self.db.prepare_cached(
-            "INSERT INTO events
-             (position, stream, seq, name, version, written_at_ms, payload, crc, tags)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?;
+        let insert = match &mut self.insert {
+            Some(insert) => insert,
+            none => none.insert(self.db.prepare_cached(INSERT_EVENT)?),
+        };
         let mut seq = request.expected_seq;
         for record in &request.events {
             seq += 1;
@@ -231,23 +216,9 @@ impl Transaction<'_> {
                 crc,
                 (!tags.is_empty()).then_some(&tags),
             ])?;
-            self.insert_tags(&record.tags, position)?;
+            insert_tags(self.db, &record.tags, position)?;
         }
         Ok(seq)
-    }
-
-    fn insert_tags(&self, tags: &[Arc<str>], position: i64) -> rusqlite::Result<()> {
-        if tags.is_empty() {
-            return Ok(());
-        }
-        // The same tag may be there twice.
-        let mut insert = self
-            .db
-            .prepare_cached("INSERT OR IGNORE INTO event_tags VALUES (?1, ?2)")?;
-        for tag in tags {
-            insert.execute(params![tag, position])?;
-        }
-        Ok(())
     }
 
     /// The newest number of a stream, also when all its events were deleted.
@@ -258,18 +229,25 @@ impl Transaction<'_> {
         }
     }
 
-    pub(super) fn check_fence(&self, fence: Option<&Fence>) -> Result<(), Fault> {
+    pub(super) fn check_fence(&mut self, fence: Option<&Fence>) -> Result<(), Fault> {
         let Some(fence) = fence else {
             return Ok(());
         };
-        let current = self.number(EPOCH, &fence.scope)?.unwrap_or_default();
+        let current = match self.known.epoch(&fence.scope) {
+            Some(epoch) => epoch,
+            None => {
+                let epoch = self.number(EPOCH, &fence.scope)?.unwrap_or_default();
+                self.known.note_epoch(&fence.scope, epoch);
+                epoch
+            }
+        };
         if current == fence.epoch {
             return Ok(());
         }
         Err(Fault::Refused(AppendError::Fenced { current }))
     }
 
-    fn claim(&mut self, scope: &str, epoch: u64) -> Result<Done, Fault> {
+    fn claim(&mut self, scope: &Arc<str>, epoch: u64) -> Result<Done, Fault> {
         let current = self.number(EPOCH, scope)?;
         match current {
             Some(current) if current > epoch => {
@@ -283,6 +261,7 @@ impl Transaction<'_> {
                     scope,
                     epoch,
                 )?;
+                self.known.note_epoch(scope, epoch);
                 Ok(Done::Nothing)
             }
         }
@@ -342,7 +321,7 @@ impl Transaction<'_> {
             return Err(Fault::Refused(too_large.into()));
         };
         self.dirty = true;
-        let stream = self.streams.find_or_give(self.db, &snapshot.id)?;
+        let stream = self.stream_or_give(&snapshot.id)?;
         let crc = checksum(
             snapshot.id.as_str(),
             snapshot.seq,
@@ -372,7 +351,7 @@ impl Transaction<'_> {
     }
 
     fn delete_snapshots(&mut self, id: &PersistenceId, seq_max: u64) -> Result<Done, Fault> {
-        let Some(stream) = self.streams.find(self.db, id)? else {
+        let Some(stream) = self.stream(id)? else {
             return Ok(Done::Nothing);
         };
         let seq_max = i64::try_from(seq_max).unwrap_or(i64::MAX);
@@ -397,6 +376,21 @@ impl Transaction<'_> {
     }
 }
 
+fn insert_tags(db: &Connection, tags: &[Arc<str>], position: i64) -> rusqlite::Result<()> {
+    if tags.is_empty() {
+        return Ok(());
+    }
+    // The same tag may be there twice.
+    let mut insert = db.prepare_cached("INSERT OR IGNORE INTO event_tags VALUES (?1, ?2)")?;
+    for tag in tags {
+        insert.execute(params![tag, position])?;
+    }
+    Ok(())
+}
+
+const INSERT_EVENT: &str = "INSERT INTO events
+    (position, stream, seq, name, version, written_at_ms, payload, crc, tags)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 const EPOCH: &str = "SELECT epoch, crc FROM epochs WHERE scope = ?1";
 const TERM: &str = "SELECT term, crc FROM terms WHERE scope = ?1";
 

@@ -165,17 +165,17 @@ impl Check<'_> {
         let (mut sequence, mut names, mut count) = (None, Names::default(), 0);
         while let Some(row) = rows.next()? {
             count += 1;
-            let seq = row.get::<_, i64>(1)?.cast_unsigned();
+            let place = rows::place(row)?;
             // Deleted ones may be gone up to any number.
-            let first = seq.min(deleted + 1);
+            let first = place.1.min(deleted + 1);
             let expected = sequence.get_or_insert_with(|| Sequence::from(first));
-            let checked = rows::in_sequence(row, id, expected)
-                .and_then(|()| rows::event(row, id, &mut names));
+            let checked = rows::in_sequence(place, id, expected)
+                .and_then(|()| rows::event(row, place, id, &mut names));
             match checked {
                 Ok(event) => self.tags_are_found(id, &event)?,
                 Err(ReadFault::Sqlite(error)) => return Err(error),
                 Err(ReadFault::Journal(error)) => {
-                    sequence = Some(Sequence::from(seq + 1));
+                    sequence = Some(Sequence::from(place.1 + 1));
                     self.find(error.to_string());
                 }
             }
