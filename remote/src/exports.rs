@@ -9,14 +9,17 @@
 //!
 //! **Invariant:** no entry leaks: an actor's ends with the actor, a port's with its ask.
 
+use crate::core::FEW;
 use crate::identity::PeerKind;
 use crate::message::RemoteMessage;
+use crate::wire::reading;
 use crate::wire_format::{DecodeError, ExportId, Target, decode};
 use otava_actor::adapter::Conversion;
 use otava_actor::{ActorPath, ActorRef, Refusal, Rng, TellError, Terminated, Time, Watching};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// How long a port outlives its deadline: the answer may be on its way.
@@ -26,6 +29,8 @@ pub(crate) struct Exports {
     table: Mutex<Table>,
     ids: Mutex<Ids>,
     ports_max: usize,
+    /// How many ports there are, for those who only want to know about.
+    open: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -99,14 +104,19 @@ impl<M: RemoteMessage> Exported for LocalActor<M> {
         if tag != const { tag_of::<M>() } {
             return Err(Undelivered::OtherType { message_type });
         }
-        let message = decode::<M>(payload).map_err(|source| Undelivered::Undecodable {
+        let (message, awaited_until) = reading(|| decode::<M>(payload));
+        let message = message.map_err(|source| Undelivered::Undecodable {
             message_type,
             source,
         })?;
         if from == PeerKind::Client && !message.is_for_clients() {
             return Err(Undelivered::NotPermitted);
         }
-        self.0.tell(message).map_err(|refused| {
+        let told = match awaited_until {
+            Some(deadline) => self.0.tell_expiring(message, deadline),
+            None => self.0.tell(message),
+        };
+        told.map_err(|refused| {
             let why = match &refused {
                 TellError::Full(_) => Refusal::Full,
                 _ => Refusal::Stopped,
@@ -162,6 +172,7 @@ impl Exports {
             table: Mutex::default(),
             ids: Mutex::new(ids),
             ports_max,
+            open: AtomicUsize::new(0),
         }
     }
 
@@ -275,6 +286,7 @@ impl Exports {
             answer,
         };
         table.ports.insert(id, port);
+        self.open.store(table.ports.len(), Ordering::Relaxed);
         Some(id)
     }
 
@@ -307,9 +319,9 @@ impl Exports {
     /// Only who was asked may answer.
     fn take_port(&self, addr: SocketAddr, id: ExportId) -> Option<Port> {
         let mut table = self.lock();
-        (table.ports.get(&id)?.asked.addr == addr)
-            .then(|| table.ports.remove(&id))
-            .flatten()
+        let port = (table.ports.get(&id)?.asked.addr == addr).then(|| table.ports.remove(&id));
+        self.open.store(table.ports.len(), Ordering::Relaxed);
+        port.flatten()
     }
 
     /// Closes the ports of questions that went to a run of a node which is gone; of those to
@@ -341,6 +353,11 @@ impl Exports {
         self.close_ports_where(|port| port.deadline.is_some_and(|d| d + PORT_GRACE <= now));
     }
 
+    /// Whether few questions wait for their answers.
+    pub(crate) fn few_ports(&self) -> bool {
+        self.open.load(Ordering::Relaxed) <= FEW
+    }
+
     /// The number of open ports.
     pub(crate) fn ports(&self) -> usize {
         self.lock().ports.len()
@@ -351,7 +368,9 @@ impl Exports {
             let mut table = self.lock();
             let of_ended = table.ports.iter().filter(|(_, port)| ends(port));
             let ids: Vec<ExportId> = of_ended.map(|(&id, _)| id).collect();
-            ids.iter().filter_map(|id| table.ports.remove(id)).collect()
+            let ended = ids.iter().filter_map(|id| table.ports.remove(id)).collect();
+            self.open.store(table.ports.len(), Ordering::Relaxed);
+            ended
         };
         // Outside the lock: dropping a port wakes its asker.
         drop(ended);
