@@ -215,9 +215,10 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The golden bytes whose names begin so.
+/// The golden bytes whose names begin so, in a folder if there is one before that.
 fn golden(krate: &str, begin: &str) -> Vec<(String, Vec<u8>)> {
-    let folder: &Path = &root().join(krate).join("fixtures/v1");
+    let (inside, begin) = begin.rsplit_once('/').unwrap_or(("", begin));
+    let folder: &Path = &root().join(krate).join("fixtures/v1").join(inside);
     let mut found: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -358,6 +359,27 @@ fn deliveries() {
     let seeds = named(otava_cluster::fuzzing::deliveries());
     let target = Target::new("cluster_delivery", seeds).payload();
     target.check(otava_cluster::fuzzing::delivery);
+}
+
+/// R5: what replicators say, and what is stored of their data.
+#[test]
+fn replicated_data() {
+    let golden = golden("cluster", "replicated/");
+    let seeds = golden.into_iter().map(|(name, bytes)| {
+        let stored = name.starts_with("stored");
+        let kind: &[u8] = if stored { &[0] } else { &[] };
+        (name, [kind, &bytes].concat())
+    });
+    let target = Target::new("replicated", seeds.collect()).payload();
+    target.check(otava_cluster::fuzzing::replicated);
+}
+
+/// P8: what is stored of events and states.
+#[test]
+fn stored_events_and_states() {
+    let seeds = named(otava_persistence::fuzzing::seeds());
+    let target = Target::new("stored", seeds).payload();
+    target.check(otava_persistence::fuzzing::stored);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::logic::delivery::source::{Source, SourceSettings};
 use crate::logic::delivery::{Chunk, Probe, Report, Session};
 use crate::logic::gossip::GossipMessage;
 use crate::logic::message::Message;
+use crate::replicated::wire as replicated_wire;
 use crate::wire::{decode_gossip, decode_message, encode_gossip, encode_message};
 use otava_actor::Time;
 use std::collections::BTreeMap;
@@ -138,6 +139,25 @@ pub fn delivery(bytes: &[u8]) -> bool {
         let _ = source.handle(Time::ZERO, &report);
         while source.poll_output().is_some() {}
     }
+    true
+}
+
+/// What replicators say to each other, or an entry of replicated data as it is stored, where the first byte
+/// is 0.
+pub fn replicated(bytes: &[u8]) -> bool {
+    if let Some((0, bytes)) = bytes.split_first() {
+        let Ok(state) = replicated_wire::decode_state(bytes) else {
+            return false;
+        };
+        let written = replicated_wire::encode_state(&state).unwrap_or_default();
+        assert_eq!(replicated_wire::decode_state(&written), Ok(state));
+        return true;
+    }
+    let Ok(messages) = replicated_wire::decode_messages(bytes) else {
+        return false;
+    };
+    let written = replicated_wire::encode_messages(&messages).unwrap_or_default();
+    assert_eq!(replicated_wire::decode_messages(&written), Ok(messages));
     true
 }
 

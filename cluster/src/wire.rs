@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | 2 | roles and versions of members; settings that not all have; weakly up; the end of the whole cluster; |
 //! | | nodes that say that they are in no cluster, or in another one |
+//! | 3 | a view that several statements share, said once |
 //!
 //! What members say of themselves stands once in a message, however many statements name them.
 
@@ -31,7 +32,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The newest version of the format.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Bytes from a peer that mean nothing here.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -143,6 +144,31 @@ enum WireGossip {
         wanted: Vec<(NodeId, u64)>,
         profiles: Vec<(NodeId, WireProfile)>,
     },
+    // From here on version 3.
+    Shared {
+        views: Vec<WireView>,
+        profiles: Vec<(NodeId, WireProfile)>,
+        statements: Vec<WireRemark>,
+        wanted: Vec<(NodeId, u64)>,
+    },
+}
+
+/// A view, for the statements that name it by its place.
+#[derive(Deserialize, Serialize)]
+struct WireView {
+    entries: Vec<WireEntry>,
+    stopping: bool,
+}
+
+/// A statement, its view apart.
+#[derive(Deserialize, Serialize)]
+struct WireRemark {
+    author: NodeId,
+    cluster: u64,
+    version: u64,
+    digest: u64,
+    view: u32,
+    unreachable: Vec<NodeId>,
 }
 
 /// The bytes of a message; `None`, with a line in the log, if it is too large to be sent.
@@ -183,6 +209,7 @@ impl Versioned for WireMessage {
 impl Versioned for WireGossip {
     fn version(&self) -> u8 {
         match self {
+            Self::Shared { .. } => 3,
             Self::DeltaOf2 { .. } => 2,
             Self::Digest(_) | Self::Delta { .. } => 1,
         }
@@ -214,9 +241,9 @@ fn is_plain(statement: &Statement) -> bool {
     !statement.view.is_stopping() && statement.view.iter().all(|(_, entry)| plain(entry))
 }
 
-/// What all members in these statements say of themselves.
-fn profiles_in<'a>(statements: impl Iterator<Item = &'a Statement>) -> Vec<(NodeId, WireProfile)> {
-    let entries = statements.flat_map(|statement| statement.view.iter());
+/// What all members in these views say of themselves.
+fn profiles_in<'a>(views: impl Iterator<Item = &'a View>) -> Vec<(NodeId, WireProfile)> {
+    let entries = views.flat_map(View::iter);
     let said = entries.filter_map(|(node, entry)| Some((node, entry.profile.as_ref()?)));
     let said: BTreeMap<&NodeId, &Arc<Profile>> = said.collect();
     let wire =
@@ -270,20 +297,90 @@ impl WireStatementOf2 {
     }
 }
 
-impl From<&Statement> for WireStatement {
-    fn from(statement: &Statement) -> Self {
-        let entry = |(node, entry): (&NodeId, &Entry)| WireEntry {
-            node: node.clone(),
-            status: entry.status.code(),
-            age: entry.age,
-            started: entry.started,
+fn entries_of(view: &View) -> Vec<WireEntry> {
+    let entry = |(node, entry): (&NodeId, &Entry)| WireEntry {
+        node: node.clone(),
+        status: entry.status.code(),
+        age: entry.age,
+        started: entry.started,
+    };
+    view.iter().map(entry).collect()
+}
+
+fn read_view(entries: Vec<WireEntry>, profiles: &Profiles) -> Result<View, WireError> {
+    let entry = |wire: WireEntry| {
+        let entry = Entry {
+            status: status(wire.status)?,
+            age: wire.age,
+            started: wire.started,
+            profile: profiles.get(&wire.node).cloned(),
         };
+        Ok((wire.node, entry))
+    };
+    entries.into_iter().map(entry).collect()
+}
+
+/// The views of these statements, those that are copies of each other once, with their places.
+fn views_of(statements: &[Arc<Statement>]) -> (Vec<&View>, Vec<u32>) {
+    let mut views: Vec<&View> = Vec::new();
+    let mut places = Vec::new();
+    for statement in statements {
+        let known = views
+            .iter()
+            .rposition(|view| statement.view.is_copy_of(view));
+        let place = known.unwrap_or_else(|| {
+            views.push(&statement.view);
+            views.len() - 1
+        });
+        places.push(u32::try_from(place).unwrap_or(u32::MAX));
+    }
+    (views, places)
+}
+
+impl WireView {
+    fn into_view(self, profiles: &Profiles) -> Result<View, WireError> {
+        let mut view = read_view(self.entries, profiles)?;
+        if self.stopping {
+            view.stop();
+        }
+        Ok(view)
+    }
+}
+
+impl WireRemark {
+    fn new(statement: &Statement, view: u32) -> Self {
         Self {
             author: statement.author.clone(),
             cluster: statement.cluster,
             version: statement.version,
             digest: statement.digest,
-            view: statement.view.iter().map(entry).collect(),
+            view,
+            unreachable: statement.unreachable.iter().cloned().collect(),
+        }
+    }
+
+    fn into_statement(self, views: &[View]) -> Result<Arc<Statement>, WireError> {
+        let view = views.get(self.view as usize);
+        let unknown = || WireError::Malformed("a statement's view is not there".into());
+        Ok(Arc::new(Statement {
+            author: self.author,
+            cluster: self.cluster,
+            version: self.version,
+            digest: self.digest,
+            view: view.ok_or_else(unknown)?.clone(),
+            unreachable: self.unreachable.into_iter().collect(),
+        }))
+    }
+}
+
+impl From<&Statement> for WireStatement {
+    fn from(statement: &Statement) -> Self {
+        Self {
+            author: statement.author.clone(),
+            cluster: statement.cluster,
+            version: statement.version,
+            digest: statement.digest,
+            view: entries_of(&statement.view),
             unreachable: statement.unreachable.iter().cloned().collect(),
         }
     }
@@ -291,22 +388,12 @@ impl From<&Statement> for WireStatement {
 
 impl WireStatement {
     fn into_statement(self, profiles: &Profiles) -> Result<Statement, WireError> {
-        let entry = |wire: WireEntry| {
-            let entry = Entry {
-                status: status(wire.status)?,
-                age: wire.age,
-                started: wire.started,
-                profile: profiles.get(&wire.node).cloned(),
-            };
-            Ok((wire.node, entry))
-        };
-        let view = self.view.into_iter().map(entry);
         Ok(Statement {
             author: self.author,
             cluster: self.cluster,
             version: self.version,
             digest: self.digest,
-            view: view.collect::<Result<View, WireError>>()?,
+            view: read_view(self.view, profiles)?,
             unreachable: self.unreachable.into_iter().collect(),
         })
     }
@@ -354,7 +441,7 @@ impl From<&Message> for WireMessage {
                     JoinAnswer::Accepted(statement) => Self::AcceptedInto {
                         to,
                         statement: WireStatementOf2::from(&**statement),
-                        profiles: profiles_in([&**statement].into_iter()),
+                        profiles: profiles_in([&statement.view].into_iter()),
                     },
                     JoinAnswer::NotYet => Self::NotYet { to },
                     JoinAnswer::Outside { candidate } => Self::Outside {
@@ -464,6 +551,20 @@ impl From<&GossipMessage> for WireGossip {
             GossipMessage::Delta { statements, wanted } => {
                 let all = || statements.iter().map(|statement| &**statement);
                 let wanted = pairs(wanted);
+                let (views, places) = views_of(statements);
+                if views.len() < statements.len() {
+                    let wire = |view: &&View| WireView {
+                        entries: entries_of(view),
+                        stopping: view.is_stopping(),
+                    };
+                    let remarks = all().zip(places);
+                    return Self::Shared {
+                        views: views.iter().map(wire).collect(),
+                        profiles: profiles_in(views.iter().copied()),
+                        statements: remarks.map(|(it, at)| WireRemark::new(it, at)).collect(),
+                        wanted,
+                    };
+                }
                 if all().all(is_plain) {
                     let statements = all().map(WireStatement::from).collect();
                     return Self::Delta { statements, wanted };
@@ -471,7 +572,7 @@ impl From<&GossipMessage> for WireGossip {
                 Self::DeltaOf2 {
                     statements: all().map(WireStatementOf2::from).collect(),
                     wanted,
-                    profiles: profiles_in(all()),
+                    profiles: profiles_in(all().map(|statement| &statement.view)),
                 }
             }
         }
@@ -500,6 +601,22 @@ impl WireGossip {
                 let statement =
                     |wire: WireStatementOf2| wire.into_statement(&profiles).map(Arc::new);
                 let statements = statements.into_iter().map(statement);
+                GossipMessage::Delta {
+                    statements: statements.collect::<Result<_, WireError>>()?,
+                    wanted: wanted.into_iter().collect(),
+                }
+            }
+            Self::Shared {
+                views,
+                profiles,
+                statements,
+                wanted,
+            } => {
+                let profiles = read_profiles(profiles)?;
+                let views = views.into_iter().map(|view| view.into_view(&profiles));
+                let views = views.collect::<Result<Vec<View>, WireError>>()?;
+                let statements = statements.into_iter();
+                let statements = statements.map(|remark| remark.into_statement(&views));
                 GossipMessage::Delta {
                     statements: statements.collect::<Result<_, WireError>>()?,
                     wanted: wanted.into_iter().collect(),

@@ -40,6 +40,9 @@ mod durable_state;
 mod error;
 mod event_sourced;
 pub mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod io;
 mod journal;

@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 
 /// Messages that wait to be worked on; more are dropped, as a network would.
 const INBOX_MAX: usize = 1_024;
-/// Statements that wait for the driver.
+/// Lots of statements that wait for the driver.
 const READ_MAX: usize = 1_024;
 /// The largest message that chitchat sends.
 const MESSAGE_BYTES_MAX: usize = 65_507;
@@ -44,7 +44,7 @@ const TOLD_AT_ONCE: usize = 2;
 
 pub(crate) struct Chitchat {
     own: watch::Sender<Own>,
-    read: mpsc::Receiver<Result<Arc<Statement>, Broken>>,
+    read: mpsc::Receiver<Result<Vec<Arc<Statement>>, Broken>>,
     worker: JoinHandle<()>,
 }
 
@@ -101,7 +101,7 @@ impl Dissemination for Chitchat {
 
     fn forget(&mut self, _: &dyn Fn(&NodeId) -> bool) {}
 
-    fn next(&mut self) -> BoxFuture<'_, Result<Arc<Statement>, Broken>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Arc<Statement>>, Broken>> {
         Box::pin(async {
             let ended = || Err(Broken("its task has ended".into()));
             self.read.recv().await.unwrap_or_else(ended)
@@ -115,7 +115,7 @@ struct Worker {
     started: u64,
     interval: Duration,
     own: watch::Receiver<Own>,
-    read: mpsc::Sender<Result<Arc<Statement>, Broken>>,
+    read: mpsc::Sender<Result<Vec<Arc<Statement>>, Broken>>,
     /// The keys and values that chitchat has of this node.
     written: BTreeMap<String, String>,
     /// The versions that were read last.
@@ -260,18 +260,17 @@ impl Worker {
                         .ok()
                         .and_then(|it| facts::read(addr, it, state.key_values()));
                     match statement {
-                        Some(statement) => news.push(statement),
+                        Some(statement) => news.push(Arc::new(statement)),
                         None => tracing::warn!(?id, "a statement is not understood"),
                     }
                 }
                 news
             })
             .await;
-        for statement in news {
-            let sent = self.read.send(Ok(Arc::new(statement))).await;
-            sent.map_err(|_| ())?;
+        if news.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.read.send(Ok(news)).await.map_err(|_| ())
     }
 }
 

@@ -17,11 +17,11 @@ pub(crate) trait Dissemination: Send {
     /// Forgets the statements of those who are out.
     fn forget(&mut self, is_out: &dyn Fn(&NodeId) -> bool);
 
-    /// The next statement of another member. Dropping the future loses nothing.
+    /// The next statements of other members. Dropping the future loses nothing.
     ///
     /// # Errors
     /// [`Broken`]: nothing will come any more.
-    fn next(&mut self) -> BoxFuture<'_, Result<Arc<Statement>, Broken>>;
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Arc<Statement>>, Broken>>;
 }
 
 /// A dissemination that has stopped for good, and why.

@@ -51,7 +51,7 @@ fn lease_name(cluster: u64) -> String {
 enum Happening {
     Handles(Option<Input>),
     Remote(Option<RemoteEvent>),
-    Statement(Result<Arc<Statement>, Broken>),
+    Statements(Result<Vec<Arc<Statement>>, Broken>),
     Timeout,
 }
 
@@ -81,8 +81,8 @@ impl Driver {
                         _ => {}
                     }
                 }
-                Happening::Statement(Ok(statement)) => self.take(Input::Statement(statement)),
-                Happening::Statement(Err(broken)) => self.gossip_broke(&broken),
+                Happening::Statements(Ok(statements)) => self.take(Input::Statements(statements)),
+                Happening::Statements(Err(broken)) => self.gossip_broke(&broken),
             }
         }
     }
@@ -91,7 +91,7 @@ impl Driver {
         let at = self.membership.poll_timeout().unwrap_or(Time::MAX);
         let at = at.min(self.silent_at);
         let gossip = &mut self.gossip;
-        let statement = async {
+        let statements = async {
             match gossip {
                 Some(gossip) => gossip.next().await,
                 None => std::future::pending().await,
@@ -102,7 +102,7 @@ impl Driver {
             () = self.remote.sleep_until(at) => Happening::Timeout,
             event = remote_events.recv() => Happening::Remote(event),
             input = self.inputs.recv() => Happening::Handles(input),
-            statement = statement => Happening::Statement(statement),
+            statements = statements => Happening::Statements(statements),
         }
     }
 

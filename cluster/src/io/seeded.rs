@@ -43,11 +43,11 @@ impl Seeded {
         }
     }
 
-    /// Sends what is to be sent, up to the next statement that came in.
-    fn drain(&mut self) -> Option<Arc<Statement>> {
+    /// Sends what is to be sent, up to the next statements that came in.
+    fn drain(&mut self) -> Option<Vec<Arc<Statement>>> {
         while let Some(output) = self.gossip.poll_output() {
             match output {
-                GossipOutput::Learnt(statement) => return Some(statement),
+                GossipOutput::Learnt(statements) => return Some(statements),
                 GossipOutput::Send(to, message) => {
                     if let Some(bytes) = wire::encode_gossip(&message) {
                         self.remote.send_control(to, Channel::GOSSIP, bytes.into());
@@ -58,10 +58,10 @@ impl Seeded {
         None
     }
 
-    async fn wait(&mut self) -> Result<Arc<Statement>, Broken> {
+    async fn wait(&mut self) -> Result<Vec<Arc<Statement>>, Broken> {
         loop {
-            if let Some(statement) = self.drain() {
-                return Ok(statement);
+            if let Some(statements) = self.drain() {
+                return Ok(statements);
             }
             let at = self.gossip.poll_timeout();
             let system = self.remote.system();
@@ -92,7 +92,7 @@ impl Dissemination for Seeded {
         self.gossip.retain(|author| !is_out(author));
     }
 
-    fn next(&mut self) -> BoxFuture<'_, Result<Arc<Statement>, Broken>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Arc<Statement>>, Broken>> {
         Box::pin(self.wait())
     }
 }

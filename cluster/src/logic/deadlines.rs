@@ -18,10 +18,10 @@ impl Membership {
         self.config.stable_after.unwrap_or_else(by_size)
     }
 
-    /// If this call comes later than it should by more than a heartbeat, the process stood still.
+    /// If this call comes later than it should by more than two heartbeats, the process stood still.
     pub(crate) fn excuse_own_delay(&mut self, now: Time) {
         let late = now.saturating_since(self.expected);
-        if late > self.config.heartbeat_interval {
+        if late > self.config.heartbeat_interval * 2 {
             self.monitor.excuse(late);
             self.stability.excuse(now, late);
         }
@@ -47,7 +47,7 @@ impl Membership {
         if now < self.next_call {
             return;
         }
-        self.next_call = now + self.config.heartbeat_interval * 2;
+        self.next_call = now + self.config.heartbeat_interval * 4;
         if self.leader.as_ref() != Some(&self.me) {
             return;
         }

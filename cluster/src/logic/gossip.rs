@@ -4,9 +4,18 @@
 //! has newer and names what it lacks, and gets that in return. So news reaches all of n nodes in
 //! about log n rounds, and what was lost is found in the next one. All randomness comes from a seed:
 //! the same seed and the same messages give the same run.
+//!
+//! Each of n authors says a view of n members, so statements as they are would cost a node n² bytes
+//! whenever somebody joins. But views are facts that only grow, and a node has joined what it passes
+//! on with what it knows: so it passes a statement on with its *own* view in place of the author's,
+//! if that holds all of it. Then one message of n statements has one view in it, not n, and an
+//! author's digest says what the author holds, as before. Whoever hears this node hears its view
+//! anyway, by its own statement; so nobody learns a fact from one that it would not listen to.
+//! Rounds become rarer as they become longer, so what passes through a node grows with n.
 
 use crate::logic::profile::Profile;
 use crate::logic::statement::Statement;
+use crate::logic::view::View;
 use otava_actor::{Rng, Time};
 use otava_remote::NodeId;
 use std::collections::{BTreeMap, VecDeque};
@@ -36,8 +45,8 @@ pub enum GossipMessage {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum GossipOutput {
-    /// A newer statement of somebody else came in.
-    Learnt(Arc<Statement>),
+    /// Newer statements of others came in.
+    Learnt(Vec<Arc<Statement>>),
     /// Send a message; it may be lost.
     Send(SocketAddr, GossipMessage),
 }
@@ -52,6 +61,8 @@ pub struct Gossip {
     next: Time,
     peers: Vec<SocketAddr>,
     store: BTreeMap<NodeId, Arc<Statement>>,
+    /// The view of this node.
+    own: View,
     outputs: VecDeque<GossipOutput>,
 }
 
@@ -66,6 +77,7 @@ impl Gossip {
             next: now,
             peers: Vec::new(),
             store: BTreeMap::new(),
+            own: View::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -84,8 +96,9 @@ impl Gossip {
 
     /// Takes this node's own newest statement, and tells a peer of it soon.
     pub fn publish(&mut self, now: Time, statement: Arc<Statement>) {
+        self.own = statement.view.clone();
         self.store.insert(statement.author.clone(), statement);
-        let soon = (self.last + self.interval / 4).max(now);
+        let soon = (self.last + self.round() / 4).max(now);
         self.next = self.next.min(soon);
     }
 
@@ -103,9 +116,7 @@ impl Gossip {
                 self.send_delta(from, statements, wanted);
             }
             GossipMessage::Delta { statements, wanted } => {
-                for statement in statements {
-                    self.learn(statement);
-                }
+                self.learn(statements);
                 let statements = self.newer_than(&wanted, |_| false);
                 self.send_delta(from, statements, BTreeMap::new());
             }
@@ -118,7 +129,7 @@ impl Gossip {
             return;
         }
         self.last = now;
-        self.next = now + widened(self.interval, self.peers.len() + 1);
+        self.next = now + self.round();
         if self.peers.is_empty() {
             return;
         }
@@ -141,39 +152,60 @@ impl Gossip {
         self.outputs.pop_front()
     }
 
+    fn round(&self) -> Duration {
+        widened(self.interval, self.peers.len() + 1)
+    }
+
     fn version(&self, author: &NodeId) -> Option<u64> {
         self.store.get(author).map(|statement| statement.version)
     }
 
-    fn learn(&mut self, statement: Arc<Statement>) {
-        let news = self.version(&statement.author) < Some(statement.version);
-        if news && statement.is_bounded() && self.store.len() < Statement::ENTRIES_MAX {
-            self.store
-                .insert(statement.author.clone(), statement.clone());
-            self.outputs.push_back(GossipOutput::Learnt(statement));
+    fn learn(&mut self, statements: Vec<Arc<Statement>>) {
+        let mut learnt = Vec::new();
+        for statement in statements {
+            let news = self.version(&statement.author) < Some(statement.version);
+            if news && statement.is_bounded() && self.store.len() < Statement::ENTRIES_MAX {
+                let author = statement.author.clone();
+                self.store.insert(author, statement.clone());
+                learnt.push(statement);
+            }
+        }
+        if !learnt.is_empty() {
+            self.outputs.push_back(GossipOutput::Learnt(learnt));
         }
     }
 
     /// What is newer here than in `versions`, or is not in it and `unlisted` says so; as much as
     /// fits.
     fn newer_than(
-        &self,
+        &mut self,
         versions: &BTreeMap<NodeId, u64>,
         unlisted: impl Fn(&NodeId) -> bool,
     ) -> Vec<Arc<Statement>> {
         let mut room = DELTA_BYTES_MAX;
-        let mut newer = Vec::new();
-        for (author, statement) in &self.store {
+        let mut newer: Vec<Arc<Statement>> = Vec::new();
+        // The view that was looked at last, and whether this node's holds all of it.
+        let mut looked = (View::new(), true);
+        for (author, statement) in &mut self.store {
             let theirs = versions.get(author);
             let lacks = theirs.is_some_and(|version| *version < statement.version);
-            if lacks || (theirs.is_none() && unlisted(author)) {
-                let bytes = estimate(statement);
-                if bytes > room && !newer.is_empty() {
-                    break;
-                }
-                room = room.saturating_sub(bytes);
-                newer.push(statement.clone());
+            if !lacks && (theirs.is_some() || !unlisted(author)) {
+                continue;
             }
+            if !statement.view.is_copy_of(&looked.0) {
+                let covered = self.own.covers(&statement.view);
+                looked = (statement.view.clone(), covered);
+            }
+            if looked.1 && !statement.view.is_copy_of(&self.own) {
+                Arc::make_mut(statement).view = self.own.clone();
+            }
+            let before = newer.last().map(|before| &before.view);
+            let bytes = estimate(statement, before);
+            if bytes > room && !newer.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(bytes);
+            newer.push(statement.clone());
         }
         newer
     }
@@ -199,14 +231,17 @@ pub fn widened(interval: Duration, nodes: usize) -> Duration {
     (interval * nodes.clamp(20, 10_000)) / 20
 }
 
-/// About how long a statement is on the wire, rather too long.
-fn estimate(statement: &Statement) -> usize {
+/// About how long a statement is on the wire, rather too long; its view counts if it is another one than
+/// that `before` it.
+fn estimate(statement: &Statement, before: Option<&View>) -> usize {
     let node = |node: &NodeId| 40 + node.name.len();
     let profile = |profile: &Arc<Profile>| {
         profile.app_version.as_str().len()
             + profile.roles.iter().map(|r| r.len() + 4).sum::<usize>()
     };
-    let entries = statement.view.iter().map(|(id, entry)| {
+    let is_said = before.is_some_and(|before| statement.view.is_copy_of(before));
+    let said_anew = statement.view.iter().filter(|_| !is_said);
+    let entries = said_anew.map(|(id, entry)| {
         let profile = entry.profile.as_ref().map_or(0, profile);
         node(id) + 24 + profile
     });
@@ -217,7 +252,7 @@ fn estimate(statement: &Statement) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logic::view::{Entry, View};
+    use crate::logic::view::Entry;
     use std::collections::BTreeSet;
 
     fn node(port: u16) -> NodeId {
@@ -297,6 +332,36 @@ mod tests {
             panic!("nothing is sent");
         };
         assert!((1..10).contains(&statements.len()), "{}", statements.len());
+    }
+
+    /// The statements that a node would be sent that knows none.
+    fn all_of(gossip: &mut Gossip) -> Vec<Arc<Statement>> {
+        gossip.handle(node(99).addr, GossipMessage::Digest(BTreeMap::new()));
+        match gossip.poll_output() {
+            Some(GossipOutput::Send(_, GossipMessage::Delta { statements, .. })) => statements,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_a_node_knows_is_passed_on_as_one_view() {
+        let mut gossip = Gossip::new(Rng::seeded(1), Duration::from_millis(200), Time::ZERO);
+        let statements = vec![statement(2, 1, 3), statement(3, 1, 5), statement(4, 1, 20)];
+        let wanted = BTreeMap::new();
+        gossip.handle(node(2).addr, GossipMessage::Delta { statements, wanted });
+        while gossip.poll_output().is_some() {}
+        gossip.publish(Time::ZERO, statement(1, 7, 9));
+        let sent = all_of(&mut gossip);
+        let lengths = |sent: &[Arc<Statement>]| -> Vec<(u16, usize)> {
+            let all = sent.iter();
+            all.map(|s| (s.author.addr.port(), s.view.len())).collect()
+        };
+        // The fourth knows more than this node, which passes on what it said.
+        assert_eq!(lengths(&sent), [(1, 9), (2, 9), (3, 9), (4, 20)]);
+        assert!(sent[1].view.is_copy_of(&sent[0].view) && sent[2].digest == 1);
+        gossip.publish(Time::ZERO, statement(1, 8, 20));
+        let sent = all_of(&mut gossip);
+        assert!(sent.iter().all(|s| s.view.is_copy_of(&sent[0].view)));
     }
 
     #[test]

@@ -32,7 +32,7 @@
 //!   puts it down.
 //! - *No two at an address.* Whoever lets a new run in puts down the old one first. If two members
 //!   let in two runs without knowing of each other, all who see both put down the earlier one.
-//! - *A held-up process blames nobody.* If this machine is driven late by more than a heartbeat, the
+//! - *A held-up process blames nobody.* If this machine is driven late by more than two heartbeats, the
 //!   time is taken from no peer's account, and decisions wait anew: what it knows is old.
 //!
 //! Tempting and wrong: merging whatever arrives (a healed minority would drag the majority down, or
@@ -136,8 +136,8 @@ pub enum Input {
     QuarantinedBy(NodeId),
     /// A setting, by its name, that must be the same on all nodes that have it.
     Share(String, String),
-    /// A statement arrived, by whatever way.
-    Statement(Arc<Statement>),
+    /// Statements arrived, by whatever way.
+    Statements(Vec<Arc<Statement>>),
 }
 
 /// What a membership wants done.
@@ -319,7 +319,7 @@ impl Membership {
         self.excuse_own_delay(now);
         match input {
             Input::Message(from, message) => self.message(now, from, message),
-            Input::Statement(statement) => self.statement(statement),
+            Input::Statements(statements) => self.statements(statements),
             Input::Leave => self.move_myself(now, Status::Leaving),
             Input::FinishLeave => self.move_myself(now, Status::Exiting),
             Input::Down(node) => {
@@ -421,6 +421,30 @@ impl Membership {
         self.view.len()
     }
 
+    /// Whether all members that have a say have published what this node holds.
+    #[must_use]
+    pub fn is_converged(&self) -> bool {
+        self.converged
+    }
+
+    /// Who leads, as this node sees it.
+    #[must_use]
+    pub fn leader(&self) -> Option<&NodeId> {
+        self.leader.as_ref()
+    }
+
+    /// What this node holds to be the members.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Whom some member cannot reach.
+    #[must_use]
+    pub fn unreachable(&self) -> &BTreeSet<NodeId> {
+        &self.unreachable
+    }
+
     /// The number of the cluster that this node is in, zero while it is in none.
     #[must_use]
     pub fn cluster(&self) -> u64 {
@@ -511,13 +535,21 @@ impl Membership {
         }
     }
 
-    fn statement(&mut self, statement: Arc<Statement>) {
+    fn statements(&mut self, statements: Vec<Arc<Statement>>) {
+        // Those that came together often share one view, which is joined once.
+        let mut joined = None;
+        for statement in statements {
+            self.statement(statement, &mut joined);
+        }
+    }
+
+    fn statement(&mut self, statement: Arc<Statement>, joined: &mut Option<View>) {
         let sound = statement.is_bounded() && statement.cluster == self.cluster;
         if !self.is_member() || !sound || statement.author == self.me {
             return;
         }
         match self.view.status(&statement.author) {
-            Some(status) if status.is_live() => self.take_in(&statement),
+            Some(status) if status.is_live() => self.take_in(&statement, joined),
             Some(_) => {}
             None if self.graveyard.holds(&statement.author) => {}
             None => {
@@ -529,13 +561,14 @@ impl Membership {
         }
     }
 
-    fn take_in(&mut self, statement: &Statement) {
+    fn take_in(&mut self, statement: &Statement, joined: &mut Option<View>) {
         let author = &statement.author;
         let known = self.heard.get(author).map(|heard| heard.version);
         if known.is_some_and(|version| version >= statement.version) {
             return;
         }
-        let same = statement.view == self.view;
+        let copy_of = |view: &View| statement.view.is_copy_of(view);
+        let same = joined.as_ref().is_some_and(copy_of) || statement.view == self.view;
         self.unsettled |= statement.view.is_stopping() && self.view.stop();
         for (node, entry) in statement.view.iter().filter(|_| !same) {
             if !self.graveyard.holds(node) {
@@ -545,6 +578,7 @@ impl Membership {
                 self.unsettled |= self.view.add(node, Entry::removed());
             }
         }
+        *joined = Some(statement.view.clone());
         self.heed(statement);
     }
 
@@ -571,7 +605,7 @@ impl Membership {
             if let Some(statement) = self.strangers.remove(author)
                 && self.view.is_live(author)
             {
-                self.take_in(&statement);
+                self.take_in(&statement, &mut None);
             }
         }
         !let_in.is_empty()

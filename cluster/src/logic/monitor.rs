@@ -12,6 +12,10 @@ use std::time::Duration;
 /// the ring are gone, and all of them must be found before it is decided who goes on.
 const ALERT: usize = 4;
 
+/// How much longer the first answer may take than any other: a connection has to be made before it, and
+/// when all nodes start at once the machine is busy with just that.
+const CONNECTING: Duration = Duration::from_millis(1_500);
+
 /// The detectors of one node.
 #[derive(Clone, Debug)]
 pub struct Monitor {
@@ -59,7 +63,8 @@ impl Monitor {
         wanted.extend(self.unreachable.iter().cloned());
         self.watched.retain(|node, _| wanted.contains(node));
         for node in wanted {
-            let begin = || Detector::new(&self.config, now + self.config.first_interval);
+            let answers_at = now + self.config.first_interval + CONNECTING;
+            let begin = || Detector::new(&self.config, answers_at);
             self.watched.entry(node).or_insert_with(begin);
         }
     }
@@ -133,7 +138,7 @@ mod tests {
     #[test]
     fn a_silent_node_is_marked_and_watched_until_it_answers() {
         let (mut monitor, view) = monitor_of_three();
-        for millis in (500..10_000).step_by(500) {
+        for millis in (500..12_000).step_by(500) {
             monitor.answered(at(millis), &node(2));
             monitor.expire(at(millis));
         }
@@ -143,6 +148,19 @@ mod tests {
         assert!(monitor.answered(at(10_500), &node(3)));
         assert!(!monitor.answered(at(10_600), &node(3)));
         assert!(monitor.unreachable().is_empty());
+    }
+
+    /// C3: a node that was never heard gets the time that a connection takes, and no longer than one that
+    /// was.
+    #[test]
+    fn the_first_answer_may_take_longer() {
+        let (mut monitor, _) = monitor_of_three();
+        monitor.answered(at(100), &node(2));
+        assert!(!monitor.expire(at(4_200)));
+        assert!(monitor.expire(at(4_300)), "it fell silent after its first");
+        assert_eq!(monitor.unreachable(), &BTreeSet::from([node(2)]));
+        assert!(!monitor.expire(at(5_900)));
+        assert!(monitor.expire(at(6_300)), "it never said anything");
     }
 
     #[test]

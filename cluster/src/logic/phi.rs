@@ -42,7 +42,8 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// A detector that behaves as if a heartbeat had come at `now`.
+    /// A detector that behaves as if a heartbeat had come at `now`, which may be the time until which the
+    /// first one is awaited.
     #[must_use]
     pub fn new(config: &PhiConfig, now: Time) -> Self {
         let mut history = History::new(config.history_max.max(2));
@@ -66,6 +67,11 @@ impl Detector {
     /// seconds. Then one node finds the two halves of a picture so far apart in time that it
     /// decides on the first.
     pub fn heartbeat(&mut self, now: Time) {
+        if now < self.last {
+            // The first one, earlier than it had to be: no interval ends with it.
+            self.last = now;
+            return;
+        }
         if now <= self.deadline() {
             let ordinary = self.allowance.saturating_sub(self.pause());
             let interval = now.saturating_since(self.last);

@@ -80,10 +80,11 @@ impl Entry {
     }
 }
 
-/// What a node holds to be the members and their states.
+/// What a node holds to be the members and their states. A copy costs nothing until one of the two is
+/// changed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct View {
-    entries: BTreeMap<NodeId, Entry>,
+    entries: Arc<BTreeMap<NodeId, Entry>>,
     /// The whole cluster prepares for its end.
     stopping: bool,
 }
@@ -157,20 +158,42 @@ impl View {
 
     /// Adds one fact. Returns whether anything was new.
     pub fn add(&mut self, node: &NodeId, fact: Entry) -> bool {
-        let Some(known) = self.entries.get_mut(node) else {
-            self.entries.insert(node.clone(), fact);
-            return true;
+        let joined = match self.entries.get(node) {
+            Some(known) => {
+                let joined = known.clone().join(fact);
+                if joined == *known {
+                    return false;
+                }
+                joined
+            }
+            None => fact,
         };
-        let joined = known.clone().join(fact);
-        let news = joined != *known;
-        *known = joined;
-        news
+        Arc::make_mut(&mut self.entries).insert(node.clone(), joined);
+        true
+    }
+
+    /// Whether the two are copies of one view that nobody has changed since: quickly, and not found of
+    /// all that are equal.
+    #[must_use]
+    pub fn is_copy_of(&self, other: &Self) -> bool {
+        self.stopping == other.stopping && Arc::ptr_eq(&self.entries, &other.entries)
+    }
+
+    /// Whether joining `other` would add nothing, but for tombstones of members that are not known here.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let is_here = |(node, fact): (&NodeId, &Entry)| match self.entries.get(node) {
+            Some(known) => known.clone().join(fact.clone()) == *known,
+            None => fact.status == Status::Removed,
+        };
+        (self.stopping || !other.stopping)
+            && (self.is_copy_of(other) || other.entries.iter().all(is_here))
     }
 
     /// Adds all facts of another view. Returns whether anything was new.
     pub fn join(&mut self, other: &Self) -> bool {
         let mut news = other.stopping && self.stop();
-        for (node, entry) in &other.entries {
+        for (node, entry) in other.entries.iter() {
             news |= self.add(node, entry.clone());
         }
         news
@@ -178,18 +201,20 @@ impl View {
 
     /// Moves a known member on to `status`; going back has no effect. Returns whether it moved.
     pub fn advance(&mut self, node: &NodeId, status: Status) -> bool {
-        let Some(known) = self.entries.get_mut(node) else {
+        if self.status(node).is_none_or(|known| known >= status) {
             return false;
-        };
-        let moves = status > known.status;
-        known.status = known.status.max(status);
-        moves
+        }
+        let entry = Arc::make_mut(&mut self.entries).get_mut(node);
+        entry.is_some_and(|entry| {
+            entry.status = status;
+            true
+        })
     }
 
     /// Makes a joining member a full one, the youngest of all.
     pub fn raise(&mut self, node: &NodeId) {
         let age = self.age_next();
-        if let Some(entry) = self.entries.get_mut(node)
+        if let Some(entry) = Arc::make_mut(&mut self.entries).get_mut(node)
             && entry.status.is_entering()
         {
             entry.status = Status::Up;
@@ -200,7 +225,7 @@ impl View {
     /// Forgets a tombstone. Members that are not removed stay.
     pub fn prune(&mut self, node: &NodeId) {
         if self.status(node) == Some(Status::Removed) {
-            self.entries.remove(node);
+            Arc::make_mut(&mut self.entries).remove(node);
         }
     }
 
@@ -224,7 +249,7 @@ impl View {
         if self.stopping {
             digest.number(1);
         }
-        for (node, entry) in &self.entries {
+        for (node, entry) in self.entries.iter() {
             if entry.status < Status::Removed {
                 digest
                     .node(node)
@@ -308,6 +333,18 @@ mod tests {
             prop_assert_eq!(joined(&a, &a), a.clone());
             let mut again = joined(&a, &b);
             prop_assert!(!again.join(&b), "nothing is new the second time");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_covered_adds_nothing(a in views(), b in views()) {
+            prop_assert!(joined(&a, &b).covers(&b));
+            let news = b.iter().any(|(node, entry)| {
+                let known = a.get(node).is_some() || entry.status < Status::Removed;
+                known && a.clone().add(node, entry.clone())
+            });
+            prop_assert_eq!(a.covers(&b), !(news || b.is_stopping() && !a.is_stopping()));
         }
     }
 

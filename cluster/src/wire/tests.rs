@@ -79,6 +79,28 @@ fn gossip_of_2() -> Vec<(&'static str, GossipMessage)> {
     vec![("delta", GossipMessage::Delta { statements, wanted })]
 }
 
+/// A view of two authors, and one of a third.
+fn gossip_of_3() -> Vec<(&'static str, GossipMessage)> {
+    let same = Statement {
+        author: node(7_000),
+        version: 300,
+        ..statement_of_2()
+    };
+    let other = Statement {
+        author: node(7_003),
+        ..statement()
+    };
+    let first = Statement {
+        author: node(7_009),
+        version: 4,
+        unreachable: BTreeSet::new(),
+        ..same.clone()
+    };
+    let statements = [same, other, first].map(Arc::new).to_vec();
+    let wanted = BTreeMap::from([(node(7_000), 1)]);
+    vec![("delta", GossipMessage::Delta { statements, wanted })]
+}
+
 fn messages() -> Vec<(&'static str, Message)> {
     let beat = |kind| Message::Beat(Beat { cluster: 7, kind });
     let verdict = BeatKind::Verdict {
@@ -145,7 +167,8 @@ fn golden_bytes_of_all_formats() {
         assert_eq!(bytes, golden(name, &bytes), "{name}: {WHEN_BYTES_CHANGE}");
         assert_eq!(decode_message(&bytes), Ok(message));
     }
-    for (name, message) in gossip().into_iter().chain(gossip_of_2()) {
+    let gossip = [gossip(), gossip_of_2(), gossip_of_3()].concat();
+    for (name, message) in gossip {
         let bytes = encode_gossip(&message).unwrap();
         assert_eq!(bytes, golden(name, &bytes), "{name}: {WHEN_BYTES_CHANGE}");
         assert_eq!(decode_gossip(&bytes), Ok(message));
@@ -155,7 +178,7 @@ fn golden_bytes_of_all_formats() {
 #[test]
 fn other_versions_and_states_are_refused() {
     assert!(matches!(decode_message(&[]), Err(WireError::Malformed(_))));
-    assert_eq!(decode_message(&[3, 0, 0]), Err(WireError::Version(3)));
+    assert_eq!(decode_message(&[4, 0, 0]), Err(WireError::Version(4)));
     let mut verdict = encode_message(&messages()[2].1).unwrap();
     *verdict.last_mut().unwrap() = 7;
     assert_eq!(
@@ -166,7 +189,7 @@ fn other_versions_and_states_are_refused() {
 
 #[test]
 fn every_cut_of_a_message_is_refused() {
-    for message in [&gossip()[1].1, &gossip_of_2()[0].1] {
+    for message in [&gossip()[1].1, &gossip_of_2()[0].1, &gossip_of_3()[0].1] {
         let bytes = encode_gossip(message).unwrap();
         for end in 0..bytes.len() {
             assert!(decode_gossip(&bytes[..end]).is_err(), "at {end}");

@@ -1,6 +1,7 @@
 //! Checkers: what must hold of a world of memberships, at every moment and after the last fault.
 
-use crate::world::World;
+use crate::world::{Node, World};
+use otava_cluster::logic::view::View;
 use otava_cluster::{ClusterEvent, Status};
 use otava_remote::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,13 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) fn always(world: &World) -> Result<(), String> {
     one_leader_per_converged_view(world)?;
     for node in world.members() {
-        let state = node.membership.state();
-        let mut addrs = BTreeSet::new();
-        for member in state.members.values().filter(|m| m.status < Status::Down) {
-            if !addrs.insert(member.id.addr) {
-                return Err(format!("{} sees two runs at {}", node.id, member.id.addr));
-            }
-        }
+        one_run_an_address(node)?;
     }
     Ok(())
 }
@@ -36,33 +31,113 @@ fn one_leader_per_converged_view(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-/// Nobody who was out is a member again.
-fn nobody_comes_back<'a>(
-    observer: &NodeId,
-    events: impl Iterator<Item = &'a ClusterEvent>,
-) -> Result<(), String> {
-    let mut out = BTreeSet::new();
-    let mut told = BTreeSet::new();
-    for event in events {
-        match event {
-            ClusterEvent::MemberDowned(node) | ClusterEvent::MemberRemoved(node) => {
-                out.insert(node);
+/// What one observer was told: nobody who was out is a member again, and no step is told twice.
+#[derive(Default)]
+struct Story {
+    heard: usize,
+    out: BTreeSet<NodeId>,
+    told: BTreeSet<String>,
+}
+
+impl Story {
+    /// Listens to what it has not heard of all that the observer was told.
+    fn hear(&mut self, node: &Node) -> Result<(), String> {
+        let observer = &node.id;
+        for (_, event) in &node.events[self.heard..] {
+            match event {
+                ClusterEvent::MemberDowned(node) | ClusterEvent::MemberRemoved(node) => {
+                    self.out.insert(node.clone());
+                }
+                ClusterEvent::MemberJoined(node) | ClusterEvent::MemberUp(node)
+                    if self.out.contains(node) =>
+                {
+                    return Err(format!("{observer} sees {node} come back"));
+                }
+                _ => {}
             }
-            ClusterEvent::MemberJoined(node) | ClusterEvent::MemberUp(node)
-                if out.contains(node) =>
-            {
-                return Err(format!("{observer} sees {node} come back"));
+            let step = !matches!(
+                event,
+                ClusterEvent::LeaderChanged(_)
+                    | ClusterEvent::Unreachable(_)
+                    | ClusterEvent::ReachableAgain(_)
+            );
+            if step && !self.told.insert(format!("{event:?}")) {
+                return Err(format!("{observer} is told {event:?} twice"));
             }
-            _ => {}
         }
-        let step = !matches!(
-            event,
-            ClusterEvent::LeaderChanged(_)
-                | ClusterEvent::Unreachable(_)
-                | ClusterEvent::ReachableAgain(_)
-        );
-        if step && !told.insert(format!("{event:?}")) {
-            return Err(format!("{observer} is told {event:?} twice"));
+        self.heard = node.events.len();
+        Ok(())
+    }
+}
+
+/// C12, at every step: looks at the nodes that have changed since it looked last.
+#[derive(Default)]
+pub(crate) struct Watch {
+    seen: BTreeMap<NodeId, (u64, Story)>,
+}
+
+impl Watch {
+    pub(crate) fn look(&mut self, world: &World) -> Result<(), String> {
+        self.seen
+            .retain(|id, _| world.nodes.get(&id.addr).is_some_and(|node| node.id == *id));
+        for node in world.nodes.values() {
+            let (changes, story) = self.seen.entry(node.id.clone()).or_default();
+            if *changes == node.changes {
+                continue;
+            }
+            *changes = node.changes;
+            story.hear(node)?;
+            if node.ended.is_none() && node.membership.cluster() != 0 {
+                one_run_an_address(node)?;
+                beside_the_others(world, node)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn one_run_an_address(node: &Node) -> Result<(), String> {
+    let mut addrs = BTreeSet::new();
+    for (member, _) in node.membership.view().live() {
+        if !addrs.insert(member.addr) {
+            return Err(format!("{} sees two runs at {}", node.id, member.addr));
+        }
+    }
+    Ok(())
+}
+
+/// Sure of itself: all agree, and nobody is unreachable.
+fn is_sure(node: &Node) -> bool {
+    node.membership.is_converged() && node.membership.unreachable().is_empty()
+}
+
+/// Two that are sure are in one cluster, do not hold each other out, and have one leader if they see the
+/// same.
+fn beside_the_others(world: &World, node: &Node) -> Result<(), String> {
+    if !is_sure(node) {
+        return Ok(());
+    }
+    let mine = &node.membership;
+    for other in world
+        .members()
+        .filter(|other| other.id != node.id && is_sure(other))
+    {
+        let theirs = &other.membership;
+        let apart = mine.cluster() != theirs.cluster()
+            || (!mine.view().is_live(&other.id) && !theirs.view().is_live(&node.id));
+        if apart {
+            return Err(format!("{} and {} go on apart", node.id, other.id));
+        }
+        let live = |view: &View| {
+            view.live()
+                .map(|(id, s)| (id.clone(), s))
+                .collect::<Vec<_>>()
+        };
+        if mine.leader() != theirs.leader() && live(mine.view()) == live(theirs.view()) {
+            return Err(format!(
+                "{} and {} have two leaders of one view",
+                node.id, other.id
+            ));
         }
     }
     Ok(())
@@ -72,7 +147,7 @@ fn nobody_comes_back<'a>(
 /// one cluster, and agree.
 pub(crate) fn in_the_end(world: &World) -> Result<(), String> {
     for node in world.nodes.values() {
-        nobody_comes_back(&node.id, node.events.iter().map(|(_, event)| event))?;
+        Story::default().hear(node)?;
     }
     let mut first: Option<(u64, BTreeMap<NodeId, Status>)> = None;
     for node in world.members() {

@@ -17,6 +17,7 @@ mod script;
 mod simulation;
 mod singleton;
 mod singleton_lease;
+mod soak;
 mod splits;
 mod topic;
 mod weakly_up;

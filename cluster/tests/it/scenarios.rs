@@ -35,7 +35,7 @@ fn one_cluster_however_it_starts() {
     assert!(world.ends.is_empty(), "{:?}", world.ends);
 }
 
-/// C3: a crashed node is unreachable within 5 seconds and out stable-after later.
+/// C3: a crashed node is unreachable for all within 3 seconds, and removed within 7.
 #[test]
 fn a_crashed_node_is_found_and_removed() {
     let mut world = World::new(1);
@@ -44,10 +44,16 @@ fn a_crashed_node_is_found_and_removed() {
     let crashed = world.now;
     play(&mut world, "crash 5; wait 15");
     let since = |at: Option<Time>| at.unwrap().saturating_since(crashed);
-    let found = told(&world, 2, |e| matches!(e, ClusterEvent::Unreachable(_)));
-    assert!(since(found) < Duration::from_secs(5), "{found:?}");
-    let removed = told(&world, 2, |e| matches!(e, ClusterEvent::MemberRemoved(_)));
-    assert!(since(removed) < Duration::from_secs(5 + 3 + 2));
+    for observer in 1..=4 {
+        let found = told(&world, observer, |e| {
+            matches!(e, ClusterEvent::Unreachable(_))
+        });
+        assert!(since(found) <= Duration::from_secs(3), "{found:?}");
+        let removed = told(&world, observer, |e| {
+            matches!(e, ClusterEvent::MemberRemoved(_))
+        });
+        assert!(since(removed) <= Duration::from_secs(7), "{removed:?}");
+    }
 }
 
 /// C3: half of the cluster at once, the oldest among them, is a tie: the lowest address goes on.
@@ -198,7 +204,7 @@ fn nobody_becomes_up_while_one_is_unreachable() {
     let mut world = World::new(3);
     play(
         &mut world,
-        "start 1 2 3 4 5; wait 10; crash 5; wait 5; start 6; wait 1",
+        "start 1 2 3 4 5; wait 10; crash 5; wait 3; start 6; wait 1",
     );
     let state = world.node(1).unwrap().membership.state();
     assert!(!state.unreachable.is_empty());

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The first seed and how many; each is printed when it fails.
-fn seeds(count: u64) -> Vec<u64> {
+pub(crate) fn seeds(count: u64) -> Vec<u64> {
     match std::env::var("SEED").map(|seed| seed.parse()) {
         Ok(Ok(seed)) => vec![seed],
         _ => {
@@ -24,7 +24,7 @@ fn seeds(count: u64) -> Vec<u64> {
 }
 
 /// Calls `run` for each seed, on all processors; each seed is a world of its own.
-fn for_each(seeds: &[u64], run: impl Fn(u64) + Sync) {
+pub(crate) fn for_each(seeds: &[u64], run: impl Fn(u64) + Sync) {
     let next = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -79,7 +79,7 @@ fn live(seed: u64, size: u16, rule: Rule) -> Result<World, Box<(World, String)>>
 
 /// One random fault or wish. Returns whether it may leave some that reach both who do not reach each
 /// other.
-fn fault(world: &mut World, rng: &mut Rng, size: u16) -> bool {
+pub(crate) fn fault(world: &mut World, rng: &mut Rng, size: u16) -> bool {
     let mut numbers: Vec<u16> = (1..=size).collect();
     rng.shuffle(&mut numbers);
     let some = 1 + rng.below(u64::from(size) - 1) as usize;

@@ -74,6 +74,8 @@ pub(crate) struct Node {
     quarantined: BTreeSet<NodeId>,
     pub(crate) ended: Option<Time>,
     pub(crate) events: Vec<(Time, ClusterEvent)>,
+    /// How often what others can see of it has changed.
+    pub(crate) changes: u64,
     /// Woken at this time and no earlier one.
     wake: Time,
     paused: bool,
@@ -180,12 +182,12 @@ impl World {
             minimum: self.minimum.clone(),
             weakly_up_after: self.weakly_up_after,
             join_retry: Duration::from_millis(500),
-            heartbeat_interval: Duration::from_millis(500),
+            heartbeat_interval: Duration::from_millis(250),
             phi: PhiConfig {
                 threshold: 8.0,
-                acceptable_pause: Duration::from_secs(3),
-                first_interval: Duration::from_millis(500),
-                deviation_min: Duration::from_millis(100),
+                acceptable_pause: Duration::from_millis(2_100),
+                first_interval: Duration::from_millis(250),
+                deviation_min: Duration::from_millis(50),
                 history_max: 200,
             },
             neighbours: 5,
@@ -211,6 +213,7 @@ impl World {
             quarantined: BTreeSet::new(),
             ended: None,
             events: Vec::new(),
+            changes: 0,
             wake: Time::MAX,
             paused: false,
         };
@@ -272,6 +275,19 @@ impl World {
     pub(crate) fn members(&self) -> impl Iterator<Item = &Node> {
         let nodes = self.nodes.values();
         nodes.filter(|node| node.ended.is_none() && node.membership.cluster() != 0)
+    }
+
+    /// Lets time pass, calling `check` after each thing that happens.
+    pub(crate) fn run_step_by_step(&mut self, length: Duration, mut check: impl FnMut(&Self)) {
+        let end = self.now + length;
+        while self.queue.peek().is_some_and(|next| next.0.at <= end) {
+            if let Some(Reverse(queued)) = self.queue.pop() {
+                self.now = self.now.max(queued.at);
+                self.happen(queued.event);
+                check(self);
+            }
+        }
+        self.now = end;
     }
 
     /// Lets time pass, calling `check` about once a second.
@@ -352,6 +368,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(&addr) else {
             return;
         };
+        let before = node.membership.is_converged();
         act(node, now);
         let mut sends = Vec::new();
         let mut notes = Vec::new();
@@ -361,11 +378,15 @@ impl World {
                 match output {
                     Output::AcquireLease(number) => leases_asked.push(number),
                     Output::Send(to, message) => sends.push((to, Packet::Message(message))),
-                    Output::Publish(statement) => node.gossip.publish(now, statement),
+                    Output::Publish(statement) => {
+                        node.changes += 1;
+                        node.gossip.publish(now, statement);
+                    }
                     Output::Quarantine(other) => {
                         node.quarantined.insert(other);
                     }
                     Output::Event(event) => {
+                        node.changes += 1;
                         notes.push(format!("{event:?}"));
                         node.events.push((now, event));
                     }
@@ -379,14 +400,15 @@ impl World {
                 continue;
             }
             match node.gossip.poll_output() {
-                Some(GossipOutput::Learnt(statement)) => {
-                    node.membership.handle(now, Input::Statement(statement));
+                Some(GossipOutput::Learnt(statements)) => {
+                    node.membership.handle(now, Input::Statements(statements));
                 }
                 Some(GossipOutput::Send(to, message)) => sends.push((to, Packet::Gossip(message))),
                 Some(_) => unreachable!("all outputs are known here"),
                 None => break,
             }
         }
+        node.changes += u64::from(node.membership.is_converged() != before);
         node.gossip.set_peers(node.membership.peers());
         if node.ended.is_none() && !notes.is_empty() {
             node.gossip.retain(|author| !node.membership.is_out(author));
