@@ -135,7 +135,7 @@ fn a_long_life() {
             Ok(episodes) => {
                 let mut done = done.lock().unwrap();
                 *done = (done.0 + 1, done.1 + episodes, done.2 + soak.world.handled);
-                if done.0 % 50 == 0 || done.0 == seeds.len() {
+                if done.0.is_multiple_of(50) || done.0 == seeds.len() {
                     let seconds = real.elapsed().as_secs();
                     println!(
                         "{} seeds, {} episodes, {} steps, {seconds} s",
