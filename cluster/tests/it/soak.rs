@@ -127,7 +127,7 @@ fn a_long_life() {
     let length = Duration::from_secs(60 * number("MINUTES", 5));
     let seeds = seeds(8);
     let failed = Mutex::new(Vec::new());
-    let done = Mutex::new((0, 0, 0));
+    let done = Mutex::new((0_usize, 0, 0));
     let real = std::time::Instant::now();
     for_each(&seeds, |seed| {
         let mut soak = Soak::new(seed);
