@@ -274,7 +274,6 @@ fn wait_begins<M: Send + 'static>(target: &ActorRef<M>) -> Result<Option<Edge>, 
 }
 
 fn wait_is_over<M>(target: &ActorRef<M>, edge: &mut Option<Edge>) {
-    // In this order: others are changing the line on which the target says what it is.
     if let Some(edge) = edge.take()
         && let Some(core) = target.core()
     {

@@ -193,7 +193,7 @@ impl<M, T, S> Queue<M, T, S> {
     const FIRST: u64 = (if Self::HAS_OWN { OWN } else { OWN + 1 }) as u64;
 
     /// How far the consumer's words lie behind the beginning of `middle`.
-    #[cfg(test)]
+    #[cfg(all(test, not(otava_loom)))]
     pub(crate) const APART: usize = offset_of!(Self, head) - offset_of!(Self, middle);
 
     /// An empty queue whose token is with the caller.
