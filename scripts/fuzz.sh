@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fuzzes every decoder of bytes from outside, with libFuzzer and AddressSanitizer, two at a time on two processors.
-#   scripts/fuzz.sh [SECONDS] [TARGET..]     for example: scripts/fuzz.sh 60 frame payload
+#   scripts/fuzz.sh [--if-built] [SECONDS] [TARGET..]     for example: scripts/fuzz.sh 60 frame payload
 # SECONDS are for each target, 60 by default; without names all of fuzz/fuzz_targets/decoders.rs run. The stable
 # compiler does it with RUSTC_BOOTSTRAP=1; needs x86_64 Linux and a C++ compiler, and no cargo-fuzz. Seeds lie in
 # fuzz/seeds (tests/decoders.rs writes them from the golden bytes), what is found on the way in target/fuzz/corpus. An
@@ -19,6 +19,11 @@ target=x86_64-unknown-linux-gnu
 ls "$(rustc --print target-libdir --target "$target")"/librustc*_rt.asan.a >/dev/null 2>&1 ||
   skip "this toolchain has no AddressSanitizer runtime"
 command -v c++ >/dev/null || skip "there is no C++ compiler, which libFuzzer is built with"
+if [ "${1:-}" = --if-built ]; then
+  shift
+  [ -x "target/fuzz/$target/release/decoders" ] ||
+    skip "the targets are not built, which takes minutes: run scripts/fuzz.sh once (tests/decoders.rs tries the same decoders)"
+fi
 seconds=${1:-60}
 shift || true
 if ! fetched=$(cargo fetch --locked --manifest-path fuzz/Cargo.toml --target "$target" 2>&1); then

@@ -99,7 +99,7 @@ run_kill() {
     formed_5 || { broken "kill $run: no cluster was formed"; stop_all; continue; }
     at=$EPOCHREALTIME
     kill -9 "${pids[$victim]}"
-    wait "${pids[$victim]}" 2>/dev/null
+    disown "${pids[$victim]}"
     unset "pids[$victim]"
     if removed=$(within 30 seen 5 "$victim" removed "node-$victim") && lost=$(seen 5 "$victim" unreachable "node-$victim"); then
       all_lost+=("$(since "$at" "$lost")") all_removed+=("$(since "$at" "$removed")")

@@ -322,8 +322,9 @@ mod tests {
     #[test]
     fn a_message_holds_what_fits_and_at_least_one() {
         let mut gossip = Gossip::new(Rng::seeded(1), Duration::from_millis(200), Time::ZERO);
-        for port in 0..10 {
-            gossip.publish(Time::ZERO, statement(port, 1, 1_000));
+        // This node, which is the last, knows less than each other.
+        for port in (0..10).rev() {
+            gossip.publish(Time::ZERO, statement(port, 1, 1_000 + port));
         }
         gossip.handle(node(99).addr, GossipMessage::Digest(BTreeMap::new()));
         let Some(GossipOutput::Send(_, GossipMessage::Delta { statements, .. })) =

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! NODES=100 MINUTES=10 cargo test -p otava-cluster --test it whole_nodes_at_rest -- --ignored --nocapture
-//! NODES=300 cargo test -p otava-cluster --features fuzzing --test it many_join -- --ignored --nocapture
+//! NODES=300 MINUTES=1 cargo test -p otava-cluster --features fuzzing --test it many_join -- --ignored --nocapture
 //! ```
 #![allow(clippy::print_stdout, reason = "what is measured is printed")]
 
@@ -165,7 +165,7 @@ fn many_join() {
         per_node(meter.bytes) / 1e6
     );
     world.meter = Some(Default::default());
-    let rest = 60;
+    let rest = 60 * u32::from(number("MINUTES", 1));
     world.run(SECOND * rest, |_| {});
     let meter = world.meter.take().unwrap_or_default();
     println!(
