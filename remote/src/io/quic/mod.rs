@@ -23,6 +23,7 @@ mod runtime;
 mod socket;
 pub(crate) mod tls;
 
+use config::DATAGRAM_BYTES_MAX;
 pub use config::QuicConfig;
 
 use crate::io::credentials::Credentials;
@@ -232,8 +233,12 @@ impl QuicNetworkBuilder {
         };
         let socket = Socket::bind(self.listen).map_err(address)?;
         let standby = Standby::start(&runtime);
+        let mut limits = EndpointConfig::default();
+        limits
+            .max_udp_payload_size(DATAGRAM_BYTES_MAX)
+            .map_err(|e| setting(&e))?;
         let mut endpoint = quinn::Endpoint::new_with_abstract_socket(
-            EndpointConfig::default(),
+            limits,
             Some(server),
             socket.clone(),
             Arc::new(KeptRuntime(standby.clone())),
