@@ -19,9 +19,13 @@ use otava_actor::{ActorPath, DeadLetterReason, Refusal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Weak};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Frames that are handled before other tasks have their turn.
 const TURN_FRAMES: u64 = 64;
+
+/// A frame that is handled apart ([`apart`]): to decode it takes about as long as to hand it over.
+const LARGE_BYTES: usize = 256 << 10;
 
 /// The reading side of one connection.
 #[derive(Clone)]
@@ -144,9 +148,13 @@ impl Inbound {
                 },
             };
             // One scope for all: what it costs is paid once.
-            let (turn, _) = in_scope(&self.core, from.clone(), || {
-                self.turn(first, &mut reader, &mut found)
-            });
+            let large = first.len() >= LARGE_BYTES;
+            let turn = || {
+                in_scope(&self.core, from.clone(), || {
+                    self.turn(first, &mut reader, &mut found)
+                })
+            };
+            let (turn, _) = if large { apart(turn) } else { turn() };
             match turn? {
                 Turn::Idle => {}
                 Turn::More => tokio::task::yield_now().await,
@@ -427,6 +435,15 @@ impl Inbound {
         if self.core.counters.undelivered.add_and_log() {
             tracing::warn!(from = %self.node, "not delivered: {what}");
         }
+    }
+}
+
+/// Handles something large, which may hold its thread for milliseconds, so that what waits for this
+/// thread goes on elsewhere. It cannot be given up halfway, as it could on a thread of its own.
+fn apart<T>(handle: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(handle),
+        _ => handle(),
     }
 }
 

@@ -135,6 +135,11 @@ impl FrameReader {
             if let Some(frame) = self.buffered()? {
                 return Ok(Some(frame));
             }
+            // Each read lets the network send and take more: a frame in many pieces would keep this
+            // thread, and with it whatever was woken for that.
+            if self.lane == LARGE_LANE {
+                tokio::task::yield_now().await;
+            }
             match self.reader.read(READ_BYTES_MAX).await? {
                 Some(bytes) => self.splitter.push(bytes),
                 None if self.splitter.is_between_frames() => return Ok(None),
