@@ -7,6 +7,7 @@ use crate::actor_ref::ActorRef;
 use crate::dead_letters::{DeadLetterReason, DeadLetters};
 use crate::error::{AskError, Refusal, TellError};
 use crate::path::ActorPath;
+use crate::scheduler;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::time::Time;
 use crate::wait_graph::{self, Edge};
@@ -190,6 +191,8 @@ impl<M: Send + 'static, R: Send + 'static> Asking<M, R> {
         let Some(message) = this.message.take() else {
             return Ok(());
         };
+        // A task that comes again wakes a second thread for that, and another node has not answered yet.
+        *this.came_again = this.target.remote_target().is_some() && !scheduler::runs_actors();
         *this.edge = wait_begins(this.target).map_err(|path| AskError::Cycle { path })?;
         let now = Instant::now();
         *this.deadline = now.checked_add(*this.within);

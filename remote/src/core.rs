@@ -2,6 +2,7 @@
 
 use crate::config::RemoteConfig;
 use crate::exports::{Exports, tag_of};
+use crate::io::standby::poll_what_it_wakes;
 use crate::message::RemoteMessage;
 use crate::node_id::NodeId;
 use crate::outbox::{About, Alike, Batch, NotQueued, Outbox};
@@ -21,6 +22,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use tokio::sync::{Notify, broadcast, mpsc};
 
@@ -30,6 +32,9 @@ const PEERS_MAX: usize = 10_000;
 const NOT_UNDERSTOOD_MAX: usize = 256;
 /// Connections that wait to be admitted by one peer's driver.
 const INCOMING_MAX: usize = 4;
+
+/// So many questions at once are few: sending each for itself costs less than the wait for company.
+pub(crate) const FEW: usize = 8;
 
 /// Something that another layer finds again while a message is read.
 pub(crate) type Provided = Arc<dyn Any + Send + Sync>;
@@ -47,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     pub(crate) events: broadcast::Sender<RemoteEvent>,
     pub(crate) network: Arc<dyn crate::network::Network>,
+    /// Questions of other nodes that wait for their answer from here.
+    pub(crate) unanswered: AtomicUsize,
     /// How far the end of the layer is.
     phase: Mutex<Phase>,
     /// The end has come nearer. It wakes those who wait in the order in which they came, which a
@@ -133,6 +140,7 @@ impl Core {
             counters: Counters::default(),
             events,
             network,
+            unanswered: AtomicUsize::new(0),
             phase: Mutex::new(Phase::Running),
             phase_changed: Notify::new(),
             handlers: RwLock::default(),
@@ -275,7 +283,11 @@ impl Core {
                 incarnation: address.incarnation(),
                 message_type: Some(std::any::type_name::<M>()),
             };
-            self.push(peer, peer.lane_for::<M>(target), frame, about, &ports)
+            let lane = peer.lane_for::<M>(target);
+            let awaited = !ports.is_empty() && self.exports.few_ports();
+            self.at_once_if(awaited, lane, || {
+                self.push(peer, lane, frame, about, &ports)
+            })
         })
     }
 
@@ -309,7 +321,10 @@ impl Core {
             } else {
                 peer.lane_of_port(port)
             };
-            let sent = self.push(&peer, lane, frame, about, &ports);
+            let awaited = self.unanswered.load(Ordering::Relaxed) <= FEW;
+            let sent = self.at_once_if(awaited, lane, || {
+                self.push(&peer, lane, frame, about, &ports)
+            });
             if sent.is_err() {
                 let path = ActorPath::new(format!("{asker}/(reply port)"));
                 let kind = std::any::type_name::<R>();
@@ -388,6 +403,16 @@ impl Core {
                     NotQueued::Full => NotSent::Full,
                 })
             }
+        }
+    }
+
+    /// Pushes to `lane`. What is awaited, by one of few, goes to the network on this thread if the lane
+    /// rests: no company is to be expected for it, and every other thread is further off.
+    fn at_once_if<T>(&self, awaited: bool, lane: &Outbox, push: impl FnOnce() -> T) -> T {
+        if awaited && lane.rests(self.system.now()) {
+            poll_what_it_wakes(push)
+        } else {
+            push()
         }
     }
 

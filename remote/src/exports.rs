@@ -9,6 +9,7 @@
 //!
 //! **Invariant:** no entry leaks: an actor's ends with the actor, a port's with its ask.
 
+use crate::core::FEW;
 use crate::identity::PeerKind;
 use crate::message::RemoteMessage;
 use crate::wire_format::{DecodeError, ExportId, Target, decode};
@@ -17,6 +18,7 @@ use otava_actor::{ActorPath, ActorRef, Refusal, Rng, TellError, Terminated, Time
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// How long a port outlives its deadline: the answer may be on its way.
@@ -26,6 +28,8 @@ pub(crate) struct Exports {
     table: Mutex<Table>,
     ids: Mutex<Ids>,
     ports_max: usize,
+    /// How many ports there are, for those who only want to know about.
+    open: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -162,6 +166,7 @@ impl Exports {
             table: Mutex::default(),
             ids: Mutex::new(ids),
             ports_max,
+            open: AtomicUsize::new(0),
         }
     }
 
@@ -275,6 +280,7 @@ impl Exports {
             answer,
         };
         table.ports.insert(id, port);
+        self.open.store(table.ports.len(), Ordering::Relaxed);
         Some(id)
     }
 
@@ -307,9 +313,9 @@ impl Exports {
     /// Only who was asked may answer.
     fn take_port(&self, addr: SocketAddr, id: ExportId) -> Option<Port> {
         let mut table = self.lock();
-        (table.ports.get(&id)?.asked.addr == addr)
-            .then(|| table.ports.remove(&id))
-            .flatten()
+        let port = (table.ports.get(&id)?.asked.addr == addr).then(|| table.ports.remove(&id));
+        self.open.store(table.ports.len(), Ordering::Relaxed);
+        port.flatten()
     }
 
     /// Closes the ports of questions that went to a run of a node which is gone; of those to
@@ -341,6 +347,11 @@ impl Exports {
         self.close_ports_where(|port| port.deadline.is_some_and(|d| d + PORT_GRACE <= now));
     }
 
+    /// Whether few questions wait for their answers.
+    pub(crate) fn few_ports(&self) -> bool {
+        self.open.load(Ordering::Relaxed) <= FEW
+    }
+
     /// The number of open ports.
     pub(crate) fn ports(&self) -> usize {
         self.lock().ports.len()
@@ -351,7 +362,9 @@ impl Exports {
             let mut table = self.lock();
             let of_ended = table.ports.iter().filter(|(_, port)| ends(port));
             let ids: Vec<ExportId> = of_ended.map(|(&id, _)| id).collect();
-            ids.iter().filter_map(|id| table.ports.remove(id)).collect()
+            let ended = ids.iter().filter_map(|id| table.ports.remove(id)).collect();
+            self.open.store(table.ports.len(), Ordering::Relaxed);
+            ended
         };
         // Outside the lock: dropping a port wakes its asker.
         drop(ended);

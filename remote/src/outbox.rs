@@ -10,12 +10,17 @@
 
 use crate::wire_format::ExportId;
 use bytes::Bytes;
+use otava_actor::Time;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Bytes of a piece. A larger frame is a piece of its own.
 const PIECE_BYTES: usize = 64 << 10;
+/// How long a lane is left alone before it rests: about what a write takes to leave.
+const REST: Duration = Duration::from_micros(20);
 /// The least room that is made for a piece.
 const PIECE_ROOM_MIN: usize = 256;
 
@@ -26,6 +31,8 @@ pub(crate) struct Outbox {
     /// There is room again.
     room: Notify,
     bytes_max: usize,
+    /// When [`Self::rests`] was asked last.
+    asked: AtomicU64,
 }
 
 #[derive(Default)]
@@ -91,6 +98,7 @@ impl Outbox {
             filled: Notify::new(),
             room: Notify::new(),
             bytes_max,
+            asked: AtomicU64::new(0),
         }
     }
 
@@ -121,6 +129,13 @@ impl Outbox {
     /// Waits until something left the queue since this was called. Call it before trying again.
     pub(crate) fn room(&self) -> tokio::sync::futures::Notified<'_> {
         self.room.notified()
+    }
+
+    /// Whether this was not asked for a while, by those who send what is waited for: the last of it has
+    /// left, and what follows has time to leave before the next.
+    pub(crate) fn rests(&self, now: Time) -> bool {
+        let before = self.asked.swap(now.as_nanos(), Ordering::Relaxed);
+        now.saturating_since(Time::from_nanos(before)) >= REST
     }
 
     pub(crate) fn is_empty(&self) -> bool {

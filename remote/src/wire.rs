@@ -58,6 +58,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use crate::portable::{Plain, Portable};
@@ -345,6 +346,7 @@ fn port_to<R: Send + 'static>(
     }
     let asker = scope.peer.clone();
     let deadline = form.within.map(|within| scope.core.system.now() + within);
+    scope.core.unanswered.fetch_add(1, Ordering::Relaxed);
     let line = AnswerLine {
         core: scope.core.clone(),
         asker,
@@ -379,6 +381,7 @@ impl AnswerLine {
 
 impl Drop for AnswerLine {
     fn drop(&mut self) {
+        self.core.unanswered.fetch_sub(1, Ordering::Relaxed);
         if !self.answered {
             self.core.send_port_dropped(&self.asker, self.port);
         }

@@ -22,6 +22,11 @@
 //!
 //! When the runtime is back it finds everything as it would have left it.
 //!
+//! # What a lock of its own is good for besides
+//! Whoever wakes such a task may poll it on the spot ([`poll_what_it_wakes`]). For a message that
+//! somebody waits for this saves the way through tokio's queues, where the fourth task in a row that
+//! wakes another one also wakes a second thread for it.
+//!
 //! **Invariant:** what reads messages of users and what runs actors is not among the tasks, so no
 //! such code can hold this thread. Callbacks of watchers, which must be short wherever they run, may
 //! be called on it.
@@ -32,8 +37,8 @@
 use futures_util::future::BoxFuture;
 use otava_actor::{ActorSystem, Time};
 use std::any::Any;
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
@@ -50,14 +55,50 @@ const LATE: Duration = Duration::from_millis(150);
 /// How often the thread polls while it stands in.
 const STAND_IN: Duration = Duration::from_millis(5);
 
+/// How many tasks are polled on the spot in a row: the writer of a lane, then the connection.
+const ON_THE_SPOT_MAX: usize = 2;
+
 thread_local! {
     static HERE: Cell<bool> = const { Cell::new(false) };
+    /// Tasks that were woken on this thread and are to be polled on the spot; `None` if none are.
+    static WOKEN: RefCell<Option<VecDeque<Arc<Task>>>> = const { RefCell::new(None) };
 }
 
 /// Whether this is the thread that stands in: it must look at clocks and sockets itself, because
 /// nobody else does.
 pub(crate) fn here() -> bool {
     HERE.get()
+}
+
+/// Runs `run`, then polls here the tasks of a [`Standby`] that it has woken, and those that they wake:
+/// [`ON_THE_SPOT_MAX`] of them, the runtime the rest. To be called where no lock is held that such a
+/// task may want.
+pub(crate) fn poll_what_it_wakes<T>(run: impl FnOnce() -> T) -> T {
+    /// Also after a panic in `run`.
+    struct Rest;
+    impl Drop for Rest {
+        fn drop(&mut self) {
+            for task in WOKEN.take().into_iter().flatten() {
+                task.wake_runtime();
+            }
+        }
+    }
+    let nested = WOKEN.with_borrow(Option::is_some);
+    if nested || here() {
+        return run();
+    }
+    WOKEN.set(Some(VecDeque::new()));
+    let rest = Rest;
+    let result = run();
+    for _ in 0..ON_THE_SPOT_MAX {
+        let next = WOKEN.with_borrow_mut(|woken| woken.as_mut()?.pop_front());
+        let Some(task) = next else { break };
+        if !task.poll_here() {
+            task.wake_runtime();
+        }
+    }
+    drop(rest);
+    result
 }
 
 /// Waits until `time`, also where the runtime's timers do not run.
@@ -229,22 +270,22 @@ impl Task {
         woken != 0 && now.saturating_sub(woken) > late
     }
 
-    /// Polls it in place of the runtime, which is woken if that was the end of it.
-    fn poll_here(self: Arc<Self>) {
-        // Whoever holds it polls it.
+    /// Polls it in place of the runtime, which is woken if that was the end of it. `false`: somebody
+    /// else is polling it.
+    fn poll_here(self: &Arc<Self>) -> bool {
         let Ok(mut state) = self.state.try_lock() else {
-            return;
+            return false;
         };
         self.woken.store(0, Ordering::Relaxed);
         let Some(work) = state.work.as_mut() else {
-            return;
+            return true;
         };
         let waker = Waker::from(self.clone());
         let mut cx = Context::from_waker(&waker);
         // What it touched is dropped with it.
         let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut cx)));
         let ended = match polled {
-            Ok(Poll::Pending) => return,
+            Ok(Poll::Pending) => return true,
             Ok(Poll::Ready(())) => Ok(()),
             Err(panic) => Err(panic),
         };
@@ -252,7 +293,15 @@ impl Task {
         state.ended = Some(ended);
         drop(state);
         drop(work);
-        self.wake();
+        self.wake_runtime();
+        true
+    }
+
+    fn wake_runtime(&self) {
+        let waker = lock(&self.waker);
+        if let Some(waker) = &*waker {
+            waker.wake_by_ref();
+        }
     }
 }
 
@@ -266,9 +315,13 @@ impl Wake for Task {
         let _ = self
             .woken
             .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
-        let waker = lock(&self.waker);
-        if let Some(waker) = &*waker {
-            waker.wake_by_ref();
+        // An error: this thread is ending.
+        let noted = WOKEN.try_with(|woken| {
+            let mut woken = woken.borrow_mut();
+            woken.as_mut().map(|woken| woken.push_back(self.clone()))
+        });
+        if !matches!(noted, Ok(Some(()))) {
+            self.wake_runtime();
         }
     }
 }
@@ -356,6 +409,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use std::sync::mpsc;
+    use std::thread::ThreadId;
+    use tokio::runtime::Runtime;
     use tokio::sync::Notify;
 
     /// tokio keeps the task that was woken last for the worker that woke it. That one is held here,
@@ -387,6 +442,70 @@ mod tests {
         });
         is_done.recv_timeout(Duration::from_secs(10)).unwrap();
         drop(release);
+    }
+
+    /// A runtime with two workers, a standby, and a task of it that counts how often it was woken.
+    fn counting() -> (Runtime, Arc<Notify>, Arc<Mutex<Vec<ThreadId>>>) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let standby = Standby::start(runtime.handle());
+        let (wake, polled_by) = (Arc::new(Notify::new()), Arc::<Mutex<Vec<_>>>::default());
+        let (woken, noted) = (wake.clone(), polled_by.clone());
+        let (waits, is_waiting) = mpsc::channel();
+        standby.spawn(Box::pin(async move {
+            loop {
+                let mut notified = pin!(woken.notified());
+                notified.as_mut().enable();
+                let _ = waits.send(());
+                notified.await;
+                lock(&noted).push(std::thread::current().id());
+            }
+        }));
+        is_waiting.recv().unwrap();
+        // Until its first poll is over nobody else gets it.
+        while standby.watch.as_ref().is_some_and(|watch| {
+            let tasks = lock(&watch.tasks);
+            tasks.values().any(|task| task.state.try_lock().is_err())
+        }) {
+            std::thread::yield_now();
+        }
+        (runtime, wake, polled_by)
+    }
+
+    #[test]
+    fn a_task_is_polled_where_it_was_woken() {
+        let (_runtime, wake, polled_by) = counting();
+        let here = std::thread::current().id();
+        for times in 1..=3 {
+            let result = poll_what_it_wakes(|| {
+                poll_what_it_wakes(|| wake.notify_one());
+                assert_eq!(lock(&polled_by).len(), times - 1);
+                "done"
+            });
+            assert_eq!(result, "done");
+            assert_eq!(*lock(&polled_by), vec![here; times]);
+        }
+    }
+
+    #[test]
+    fn a_task_that_was_woken_before_a_panic_is_left_to_the_runtime() {
+        let (_runtime, wake, polled_by) = counting();
+        let panics = || {
+            poll_what_it_wakes(|| {
+                wake.notify_one();
+                panic!("on purpose");
+            });
+        };
+        assert!(catch_unwind(panics).is_err());
+        let since = Instant::now();
+        while lock(&polled_by).is_empty() {
+            assert!(since.elapsed() < Duration::from_secs(10));
+            std::thread::yield_now();
+        }
+        assert_ne!(lock(&polled_by)[0], std::thread::current().id());
     }
 
     /// A panic on this thread is one of the task, as it would be anywhere.
