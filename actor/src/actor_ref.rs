@@ -61,18 +61,31 @@ impl<M: Send + 'static> ActorRef<M> {
     #[inline(always)]
     pub fn tell(&self, message: M) -> Result<(), TellError<M>> {
         match &*self.0 {
-            Target::Local(cell) => {
-                let extra = Extra::now(cell.core(), 0, None);
-                match cell.mailbox.claim() {
-                    Ok(claim) => {
-                        self.0.wake_if(claim.fill(message, extra));
-                        Ok(())
-                    }
-                    Err(refusal) => self.0.push_refused(refusal, message, extra),
-                }
-            }
+            Target::Local(cell) => self.put(cell, message, 0),
             Target::Remote(remote) => remote.tell(message),
             Target::Adapted(adapted) => adapted.tell(message),
+        }
+    }
+
+    /// As [`ActorRef::tell`], for a question that another node has asked. From `deadline` on nobody waits
+    /// for its answer: a local actor skips it then.
+    #[doc(hidden)]
+    pub fn tell_until(&self, message: M, deadline: Time) -> Result<(), TellError<M>> {
+        match &*self.0 {
+            Target::Local(cell) => self.put(cell, message, deadline.as_nanos()),
+            _ => self.tell(message),
+        }
+    }
+
+    #[inline(always)]
+    fn put(&self, cell: &Cell<M>, message: M, expires: u64) -> Result<(), TellError<M>> {
+        let extra = Extra::now(cell.core(), expires, None);
+        match cell.mailbox.claim() {
+            Ok(claim) => {
+                self.0.wake_if(claim.fill(message, extra));
+                Ok(())
+            }
+            Err(refusal) => self.0.push_refused(refusal, message, extra),
         }
     }
 

@@ -12,6 +12,7 @@
 use crate::core::FEW;
 use crate::identity::PeerKind;
 use crate::message::RemoteMessage;
+use crate::wire::reading;
 use crate::wire_format::{DecodeError, ExportId, Target, decode};
 use otava_actor::adapter::Conversion;
 use otava_actor::{ActorPath, ActorRef, Refusal, Rng, TellError, Terminated, Time, Watching};
@@ -103,14 +104,19 @@ impl<M: RemoteMessage> Exported for LocalActor<M> {
         if tag != const { tag_of::<M>() } {
             return Err(Undelivered::OtherType { message_type });
         }
-        let message = decode::<M>(payload).map_err(|source| Undelivered::Undecodable {
+        let (message, awaited_until) = reading(|| decode::<M>(payload));
+        let message = message.map_err(|source| Undelivered::Undecodable {
             message_type,
             source,
         })?;
         if from == PeerKind::Client && !message.is_for_clients() {
             return Err(Undelivered::NotPermitted);
         }
-        self.0.tell(message).map_err(|refused| {
+        let told = match awaited_until {
+            Some(deadline) => self.0.tell_until(message, deadline),
+            None => self.0.tell(message),
+        };
+        told.map_err(|refused| {
             let why = match &refused {
                 TellError::Full(_) => Refusal::Full,
                 _ => Refusal::Stopped,

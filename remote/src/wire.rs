@@ -51,7 +51,7 @@ use crate::node_id::NodeId;
 use crate::portable::{Reading, Writing};
 use crate::remote_ref::{Address, RemoteRef};
 use crate::wire_format::{DecodeError, ExportId, Target, decode};
-use otava_actor::{ActorPath, ActorRef, Refusal, ReplyTo};
+use otava_actor::{ActorPath, ActorRef, Refusal, ReplyTo, Time};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -151,6 +151,8 @@ struct Scope {
     core: Arc<Core>,
     peer: Address,
     ports: Vec<ExportId>,
+    /// The latest deadline of the ports that were read; the end of time for one without.
+    latest: Option<Time>,
 }
 
 thread_local! {
@@ -185,12 +187,23 @@ pub(crate) fn in_scope<T>(
         core: core.clone(),
         peer,
         ports: Vec::new(),
+        latest: None,
     };
     let restore = Restore(SCOPE.replace(Some(scope)));
     let result = run();
     let ports = SCOPE.take().map_or_else(Vec::new, |scope| scope.ports);
     drop(restore);
     (result, ports)
+}
+
+/// Reads one message with `read`, inside a scope. Returns also until when somebody waits for an answer to
+/// it; `None` if nobody does, or one of them without end.
+pub(crate) fn reading<T>(read: impl FnOnce() -> T) -> (T, Option<Time>) {
+    let take = || SCOPE.with_borrow_mut(|scope| scope.as_mut()?.latest.take());
+    // Of a message in which reading it has panicked.
+    take();
+    let message = read();
+    (message, take().filter(|&latest| latest < Time::MAX))
 }
 
 /// A reference to an actor as it stands in a message.
@@ -338,7 +351,7 @@ fn open_port<R: Send + 'static>(
 /// The port that leads back to the sender of the message. `write` sends the answer.
 fn port_to<R: Send + 'static>(
     form: PortForm,
-    scope: &Scope,
+    scope: &mut Scope,
     write: impl FnOnce(AnswerLine, R) + Send + 'static,
 ) -> Result<ReplyTo<R>, WireError> {
     if form.node.is_some() {
@@ -346,6 +359,7 @@ fn port_to<R: Send + 'static>(
     }
     let asker = scope.peer.clone();
     let deadline = form.within.map(|within| scope.core.system.now() + within);
+    scope.latest = scope.latest.max(Some(deadline.unwrap_or(Time::MAX)));
     scope.core.unanswered.fetch_add(1, Ordering::Relaxed);
     let line = AnswerLine {
         core: scope.core.clone(),

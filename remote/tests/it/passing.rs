@@ -345,3 +345,48 @@ impl Actor for Busy {
         std::future::pending().await
     }
 }
+
+/// Takes its time for one question, and none for others.
+struct Slow;
+
+impl Actor for Slow {
+    type Msg = Command;
+    type Err = Infallible;
+
+    async fn handle(&mut self, msg: Command, _: &mut Context<Self>) -> Result<(), Infallible> {
+        match msg {
+            Command::Wait(reply_to) => {
+                tokio::time::sleep(3 * SECOND).await;
+                reply_to.send(3).unwrap();
+            }
+            Command::Get(reply_to) => reply_to.send(0).unwrap(),
+            _ => unreachable!("it is asked only"),
+        }
+        Ok(())
+    }
+}
+
+/// L8 between nodes: a question whose asker has stopped waiting is not handled when its turn comes; one
+/// behind it whose asker still waits is.
+#[tokio::test(start_paused = true)]
+async fn a_question_from_another_node_that_nobody_waits_for_is_skipped() {
+    let world = VirtualWorld::new(1);
+    let (a, b) = pair(&world);
+    let slow = b.system.spawn("slow", Slow).unwrap();
+    b.remote.publish("counter", &slow).unwrap();
+    let slow = a.sees(&b);
+    let busy = tokio::spawn(slow.ask(Command::Wait).into_future());
+    tokio::time::sleep(SECOND).await;
+    let expires = slow.ask(Command::Get).within(SECOND).into_future();
+    let waits = slow.ask(Command::Get).within(5 * SECOND).into_future();
+    let (expired, answered) = tokio::join!(expires, waits);
+    assert!(
+        matches!(expired, Err(AskError::Timeout { .. })),
+        "{expired:?}"
+    );
+    assert_eq!((answered, busy.await.unwrap()), (Ok(0), Ok(3)));
+    let letters = b.system.dead_letters();
+    assert_eq!(letters.count(DeadLetterReason::Expired), 1);
+    // It was not handled, so no answer came late.
+    assert_eq!(a.system.dead_letters().total(), 0);
+}
