@@ -7,6 +7,7 @@
 # One JSON line a run goes to target/bench/remote.jsonl; scripts/bench-remote-table.py prints the table from it again.
 # Ends with status 1 when a target is missed or a run of ours failed.
 #   SCRATCH    where the peers are built (default ~/.cache/otava-peers, as their own script has it)
+#   NOBUILD    1: what is needed of the peers is in SCRATCH already, build none of them
 #   PEKKO_JAR  a jar with Pekko's actor and remote classes (default $SCRATCH/flink-rpc-akka.jar)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -51,7 +52,7 @@ for round in $(seq "$rounds"); do
   cargo bench -q -p otava-remote --bench remote -- --json >> "$out" || echo '{"peer":"otava","workload":"all","failed":true}' >> "$out"
   if [ -n "$groups" ]; then
     # Its own errors are its own: what it could not run has no line.
-    GROUPS_TO_RUN=$groups OUT=$out SCRATCH=$scratch PEKKO_JAR=$jar NOBUILD=$built "$peers_dir/run-remote.sh" 1 >&2 || true
+    GROUPS_TO_RUN=$groups OUT=$out SCRATCH=$scratch PEKKO_JAR=$jar NOBUILD=${NOBUILD:-$built} "$peers_dir/run-remote.sh" 1 >&2 || true
     built=1
   fi
 done

@@ -333,6 +333,17 @@ mod tests {
         outbox.push(&mut vec![0; 1], ABOUT, &[]).unwrap();
     }
 
+    #[test]
+    fn a_lane_rests_once_nobody_has_asked_for_a_while() {
+        let outbox = Outbox::new(10);
+        let rests_at = |micros: u64| outbox.rests(Time::from_nanos(micros * 1_000));
+        assert!(rests_at(100));
+        assert!(!rests_at(110));
+        // Not since it rested last, but since it was asked last.
+        assert!(!rests_at(125));
+        assert!(rests_at(145));
+    }
+
     #[tokio::test]
     async fn what_is_held_waits_for_the_next_connection() {
         let outbox = Outbox::new(100);

@@ -26,7 +26,9 @@ pub struct QuicConfig {
     pub connect_timeout: Duration,
     /// Lanes that a peer may have open at once. Default 16.
     pub lanes_max: u32,
-    /// Bytes that a peer may send on one lane beyond what was read. Default 1 MiB. What a peer may
+    /// Bytes that a peer may send on one lane beyond what was read. Default 192 KiB. A message on another
+    /// lane waits for as much that was sent before it, and a lane carries no more than this in a
+    /// round trip: between data centres give as many bytes as the line carries in one. What a peer may
     /// make this node hold is this times [`Self::lanes_max`]: no unread lane blocks another.
     pub lane_window_bytes: u32,
     /// Connections that may be under way at once because others call. Default 64; whoever calls
@@ -47,7 +49,7 @@ impl Default for QuicConfig {
             idle_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(3),
             lanes_max: 16,
-            lane_window_bytes: 1 << 20,
+            lane_window_bytes: 192 << 10,
             handshakes_max: 64,
             handshakes_unproved_max: 32,
             handshakes_of_address_max: 32,
@@ -146,8 +148,8 @@ impl QuicConfig {
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
 
 /// The longest datagram that is tried. A path takes what it takes, which is found out; where it takes
-/// this (loopback, jumbo frames) a byte costs a third less. Ten of them, which quinn sends at once, are
-/// as much as the system takes at once.
+/// this (loopback, jumbo frames) small messages cost a fifth less. Ten of them, which quinn sends at
+/// once, are as much as the system takes at once.
 pub(super) const DATAGRAM_BYTES_MAX: u16 = 6_500;
 
 /// Assumed until measured. quinn's 333 ms mean a whole second until a lost first packet is sent
