@@ -242,7 +242,7 @@ impl<M: Send + 'static> ActorRef<M> {
 
     /// The time on the clock of the actor's system, where that is known.
     #[doc(hidden)]
-    pub fn now(&self) -> Option<Time> {
+    pub fn clock_time(&self) -> Option<Time> {
         self.time_of(Instant::now())
     }
 
@@ -267,7 +267,7 @@ impl<M: Send + 'static> ActorRef<M> {
     pub(crate) fn put_question(&self, message: M, question: &Question) -> Result<(), TellError<M>> {
         match &*self.0 {
             Target::Local(cell) => self
-                .offer(message, Some(question))
+                .tell_uncounted(message, Some(question))
                 .map_err(|refused| cell.refuse(refused)),
             Target::Remote(remote) => remote.tell_expiring(message, question.expires),
             Target::Adapted(adapted) => adapted.tell(message, Some(question)),
@@ -280,7 +280,11 @@ impl<M: Send + 'static> ActorRef<M> {
     /// # Errors
     /// As for [`ActorRef::tell`].
     #[doc(hidden)]
-    pub fn offer(&self, message: M, question: Option<&Question>) -> Result<(), TellError<M>> {
+    pub fn tell_uncounted(
+        &self,
+        message: M,
+        question: Option<&Question>,
+    ) -> Result<(), TellError<M>> {
         let cell = match (&*self.0, question) {
             (Target::Local(cell), _) => cell,
             (_, Some(question)) => return self.put_question(message, question),

@@ -151,12 +151,15 @@ impl<M: RemoteMessage> EntityRef<M> {
         let Some(doors) = &entrance.doors else {
             return Err((message, None));
         };
-        let now = || now.or_else(|| entrance.region.now()).unwrap_or(Time::ZERO);
+        let now = || {
+            now.or_else(|| entrance.region.clock_time())
+                .unwrap_or(Time::ZERO)
+        };
         let entity = match doors.way_to((*hash, id), now) {
             Way::Past(entity) => entity,
             Way::Through(under_way) => return Err((message, Some(under_way))),
         };
-        entity.offer(message, question).map_err(|refused| {
+        entity.tell_uncounted(message, question).map_err(|refused| {
             let under_way = doors.under_way(*hash);
             (refused.into_message(), Some(under_way))
         })

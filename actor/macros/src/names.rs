@@ -8,6 +8,7 @@ use syn::ext::IdentExt;
 pub(crate) const OF_REFERENCES: &[&str] = &[
     "adapt",
     "ask",
+    "clock_time",
     "clone",
     "conversion",
     "from_remote",
@@ -22,6 +23,8 @@ pub(crate) const OF_REFERENCES: &[&str] = &[
     "stop",
     "stop_after_queued",
     "tell",
+    "tell_expiring",
+    "tell_uncounted",
     "uid",
 ];
 
