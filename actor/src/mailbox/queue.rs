@@ -160,7 +160,7 @@ pub(crate) struct Consumer(());
 
 /// The queue. The owner has data of its own in it, where the layout has room: `middle` begins with
 /// what producers read, and keeps their words and the consumer's on different cache lines
-/// ([`Queue::APART`]); `desk` is for the consumer.
+/// (`APART`); `desk` is for the consumer.
 #[repr(C)]
 pub(crate) struct Queue<M, T, S> {
     tail: AtomicU64,
