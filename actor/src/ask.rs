@@ -59,11 +59,22 @@ pub trait Asked<M> {
     /// The actor that stands for all of them: errors name it, and its system's clock counts.
     fn through(&self) -> &ActorRef<Self::Through>;
 
-    /// Sends the question, which is asked `now`.
+    /// Sends the question, which is asked `now`. Says where it went.
     ///
     /// # Errors
     /// As for [`ActorRef::tell`].
-    fn put(&self, message: M, question: &Question, now: Option<Time>) -> Result<(), TellError<M>>;
+    fn put(&self, message: M, question: &Question, now: Option<Time>)
+    -> Result<Went, TellError<M>>;
+}
+
+/// Where a question went.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Went {
+    /// To an actor of this process, which may have answered already.
+    Here,
+    /// To another node, or to somebody who passes it on.
+    Away,
 }
 
 impl<M: Send + 'static> Asked<M> for ActorRef<M> {
@@ -73,8 +84,12 @@ impl<M: Send + 'static> Asked<M> for ActorRef<M> {
         self
     }
 
-    fn put(&self, message: M, question: &Question, _: Option<Time>) -> Result<(), TellError<M>> {
-        self.put_question(message, question)
+    fn put(&self, message: M, question: &Question, _: Option<Time>) -> Result<Went, TellError<M>> {
+        self.put_question(message, question)?;
+        Ok(match self.remote_target() {
+            None => Went::Here,
+            Some(_) => Went::Away,
+        })
     }
 }
 
@@ -228,9 +243,6 @@ impl<M: Send + 'static, R: Send + 'static, T: Asked<M>> Asking<M, R, T> {
         let Some(message) = this.message.take() else {
             return Ok(());
         };
-        // A task that comes again wakes a second thread for that, and another node has not answered yet.
-        *this.came_again =
-            this.target.through().remote_target().is_some() && !scheduler::runs_actors();
         *this.edge = wait_begins(this.target.through()).map_err(|path| AskError::Cycle { path })?;
         let now = Instant::now();
         *this.deadline = now.checked_add(*this.within);
@@ -245,8 +257,13 @@ impl<M: Send + 'static, R: Send + 'static, T: Asked<M>> Asking<M, R, T> {
                 false => Waits::HereShortly,
             },
         };
-        let Err(refused) = this.target.put(message, &question, asked_at) else {
-            return Ok(());
+        let refused = match this.target.put(message, &question, asked_at) {
+            Ok(went) => {
+                // A task that comes again wakes a second thread for that.
+                *this.came_again = went == Went::Away && !scheduler::runs_actors();
+                return Ok(());
+            }
+            Err(refused) => refused,
         };
         wait_is_over(this.target.through(), this.edge);
         let path = this.target.through().path().clone();

@@ -121,9 +121,9 @@ pub mod watchdog;
 
 pub use actor::Actor;
 pub use actor_ref::{ActorRef, RemoteTarget};
-#[doc(hidden)]
-pub use ask::Asked;
 pub use ask::{Ask, Asking, Reply, ReplyTo};
+#[doc(hidden)]
+pub use ask::{Asked, Went};
 pub use blocking::{BlockingActor, BlockingContext};
 pub use context::{Context, Pipe};
 pub use dead_letters::{DeadLetter, DeadLetterEvent, DeadLetterReason, DeadLetters};

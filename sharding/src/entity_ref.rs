@@ -4,7 +4,7 @@ use crate::io::doors::{Doors, UnderWay, Way};
 use crate::logic::hash::hash_of;
 use crate::message::{Command, RegionMessage};
 use otava_actor::protocol::Recipient;
-use otava_actor::{ActorRef, Ask, Asked, Question, ReplyTo, TellError, Time};
+use otava_actor::{ActorRef, Ask, Asked, Question, ReplyTo, TellError, Time, Went};
 use otava_remote::RemoteMessage;
 use std::fmt;
 use std::sync::Arc;
@@ -180,15 +180,21 @@ impl<M: RemoteMessage> Asked<M> for EntityRef<M> {
         self.region()
     }
 
-    fn put(&self, message: M, question: &Question, now: Option<Time>) -> Result<(), TellError<M>> {
+    fn put(
+        &self,
+        message: M,
+        question: &Question,
+        now: Option<Time>,
+    ) -> Result<Went, TellError<M>> {
         let (message, under_way) = match self.past(message, Some(question), now) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Went::Here),
             Err(through) => through,
         };
         let put = self
             .region()
             .put(self.deliver(message, under_way), question, now);
-        put.map_err(|refused| refused.map(RegionMessage::into_delivered))
+        put.map_err(|refused| refused.map(RegionMessage::into_delivered))?;
+        Ok(Went::Away)
     }
 }
 
