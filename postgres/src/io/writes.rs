@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use otava_persistence::{AppendRequest, Appended, PersistenceId, SaveState, SavedState};
 use std::collections::HashMap;
 use std::time::Instant;
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::Row;
 
 impl Work for AppendRequest {
     type Done = Appended;
@@ -78,7 +78,14 @@ impl Work for SaveState {
                 &records.tags,
                 &records.payloads,
             ];
-            let verdicts = verdicts(&link.client, &link.statement, params).await?;
+            let verdicts = answer(link, params, |row| {
+                Ok(Verdicts {
+                    status: row.try_get(0)?,
+                    number: row.try_get(1)?,
+                    base: row.try_get(2)?,
+                })
+            });
+            let verdicts = verdicts.await?;
             let answers = verdicts.saved(batch.iter().map(|request| &request.work));
             answers.ok_or_else(|| malformed("there are too few answers"))
         }
@@ -116,19 +123,15 @@ async fn append(
         &records.any_tags,
         &(columns.sure && !look_up),
     ];
-    let row = answer(&link.client, &link.statement, params).await?;
-    let read = || {
+    let refusals = answer(link, params, |row| {
         Ok(Refusals {
             refused: row.try_get(0)?,
             status: row.try_get(1)?,
             number: row.try_get(2)?,
             base: row.try_get(3)?,
         })
-    };
-    let refusals = read();
-    let refusals =
-        refusals.map_err(|error: tokio_postgres::Error| malformed(&error.to_string()))?;
-    let answers = refusals.appended(requests());
+    });
+    let answers = refusals.await?.appended(requests());
     let answers = answers.ok_or_else(|| malformed("there are too few answers"))?;
     for (request, answer) in requests().zip(&answers) {
         if let Ok(appended) = answer {
@@ -160,24 +163,14 @@ impl Reached {
     }
 }
 
-async fn answer(client: &Client, statement: &Statement, params: Params<'_>) -> Result<Row, Fault> {
-    let begin = Instant::now();
-    let answer = client.query_one(statement, params).await;
-    answer.map_err(|error| Fault::new(&error, begin.elapsed()))
-}
-
-async fn verdicts(
-    client: &Client,
-    statement: &Statement,
+/// Runs the statement of `link`, and reads the one row that it returns.
+async fn answer<M, T>(
+    link: &Link<M>,
     params: Params<'_>,
-) -> Result<Verdicts, Fault> {
-    let row = answer(client, statement, params).await?;
-    let read = || {
-        Ok(Verdicts {
-            status: row.try_get(0)?,
-            number: row.try_get(1)?,
-            base: row.try_get(2)?,
-        })
-    };
-    read().map_err(|error: tokio_postgres::Error| malformed(&error.to_string()))
+    read: impl FnOnce(&Row) -> Result<T, tokio_postgres::Error>,
+) -> Result<T, Fault> {
+    let begin = Instant::now();
+    let row = link.client.query_one(&link.statement, params).await;
+    let row = row.map_err(|error| Fault::new(&error, begin.elapsed()))?;
+    read(&row).map_err(|error| malformed(&error.to_string()))
 }

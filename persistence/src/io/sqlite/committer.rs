@@ -228,7 +228,7 @@ impl Committer {
     /// is the job that was under way; behind the last job, it is the commit.
     fn after_fault(&self, fault: Fault, batch: &mut Batch, culprit: usize) -> Result<(), Failure> {
         if fault.is_constraint() && culprit < batch.requests.len() {
-            let request = batch.requests.remove(culprit);
+            let request = batch.remove(culprit);
             let reason = fault.to_string();
             tracing::error!(
                 reason,
