@@ -4,13 +4,20 @@
 //! The statement calls a function of the schema that checks all fences and numbers behind a lock, and
 //! writes what may be written. So the checks and the write are one transaction on the server, which
 //! waits for no further word of this process: one that is paused or killed holds nothing.
+//!
+//! Two statements may be under way, so that the server need not wait for this process (`logic/pace.rs`).
+//! They go over one connection, whose server process carries them out one after the other. Each is a
+//! transaction of its own, and none has a request of an id that the other one has: so it does not matter
+//! to the second whether the first one is refused, lost, or tried again behind it.
 
 use crate::io::connect::connect;
 use crate::io::fault::{Fault, describe};
-use crate::io::server::{Params, Server};
+use crate::io::server::Server;
 use crate::logic::batch::{Waiting, Write};
 use crate::logic::migrations::LOCK_CLASS;
+use crate::logic::pace::Pace;
 use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use otava_persistence::{AppendError, JournalError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,29 +30,44 @@ pub(crate) trait Work: Write + Send + Sync + Sized + 'static {
     type Done: Send + 'static;
 
     /// What is remembered from statement to statement, for as long as the connection lives.
-    type Memory: Default + Send + Sync + 'static;
+    type Memory: Default + Send + 'static;
 
-    /// The statement, with `@` for the schema.
-    const SQL: &'static str;
+    /// What the memory says to the requests of one batch; by default it knows nothing.
+    type Known: Default + Send + 'static;
 
-    /// What the lock is of that the statement takes.
+    /// The statements, with `@` for the schema.
+    const SQL: &'static [&'static str];
+
+    /// What the lock is of that the statements take.
     fn lock(server: &Server) -> u32;
+
+    /// Looks up what is known of the batch.
+    fn look_up(memory: &Self::Memory, batch: &[Request<Self>]) -> Self::Known;
 
     /// Runs the statement, and reads the answer to each request.
     fn run<'a>(
-        link: &'a mut Link<Self::Memory>,
+        session: &'a Session,
         batch: &'a [Request<Self>],
+        known: Self::Known,
     ) -> BoxFuture<'a, Result<Vec<Answer<Self>>, Fault>>;
 
-    /// Takes note of what was done.
+    /// Remembers what was done over the connection that still is the one to write.
+    fn note(memory: &mut Self::Memory, batch: &[Request<Self>], answers: &[Answer<Self>]);
+
+    /// Tells readers what was done.
     fn committed(server: &Server, answers: &[Answer<Self>]);
 }
 
-/// A connection with its prepared statement, and what is remembered while it lives.
-pub(crate) struct Link<M> {
+/// A connection with its prepared statements.
+pub(crate) struct Session {
     pub(crate) client: Client,
-    pub(crate) statement: Statement,
-    pub(crate) memory: M,
+    pub(crate) statements: Vec<Statement>,
+}
+
+/// The connection to write, and what is remembered while it lives.
+struct Link<M> {
+    session: Arc<Session>,
+    memory: M,
 }
 
 /// What is asked for, and who waits for it.
@@ -84,6 +106,9 @@ impl<W: Work> Lane<W> {
             server,
             requests,
             waiting: Waiting::new(),
+            pace: Pace::default(),
+            under_way: FuturesUnordered::new(),
+            requests_under_way: 0,
             link: None,
         };
         tokio::spawn(async move {
@@ -129,175 +154,265 @@ impl<W: Work> Lane<W> {
     }
 }
 
-/// How long the committer lets requests gather before it begins.
-///
-/// Writers that were just answered come back within microseconds, but the next statement would begin
-/// without them; batches then alternate between the few and the many. So others run until as many
-/// wait as were in sight after the last commit, at most for a part of what that commit took. A lone
-/// writer is never kept waiting: nobody else is in sight.
-#[derive(Default)]
-struct Pace {
-    in_sight: usize,
-    limit: Duration,
-}
-
-impl Pace {
-    const LIMIT_MAX: Duration = Duration::from_millis(2);
-
-    fn committed(&mut self, took: Duration, in_sight: usize) {
-        self.in_sight = in_sight;
-        self.limit = (took / 4).min(Self::LIMIT_MAX);
-    }
-
-    async fn let_gather(&self, waiting: impl Fn() -> usize) {
-        let begin = Instant::now();
-        while waiting() < self.in_sight && begin.elapsed() < self.limit {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
 struct Committer<W: Work> {
     server: Arc<Server>,
     requests: mpsc::Receiver<Request<W>>,
     waiting: Waiting<Request<W>>,
+    pace: Pace,
+    under_way: FuturesUnordered<BoxFuture<'static, Sent<W>>>,
+    requests_under_way: usize,
     link: Option<Link<W::Memory>>,
+}
+
+/// A batch that has its answers.
+struct Sent<W: Work> {
+    batch: Vec<Request<W>>,
+    answers: Vec<Answer<W>>,
+    /// Over which connection; none if there was none to be had.
+    session: Option<Arc<Session>>,
+    /// What became of it if there was a fault.
+    fault: Option<Fault>,
+    took: Duration,
 }
 
 impl<W: Work> Committer<W> {
     /// Runs until every sender of requests is gone and everything is answered.
     async fn serve(mut self) {
-        let mut pace = Pace::default();
-        loop {
-            if self.waiting.is_empty() {
-                let Some(first) = self.requests.recv().await else {
-                    return;
-                };
-                self.waiting.push(first);
-            }
-            pace.let_gather(|| self.requests.len() + self.waiting.len())
-                .await;
-            while self.waiting.len() < REQUESTS_MAX
-                && let Ok(request) = self.requests.try_recv()
-            {
-                self.waiting.push(request);
-            }
-            let batch = self.waiting.take(self.server.config.batch);
-            let (begin, answered) = (Instant::now(), batch.len());
-            self.commit(batch).await;
-            let in_sight = answered + self.requests.len() + self.waiting.len();
-            pace.committed(begin.elapsed(), in_sight);
-        }
-    }
-
-    /// Writes a batch and answers it. If the server refuses the whole of it for what it cannot store,
-    /// each request is tried alone.
-    async fn commit(&mut self, batch: Vec<Request<W>>) {
-        match self.run(&batch).await {
-            Ok(answers) => {
-                W::committed(&self.server, &answers);
-                for (request, answer) in batch.into_iter().zip(answers) {
-                    // Whoever asked may be gone.
-                    let _ = request.reply.send(answer);
+        let (mut came, mut open) = (Vec::new(), true);
+        while open || self.waiting.len() > 0 || !self.under_way.is_empty() {
+            self.take_what_is_there();
+            if self.may_send() {
+                if self.under_way.is_empty() {
+                    self.let_gather().await;
                 }
+                self.send().await;
             }
-            Err(
-                Fault::Duplicate(JournalError::Refused { reason })
-                | Fault::Refused(JournalError::Refused { reason }),
-            ) if batch.len() > 1 => {
-                tracing::error!(
-                    reason,
-                    "a batch was refused, its requests are tried one by one"
-                );
-                for request in batch {
-                    Box::pin(self.commit(vec![request])).await;
+            let room = REQUESTS_MAX.saturating_sub(self.waiting.len());
+            tokio::select! {
+                biased;
+                Some(sent) = self.under_way.next() => self.answer(sent).await,
+                count = self.requests.recv_many(&mut came, room), if open && room > 0 => {
+                    open = count > 0;
+                    for request in came.drain(..) {
+                        self.waiting.push(request);
+                    }
                 }
-            }
-            Err(fault) => {
-                let error = fault.of_write();
-                tracing::warn!(%error, requests = batch.len(), "a batch was not written");
-                for request in batch {
-                    let _ = request.reply.send(Err(error.clone().into()));
-                }
+                else => {}
             }
         }
     }
 
-    async fn run(&mut self, batch: &[Request<W>]) -> Result<Vec<Answer<W>>, Fault> {
-        let mut link = self.connected().await?;
-        let limit = self.server.config.answer_limit();
-        let running = W::run(&mut link, batch);
-        let done = tokio::time::timeout(limit, running).await;
-        let done = done.unwrap_or_else(|_| Err(Fault::Lost("the server gave no answer".into())));
-        match &done {
-            Err(Fault::Lost(reason)) => tracing::warn!(%reason, "the connection to write is lost"),
-            Err(Fault::Refused(JournalError::Busy { .. })) => {
-                self.free_lock(&link.client).await;
-                self.link = Some(link);
-            }
-            _ => self.link = Some(link),
-        }
-        done
-    }
-
-    /// Takes the connection, or makes a new one.
-    async fn connected(&mut self) -> Result<Link<W::Memory>, Fault> {
-        if let Some(link) = self.link.take()
-            && !link.client.is_closed()
+    fn take_what_is_there(&mut self) {
+        while self.waiting.len() < REQUESTS_MAX
+            && let Ok(request) = self.requests.try_recv()
         {
-            return Ok(link);
+            self.waiting.push(request);
         }
-        self.server.may_connect()?;
-        match self.connect().await {
-            Ok(link) => {
-                self.server.connected();
-                Ok(link)
+    }
+
+    /// Whether to send a statement now. None follows one over a connection that has failed, until all
+    /// are answered that went that way.
+    fn may_send(&self) -> bool {
+        let under_way = self.under_way.len();
+        let link = self.link.as_ref();
+        let sound = link.is_some_and(|link| !link.session.client.is_closed());
+        (sound || under_way == 0) && self.pace.may_send(self.waiting.free(), under_way)
+    }
+
+    async fn let_gather(&mut self) {
+        let begin = Instant::now();
+        let there = || self.requests.len() + self.waiting.len();
+        while there() < self.pace.share() && begin.elapsed() < self.pace.limit() {
+            tokio::task::yield_now().await;
+        }
+        self.take_what_is_there();
+    }
+
+    /// Sends a statement with what waits.
+    async fn send(&mut self) {
+        let mut limits = self.server.config.batch;
+        if self.pace.share() > 0 {
+            limits.requests = limits.requests.min(self.pace.share());
+        }
+        let batch = self.waiting.take(limits);
+        if batch.is_empty() {
+            return;
+        }
+        self.requests_under_way += batch.len();
+        let begin = Instant::now();
+        // It may have to wait for the one before it.
+        let ahead = u32::try_from(self.under_way.len()).unwrap_or(u32::MAX);
+        let limit = self.server.config.answer_limit() * ahead.saturating_add(1);
+        let link = self.connected().await;
+        let link = link.map(|link| {
+            let known = W::look_up(&link.memory, &batch);
+            (Arc::clone(&link.session), known)
+        });
+        self.under_way.push(Box::pin(async move {
+            let (session, (answers, fault)) = match link {
+                Ok((session, known)) => {
+                    let done = write(&session, &batch, known, limit).await;
+                    (Some(session), done)
+                }
+                Err(fault) => (None, (refuse(&batch, &fault), Some(fault))),
+            };
+            Sent {
+                batch,
+                answers,
+                session,
+                fault,
+                took: begin.elapsed(),
             }
-            Err(reason) => Err(self.server.not_connected(&reason)),
+        }));
+    }
+
+    /// Answers a batch, and sees to the connection.
+    async fn answer(&mut self, sent: Sent<W>) {
+        let current = |link: &&mut Link<W::Memory>| {
+            let session = sent.session.as_ref();
+            session.is_some_and(|session| Arc::ptr_eq(session, &link.session))
+        };
+        match (&sent.fault, self.link.as_mut().filter(current)) {
+            (Some(Fault::Lost(reason)), Some(_)) => {
+                tracing::warn!(%reason, "the connection to write is lost");
+                self.link = None;
+            }
+            (Some(Fault::Refused(JournalError::Busy { .. })), _) => {
+                free_lock(&self.server, W::lock(&self.server)).await
+            }
+            (None, Some(link)) => W::note(&mut link.memory, &sent.batch, &sent.answers),
+            _ => {}
         }
+        W::committed(&self.server, &sent.answers);
+        self.waiting.answered(&sent.batch);
+        let answered = sent.batch.len();
+        self.requests_under_way -= answered;
+        for (request, answer) in sent.batch.into_iter().zip(sent.answers) {
+            // Whoever asked may be gone.
+            let _ = request.reply.send(answer);
+        }
+        let others = self.requests_under_way + self.requests.len() + self.waiting.len();
+        self.pace.answered(sent.took, answered + others);
     }
 
-    async fn connect(&self) -> Result<Link<W::Memory>, String> {
-        let client = connect(&self.server.config, None).await?;
-        let limit = self.server.config.connect_timeout;
-        let sql = self.server.sql(W::SQL);
-        let prepared = tokio::time::timeout(limit, client.prepare(&sql)).await;
-        let statement = prepared
-            .map_err(|_| format!("no answer within {limit:?}"))?
-            .map_err(|error| describe(&error))?;
-        Ok(Link {
-            client,
-            statement,
-            memory: W::Memory::default(),
-        })
+    /// The connection, made anew if there is none.
+    async fn connected(&mut self) -> Result<&Link<W::Memory>, Fault> {
+        self.link = self
+            .link
+            .take()
+            .filter(|link| !link.session.client.is_closed());
+        if self.link.is_none() {
+            self.server.may_connect()?;
+            let made = link::<W>(&self.server).await;
+            self.link = Some(made.map_err(|reason| self.server.not_connected(&reason))?);
+            self.server.connected();
+        }
+        Ok(self.link.as_ref().expect("there is one now"))
     }
+}
 
-    /// Ends a session that holds the lock and waits for its process, which must be paused or cut off:
-    /// the server has nothing left to do for it. What it had not committed is rolled back.
-    async fn free_lock(&self, client: &Client) {
-        let sql = format!(
-            "SELECT a.pid, pg_terminate_backend(a.pid)
-             FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-             WHERE l.locktype = 'advisory' AND l.granted AND l.classid = {LOCK_CLASS}
-               AND l.objid = {} AND l.objsubid = 2 AND a.datname = current_database()
-               AND a.wait_event_type = 'Client' AND a.pid <> pg_backend_pid()
-               AND a.query_start < clock_timestamp() - $1 * interval '1 millisecond'",
-            W::lock(&self.server)
-        );
-        let limit = self.server.config.lock_timeout.as_secs_f64() * 500.0;
-        let params: Params<'_> = &[&limit];
-        let ending = client.query(&sql, params);
-        match tokio::time::timeout(self.server.config.connect_timeout, ending).await {
-            Ok(Ok(rows)) => {
-                for row in rows {
-                    let pid: i32 = row.get(0);
-                    tracing::warn!(pid, "a session held the lock of the journal and was ended");
+/// Writes a batch over a connection. If the server refuses the whole of it for what it cannot store,
+/// each request is tried alone.
+async fn write<W: Work>(
+    session: &Session,
+    batch: &[Request<W>],
+    known: W::Known,
+    limit: Duration,
+) -> (Vec<Answer<W>>, Option<Fault>) {
+    match ask(session, batch, known, limit).await {
+        Ok(answers) => (answers, None),
+        Err(
+            Fault::Duplicate(JournalError::Refused { reason })
+            | Fault::Refused(JournalError::Refused { reason }),
+        ) if batch.len() > 1 => {
+            tracing::error!(
+                reason,
+                "a batch was refused, its requests are tried one by one"
+            );
+            let (mut answers, mut fault) = (Vec::with_capacity(batch.len()), None);
+            for alone in batch.chunks(1) {
+                if let Some(Fault::Lost(reason)) = &fault {
+                    let unasked = Fault::Unreachable(Arc::clone(reason));
+                    answers.append(&mut refuse(alone, &unasked));
+                    continue;
+                }
+                match ask(session, alone, W::Known::default(), limit).await {
+                    Ok(mut answer) => answers.append(&mut answer),
+                    Err(its) => {
+                        answers.append(&mut refuse(alone, &its));
+                        fault = Some(its);
+                    }
                 }
             }
-            Ok(Err(error)) => {
-                tracing::warn!(error = describe(&error), "cannot see who holds the lock");
+            (answers, fault)
+        }
+        Err(fault) => (refuse(batch, &fault), Some(fault)),
+    }
+}
+
+/// Runs one statement, for as long as it may take.
+async fn ask<W: Work>(
+    session: &Session,
+    batch: &[Request<W>],
+    known: W::Known,
+    limit: Duration,
+) -> Result<Vec<Answer<W>>, Fault> {
+    let running = W::run(session, batch, known);
+    let done = tokio::time::timeout(limit, running).await;
+    done.unwrap_or_else(|_| Err(Fault::Lost("the server gave no answer".into())))
+}
+
+/// The answers to a batch that was not written, or of which nobody knows.
+fn refuse<W: Work>(batch: &[Request<W>], fault: &Fault) -> Vec<Answer<W>> {
+    let error = fault.clone().of_write();
+    tracing::warn!(%error, requests = batch.len(), "a batch was not written");
+    batch.iter().map(|_| Err(error.clone().into())).collect()
+}
+
+async fn link<W: Work>(server: &Server) -> Result<Link<W::Memory>, String> {
+    let client = connect(&server.config, None).await?;
+    let limit = server.config.connect_timeout;
+    let preparing = async {
+        let mut statements = Vec::with_capacity(W::SQL.len());
+        for text in W::SQL {
+            statements.push(client.prepare(&server.sql(text)).await?);
+        }
+        Ok(statements)
+    };
+    let prepared = tokio::time::timeout(limit, preparing).await;
+    let statements = prepared
+        .map_err(|_| format!("no answer within {limit:?}"))?
+        .map_err(|error: tokio_postgres::Error| describe(&error))?;
+    Ok(Link {
+        session: Arc::new(Session { client, statements }),
+        memory: W::Memory::default(),
+    })
+}
+
+/// Ends a session that holds the lock and waits for its process, which must be paused or cut off:
+/// the server has nothing left to do for it. What it had not committed is rolled back.
+async fn free_lock(server: &Server, lock: u32) {
+    let sql = format!(
+        "SELECT a.pid, pg_terminate_backend(a.pid)
+         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+         WHERE l.locktype = 'advisory' AND l.granted AND l.classid = {LOCK_CLASS}
+           AND l.objid = {} AND l.objsubid = 2 AND a.datname = current_database()
+           AND a.wait_event_type = 'Client' AND a.pid <> pg_backend_pid()
+           AND a.query_start < clock_timestamp() - $1 * interval '1 millisecond'",
+        lock
+    );
+    let limit = server.config.lock_timeout.as_secs_f64() * 500.0;
+    // Not over the connection to write, where the next statement may wait for the lock by now.
+    match server.rows(&sql, &[&limit]).await {
+        Ok(rows) => {
+            for row in rows {
+                let pid: i32 = row.get(0);
+                tracing::warn!(pid, "a session held the lock of the journal and was ended");
             }
-            Err(_) => tracing::warn!("cannot see who holds the lock: no answer"),
+        }
+        Err(fault) => {
+            let error = fault.of_read();
+            tracing::warn!(%error, "cannot see who holds the lock");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Writes: the statements of the two committers, one for events and one for states.
 
-use crate::io::committer::{Answer, Link, Request, Work};
+use crate::io::committer::{Answer, Request, Session, Work};
 use crate::io::fault::Fault;
 use crate::io::server::{Params, Server, malformed};
 use crate::io::wall_clock_ms;
@@ -16,26 +16,44 @@ use tokio_postgres::Row;
 impl Work for AppendRequest {
     type Done = Appended;
     type Memory = Reached;
+    type Known = Vec<u64>;
 
-    const SQL: &'static str = "SELECT refused, status, number, base FROM @.append_2(\
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+    const SQL: &'static [&'static str] = &[
+        "SELECT refused, status, number, base FROM @.append_2(\
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+        "SELECT @.append_sure_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    ];
 
     fn lock(server: &Server) -> u32 {
         lock_object(&server.config.schema, "events")
     }
 
+    fn look_up(memory: &Reached, batch: &[Request<Self>]) -> Vec<u64> {
+        let of = |request: &Request<Self>| memory.of(&request.work.id);
+        batch.iter().map(of).collect()
+    }
+
     fn run<'a>(
-        link: &'a mut Link<Self::Memory>,
+        session: &'a Session,
         batch: &'a [Request<Self>],
+        known: Vec<u64>,
     ) -> BoxFuture<'a, Result<Vec<Answer<Self>>, Fault>> {
         async move {
-            match append(link, batch, false).await {
+            match append(session, batch, &known).await {
                 // Another process has written for one of the ids. Which one is found by looking.
-                Err(Fault::Duplicate(_)) => append(link, batch, true).await,
+                Err(Fault::Duplicate(_)) => append(session, batch, &[]).await,
                 done => done,
             }
         }
         .boxed()
+    }
+
+    fn note(memory: &mut Reached, batch: &[Request<Self>], answers: &[Answer<Self>]) {
+        for (request, answer) in batch.iter().zip(answers) {
+            if let Ok(appended) = answer {
+                memory.note(&request.work.id, appended.seq);
+            }
+        }
     }
 
     fn committed(server: &Server, answers: &[Answer<Self>]) {
@@ -49,17 +67,21 @@ impl Work for AppendRequest {
 impl Work for SaveState {
     type Done = SavedState;
     type Memory = ();
+    type Known = ();
 
-    const SQL: &'static str = "SELECT status, number, base FROM @.save_states_1(\
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    const SQL: &'static [&'static str] = &["SELECT status, number, base FROM @.save_states_1(\
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"];
 
     fn lock(server: &Server) -> u32 {
         lock_object(&server.config.schema, "states")
     }
 
+    fn look_up(_: &(), _: &[Request<Self>]) {}
+
     fn run<'a>(
-        link: &'a mut Link<Self::Memory>,
+        session: &'a Session,
         batch: &'a [Request<Self>],
+        _: (),
     ) -> BoxFuture<'a, Result<Vec<Answer<Self>>, Fault>> {
         async move {
             let columns = StateColumns::new(batch.iter().map(|request| &request.work));
@@ -78,7 +100,7 @@ impl Work for SaveState {
                 &records.tags,
                 &records.payloads,
             ];
-            let verdicts = answer(link, params, |row| {
+            let verdicts = answer(session, 0, params, |row| {
                 Ok(Verdicts {
                     status: row.try_get(0)?,
                     number: row.try_get(1)?,
@@ -92,16 +114,61 @@ impl Work for SaveState {
         .boxed()
     }
 
+    fn note(_: &mut (), _: &[Request<Self>], _: &[Answer<Self>]) {}
+
     fn committed(_: &Server, _: &[Answer<Self>]) {}
 }
 
+/// `reached` says up to which number the events of each id are known to be there.
 async fn append(
-    link: &mut Link<Reached>,
+    session: &Session,
     batch: &[Request<AppendRequest>],
-    look_up: bool,
+    reached: &[u64],
 ) -> Result<Vec<Answer<AppendRequest>>, Fault> {
     let requests = || batch.iter().map(|request| &request.work);
-    let columns = AppendColumns::new(requests(), |id| link.memory.of(id));
+    let columns = AppendColumns::new(requests(), reached);
+    let now_ms = wall_clock_ms();
+    let mut refusals = Refusals::default();
+    let written = if columns.sure && !columns.records.any_tags {
+        append_sure(session, &columns, now_ms).await?
+    } else {
+        None
+    };
+    match written {
+        Some(base) => refusals.base = base,
+        None => refusals = append_any(session, &columns, now_ms).await?,
+    }
+    let answers = refusals.appended(requests());
+    answers.ok_or_else(|| malformed("there are too few answers"))
+}
+
+/// Gives the first position, or nothing if it was not written since a request may be refused.
+async fn append_sure(
+    session: &Session,
+    columns: &AppendColumns<'_>,
+    now_ms: i64,
+) -> Result<Option<i64>, Fault> {
+    let (heads, records) = (&columns.heads, &columns.records);
+    let params: Params<'_> = &[
+        &heads.fence_scopes,
+        &heads.fence_epochs,
+        &now_ms,
+        &columns.event_ids,
+        &columns.event_seqs,
+        &records.slices,
+        &records.kinds,
+        &records.versions,
+        &records.names,
+        &records.payloads,
+    ];
+    answer(session, 1, params, |row| row.try_get(0)).await
+}
+
+async fn append_any(
+    session: &Session,
+    columns: &AppendColumns<'_>,
+    now_ms: i64,
+) -> Result<Refusals, Fault> {
     let (heads, records) = (&columns.heads, &columns.records);
     let params: Params<'_> = &[
         &heads.fence_scopes,
@@ -110,7 +177,7 @@ async fn append(
         &heads.expected,
         &heads.fences,
         &columns.known,
-        &wall_clock_ms(),
+        &now_ms,
         &columns.event_requests,
         &columns.event_ids,
         &columns.event_seqs,
@@ -121,24 +188,17 @@ async fn append(
         &records.tags,
         &records.payloads,
         &records.any_tags,
-        &(columns.sure && !look_up),
+        &columns.sure,
     ];
-    let refusals = answer(link, params, |row| {
+    let read = |row: &Row| {
         Ok(Refusals {
             refused: row.try_get(0)?,
             status: row.try_get(1)?,
             number: row.try_get(2)?,
             base: row.try_get(3)?,
         })
-    });
-    let answers = refusals.await?.appended(requests());
-    let answers = answers.ok_or_else(|| malformed("there are too few answers"))?;
-    for (request, answer) in requests().zip(&answers) {
-        if let Ok(appended) = answer {
-            link.memory.note(&request.id, appended.seq);
-        }
-    }
-    Ok(answers)
+    };
+    answer(session, 0, params, read).await
 }
 
 /// Up to which number the events of an id were seen to be there. That stays true: deleting them does
@@ -163,14 +223,18 @@ impl Reached {
     }
 }
 
-/// Runs the statement of `link`, and reads the one row that it returns.
-async fn answer<M, T>(
-    link: &Link<M>,
+/// Runs a statement of the connection, and reads the one row that it returns.
+async fn answer<T>(
+    session: &Session,
+    statement: usize,
     params: Params<'_>,
     read: impl FnOnce(&Row) -> Result<T, tokio_postgres::Error>,
 ) -> Result<T, Fault> {
     let begin = Instant::now();
-    let row = link.client.query_one(&link.statement, params).await;
+    let row = session
+        .client
+        .query_one(&session.statements[statement], params)
+        .await;
     let row = row.map_err(|error| Fault::new(&error, begin.elapsed()))?;
     read(&row).map_err(|error| malformed(&error.to_string()))
 }

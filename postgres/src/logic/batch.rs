@@ -12,9 +12,14 @@ pub(crate) trait Write {
     fn bytes(&self) -> usize;
 }
 
-/// Requests that wait, in the order in which they came.
+/// Requests that wait, in the order in which they came, and the ids for which one is under way.
 #[derive(Debug)]
-pub(crate) struct Waiting<T>(VecDeque<T>);
+pub(crate) struct Waiting<T> {
+    requests: VecDeque<T>,
+    under_way: BTreeSet<PersistenceId>,
+    /// How many of the first requests are known to wait for one of their id that is under way.
+    held: usize,
+}
 
 /// How large a batch may become. A single request is taken whatever its size.
 #[derive(Clone, Copy, Debug)]
@@ -25,41 +30,55 @@ pub(crate) struct BatchLimits {
 
 impl<T: Write> Waiting<T> {
     pub(crate) fn new() -> Self {
-        Self(VecDeque::new())
+        Self {
+            requests: VecDeque::new(),
+            under_way: BTreeSet::new(),
+            held: 0,
+        }
     }
 
     pub(crate) fn push(&mut self, request: T) {
-        self.0.push_back(request);
+        self.requests.push_back(request);
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.requests.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// How many may go into a batch, as far as is known.
+    pub(crate) fn free(&self) -> usize {
+        self.requests.len() - self.held
     }
 
-    /// Takes the next batch: at most one request of each id, those of one id in their order.
+    /// Takes the next batch: at most one request of each id, and none of an id for which one is under
+    /// way, so that those of one id are carried out in their order.
     pub(crate) fn take(&mut self, limits: BatchLimits) -> Vec<T> {
-        let mut ids = BTreeSet::new();
-        let mut batch = Vec::with_capacity(limits.requests.min(self.0.len()));
+        let mut batch = Vec::with_capacity(limits.requests.min(self.requests.len()));
         let mut kept = VecDeque::new();
         let mut bytes: usize = 0;
         while batch.len() < limits.requests
             && (batch.is_empty() || bytes < limits.bytes)
-            && let Some(request) = self.0.pop_front()
+            && let Some(request) = self.requests.pop_front()
         {
-            if ids.insert(request.id().clone()) {
+            if self.under_way.insert(request.id().clone()) {
                 bytes = bytes.saturating_add(request.bytes());
                 batch.push(request);
             } else {
                 kept.push_back(request);
             }
         }
-        kept.append(&mut self.0);
-        self.0 = kept;
+        self.held = kept.len();
+        kept.append(&mut self.requests);
+        self.requests = kept;
         batch
+    }
+
+    /// Takes note that a batch is answered: its ids are free again.
+    pub(crate) fn answered(&mut self, batch: &[T]) {
+        for request in batch {
+            self.under_way.remove(request.id());
+        }
+        self.held = 0;
     }
 }
 
@@ -93,6 +112,12 @@ mod tests {
         batch.iter().map(name).collect()
     }
 
+    fn next(waiting: &mut Waiting<One>, limits: BatchLimits) -> String {
+        let batch = waiting.take(limits);
+        waiting.answered(&batch);
+        names(&batch)
+    }
+
     #[test]
     fn one_request_of_an_id_goes_into_a_batch_and_order_is_kept() {
         let mut waiting = waiting(&[("a", 1), ("a", 2), ("b", 1), ("a", 3), ("c", 1), ("b", 2)]);
@@ -100,10 +125,31 @@ mod tests {
             requests: 10,
             bytes: 100,
         };
-        assert_eq!(names(&waiting.take(limits)), "a1 b1 c1 ");
-        assert_eq!(names(&waiting.take(limits)), "a2 b2 ");
-        assert_eq!(names(&waiting.take(limits)), "a3 ");
-        assert!(waiting.is_empty());
+        assert_eq!(next(&mut waiting, limits), "a1 b1 c1 ");
+        assert_eq!(next(&mut waiting, limits), "a2 b2 ");
+        assert_eq!(next(&mut waiting, limits), "a3 ");
+        assert_eq!(waiting.len(), 0);
+    }
+
+    #[test]
+    fn an_id_that_is_under_way_waits_and_the_others_go_past() {
+        let mut waiting = waiting(&[("a", 1), ("b", 1), ("a", 2), ("c", 1)]);
+        let two = BatchLimits {
+            requests: 2,
+            bytes: 100,
+        };
+        let first = waiting.take(two);
+        assert_eq!(names(&first), "a1 b1 ");
+        assert_eq!(waiting.free(), 2, "nobody has looked yet");
+        let second = waiting.take(two);
+        assert_eq!(names(&second), "c1 ");
+        assert_eq!((waiting.len(), waiting.free()), (1, 0));
+        assert_eq!(names(&waiting.take(two)), "");
+        waiting.answered(&second);
+        assert_eq!(names(&waiting.take(two)), "");
+        waiting.answered(&first);
+        assert_eq!(waiting.free(), 1);
+        assert_eq!(names(&waiting.take(two)), "a2 ");
     }
 
     #[test]
@@ -113,8 +159,8 @@ mod tests {
             requests: 2,
             bytes: 100,
         };
-        assert_eq!(names(&waiting.take(limits)), "a500 ");
-        assert_eq!(names(&waiting.take(limits)), "b1 c1 ");
-        assert_eq!(names(&waiting.take(limits)), "b2 d1 ");
+        assert_eq!(next(&mut waiting, limits), "a500 ");
+        assert_eq!(next(&mut waiting, limits), "b1 c1 ");
+        assert_eq!(next(&mut waiting, limits), "b2 d1 ");
     }
 }

@@ -68,7 +68,7 @@ impl<'a> Records<'a> {
     }
 }
 
-/// The arrays for `append_2`.
+/// The arrays for `append_sure_1` and `append_2`.
 #[derive(Debug, Default)]
 pub(crate) struct AppendColumns<'a> {
     pub(crate) heads: Heads<'a>,
@@ -85,16 +85,15 @@ pub(crate) struct AppendColumns<'a> {
 }
 
 impl<'a> AppendColumns<'a> {
-    /// `reached` says up to which number the events of an id are known to be, or to have been, there.
-    pub(crate) fn new(
-        batch: impl Iterator<Item = &'a AppendRequest>,
-        reached: impl Fn(&PersistenceId) -> u64,
-    ) -> Self {
+    /// `reached` says for each request up to which number the events of its id are known to be, or to
+    /// have been, there. What is known of none is to be looked up.
+    pub(crate) fn new(batch: impl Iterator<Item = &'a AppendRequest>, reached: &[u64]) -> Self {
         let mut columns = Self {
-            sure: true,
+            sure: !reached.is_empty(),
             ..Self::default()
         };
-        for (number, request) in (1..).zip(batch) {
+        let reached = reached.iter().chain(std::iter::repeat(&0));
+        for ((number, request), reached) in (1..).zip(batch).zip(reached) {
             let AppendRequest {
                 id,
                 expected_seq,
@@ -103,7 +102,7 @@ impl<'a> AppendColumns<'a> {
                 ..
             } = request;
             columns.heads.push(id, *expected_seq, fence.as_ref());
-            let known = reached(id) >= *expected_seq;
+            let known = reached >= expected_seq;
             columns.known.push(known);
             columns.sure &= known && !events.is_empty();
             let place = place_of(id);
@@ -209,7 +208,7 @@ impl Verdicts {
 }
 
 /// What the server said to a batch of appends: which are refused, from 1 on, and why.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Refusals {
     pub(crate) refused: Option<Vec<i32>>,
     pub(crate) status: Option<Vec<i16>>,
@@ -343,7 +342,7 @@ mod tests {
             request("c", Some(&other)),
             request("d", Some(&one)),
         ];
-        let columns = AppendColumns::new(batch.iter(), |_| 0);
+        let columns = AppendColumns::new(batch.iter(), &[]);
         assert_eq!(columns.heads.fences, [1, 0, 2, 1]);
         assert_eq!(columns.heads.fence_epochs, [1, 2]);
     }
@@ -356,8 +355,9 @@ mod tests {
             AppendRequest::new(id, expected, vec![event; events])
         };
         let sure = |batch: &[AppendRequest]| {
-            let reached = |id: &PersistenceId| if id.entity() == "a" { 5 } else { 0 };
-            AppendColumns::new(batch.iter(), reached).sure
+            let reached = |request: &AppendRequest| if request.id.entity() == "a" { 5 } else { 0 };
+            let reached: Vec<_> = batch.iter().map(reached).collect();
+            AppendColumns::new(batch.iter(), &reached).sure
         };
         assert!(sure(&[request("a", 5, 1), request("new", 0, 2)]));
         assert!(!sure(&[request("a", 5, 2), request("a", 5, 0)]));

@@ -4,9 +4,10 @@
 pub(crate) const KNOWN: u32 = MIGRATIONS.len() as u32;
 
 /// From nothing to version 1, from 1 to 2, and so on. What stands here never changes: databases have it.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../migrations/001.sql"),
     include_str!("../../migrations/002.sql"),
+    include_str!("../../migrations/003.sql"),
 ];
 
 /// The schema is newer than this program.

@@ -5,3 +5,4 @@ pub(crate) mod batch;
 pub(crate) mod columns;
 pub(crate) mod limits;
 pub(crate) mod migrations;
+pub(crate) mod pace;

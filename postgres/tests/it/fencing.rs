@@ -134,7 +134,7 @@ async fn who_was_overtaken_spoils_no_other() {
     let Some(url) = shared() else { return };
     let config = fresh(url);
     let (one, other) = (open(&config).await, open(&config).await);
-    let names: Vec<_> = (0..20).map(|n| n.to_string()).collect();
+    let names: Vec<_> = (0..60).map(|n| n.to_string()).collect();
     for round in 0..5 {
         let appends = names
             .iter()

@@ -5,6 +5,7 @@
     reason = "a failed test is meant to panic, and one that is skipped says why"
 )]
 
+mod batches;
 mod child;
 mod conforms;
 mod crash;
