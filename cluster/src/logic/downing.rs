@@ -16,7 +16,10 @@
 //! 2. **The cut is not clean.** A cannot reach B, but C reaches both. Then there are no sides. Who
 //!    is both observer and observed in the graph of unreachability, or is called unreachable though
 //!    it has published that it knows so, is *indirectly connected*: it is put down, and the rule is
-//!    applied to the rest.
+//!    applied to the rest. That is safe as far as those that remain can tell them. Whom none of them
+//!    reaches may be no bridge at all: after one clean cut and another soon after it, each side has
+//!    what the other ones said before, and all look as if they stood in between. So those that
+//!    remain must besides be right, by the rule, beside those whom they cannot tell; else they stop.
 //! 3. **It does not hold still.** See [`crate::logic::stability`].
 //!
 //! What no rule of this kind bears is a second cut within the time of detection after one of the
@@ -183,7 +186,9 @@ impl Rule {
     #[must_use]
     pub fn decide(&self, situation: &Situation<'_>) -> Decision {
         let counted = Counted {
-            situation,
+            view: situation.view,
+            unreachable: &situation.unreachable,
+            without: &BTreeSet::new(),
             role: self.role.as_deref(),
         };
         let indirect = || !situation.indirectly_connected().is_empty();
@@ -197,7 +202,17 @@ impl Rule {
             Strategy::LeaseMajority => Decision::LeaseThenDownUnreachable {
                 minority: counted.is_minority(),
             },
-            _ if indirect() => Decision::DownIndirectlyConnected,
+            _ if indirect() && self.bears_out_the_rest(situation) => {
+                Decision::DownIndirectlyConnected
+            }
+            _ if indirect() => Decision::DownReachable,
+            _ => self.decide_sides(&counted),
+        }
+    }
+
+    /// What the rule answers where there are two sides.
+    fn decide_sides(&self, counted: &Counted<'_>) -> Decision {
+        match self.strategy {
             Strategy::KeepMajority => twice(counted.keep_majority(PLAIN, PLAIN), || {
                 counted.keep_majority(FEWEST, MOST)
             }),
@@ -208,7 +223,31 @@ impl Rule {
                 })
             }
             Strategy::StaticQuorum(size) => keep_if(counted.reachable(PLAIN).count() >= size),
+            Strategy::DownAll | Strategy::LeaseMajority | Strategy::Manual => Decision::Nothing,
         }
+    }
+
+    /// Whether those that remain when the indirectly connected are put down may go on beside those of
+    /// them whom they cannot tell.
+    fn bears_out_the_rest(&self, situation: &Situation<'_>) -> bool {
+        let down = situation.nodes_of(self, Decision::DownIndirectlyConnected);
+        let remaining = &situation.downable() - &down;
+        let lost: BTreeSet<NodeId> = situation
+            .reachability
+            .records()
+            .filter(|(observer, subject)| remaining.contains(*observer) && down.contains(*subject))
+            .map(|(_, subject)| subject.clone())
+            .collect();
+        if remaining.is_empty() || lost.is_disjoint(&situation.indirectly_connected()) {
+            return true;
+        }
+        let sides = Counted {
+            view: situation.view,
+            unreachable: &lost,
+            without: &(&down - &lost),
+            role: self.role.as_deref(),
+        };
+        self.decide_sides(&sides) == Decision::DownUnreachable
     }
 
     /// By how many members the cluster is larger than a static quorum allows: both sides of a split
@@ -283,28 +322,31 @@ impl Count {
     }
 }
 
-/// A situation as a rule sees that counts members with one role only.
+/// Two sides as a rule sees them that counts members with one role only.
 struct Counted<'a> {
-    situation: &'a Situation<'a>,
+    view: &'a View,
+    unreachable: &'a BTreeSet<NodeId>,
+    /// Who is on no side.
+    without: &'a BTreeSet<NodeId>,
     role: Option<&'a str>,
 }
 
 impl<'a> Counted<'a> {
     /// Who is counted, in the order of addresses.
     fn members(&self, count: Count) -> impl Iterator<Item = (&'a NodeId, &'a Entry)> {
-        let role = self.role;
-        let entries = self.situation.view.iter();
-        entries.filter(move |(_, entry)| count.counts(entry, role))
+        let (role, without) = (self.role, self.without);
+        let entries = self.view.iter();
+        entries.filter(move |(node, entry)| count.counts(entry, role) && !without.contains(*node))
     }
 
     fn reachable(&self, count: Count) -> impl Iterator<Item = (&'a NodeId, &'a Entry)> {
-        let unreachable = &self.situation.unreachable;
+        let unreachable = self.unreachable;
         let members = self.members(count);
         members.filter(|(node, _)| !unreachable.contains(*node))
     }
 
     fn lost(&self, count: Count) -> impl Iterator<Item = (&'a NodeId, &'a Entry)> {
-        let unreachable = &self.situation.unreachable;
+        let unreachable = self.unreachable;
         let members = self.members(count);
         members.filter(|(node, _)| unreachable.contains(*node))
     }
@@ -313,12 +355,11 @@ impl<'a> Counted<'a> {
     /// side.
     fn is_leader_lost(&self) -> bool {
         let mut voting = self
-            .situation
             .view
             .live()
-            .filter(|(_, status)| status.is_voting());
+            .filter(|(node, status)| status.is_voting() && !self.without.contains(*node));
         let leader = voting.next();
-        leader.is_some_and(|(node, _)| self.situation.unreachable.contains(node))
+        leader.is_some_and(|(node, _)| self.unreachable.contains(node))
     }
 
     fn is_minority(&self) -> bool {
@@ -352,7 +393,7 @@ impl<'a> Counted<'a> {
         let this_side = self.reachable(count).count();
         let other_side = self.lost(count).count();
         let alone = |one: usize, others: usize| down_if_alone && one == 1 && others >= 2;
-        keep_if(if self.situation.unreachable.contains(oldest) {
+        keep_if(if self.unreachable.contains(oldest) {
             alone(other_side, this_side)
         } else {
             !alone(this_side, other_side)
@@ -451,11 +492,7 @@ impl Situation<'_> {
             reachability: kept,
             seen: self.seen.clone(),
         };
-        let decision = rule.decide(&rest);
-        let indirect = matches!(
-            decision,
-            Decision::DownIndirectlyConnected | Decision::LeaseThenDownIndirectlyConnected
-        );
-        (!indirect).then(|| rest.nodes_of(rule, decision))
+        let clear = rest.indirectly_connected().is_empty();
+        clear.then(|| rest.nodes_of(rule, rule.decide(&rest)))
     }
 }
