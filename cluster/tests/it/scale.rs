@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! NODES=100 MINUTES=10 cargo test -p otava-cluster --test it whole_nodes_at_rest -- --ignored --nocapture
-//! NODES=300 MINUTES=1 cargo test -p otava-cluster --features fuzzing --test it many_join -- --ignored --nocapture
+//! NODES=1000 cargo test --release -p otava-cluster --features fuzzing --test it many_join -- --ignored --nocapture
 //! ```
 #![allow(clippy::print_stdout, reason = "what is measured is printed")]
 
