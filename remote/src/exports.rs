@@ -103,7 +103,7 @@ pub(crate) struct LocalActor<M> {
 
 /// A way past the mailbox of an actor: takes a message, which is of no use from a time on, or gives it
 /// back.
-pub(crate) type Past<M> = Box<dyn Fn(M, Option<Time>) -> Result<(), M> + Send + Sync>;
+pub(crate) type Past<M> = Box<dyn Fn(M, Option<Time>) -> Option<M> + Send + Sync>;
 
 impl<M: RemoteMessage> Exported for LocalActor<M> {
     fn deliver(&self, tag: u64, payload: &[u8], from: PeerKind) -> Result<(), Undelivered> {
@@ -121,8 +121,8 @@ impl<M: RemoteMessage> Exported for LocalActor<M> {
         }
         let message = match &self.past {
             Some(past) => match past(message, awaited_until) {
-                Ok(()) => return Ok(()),
-                Err(message) => message,
+                Some(message) => message,
+                None => return Ok(()),
             },
             None => message,
         };

@@ -123,7 +123,7 @@ impl Remote {
         &self,
         name: &str,
         actor: &ActorRef<M>,
-        past: impl Fn(M, Option<Time>) -> Result<(), M> + Send + Sync + 'static,
+        past: impl Fn(M, Option<Time>) -> Option<M> + Send + Sync + 'static,
     ) -> Result<(), PublishError> {
         self.publish_with(name, actor, Some(Box::new(past)))
     }

@@ -46,15 +46,12 @@ impl<M: RemoteMessage> Entrance<M> {
     }
 
     /// Gives what arrives from another region or a client to its entity past the region, if it is for
-    /// one. It is of no use from `expires` on.
-    ///
-    /// # Errors
-    /// It has to go to the region.
+    /// one. It is of no use from `expires` on. Returns what has to go to the region.
     pub(crate) fn arrived(
         &self,
         RegionMessage(command): RegionMessage<M>,
         expires: Option<Time>,
-    ) -> Result<(), RegionMessage<M>> {
+    ) -> Option<RegionMessage<M>> {
         let Command::Deliver {
             entity,
             hops,
@@ -62,18 +59,17 @@ impl<M: RemoteMessage> Entrance<M> {
             ..
         } = command
         else {
-            return Err(RegionMessage(command));
+            return Some(RegionMessage(command));
         };
         let (question, hash) = (expires.map(Question::expiring), hash_of(&entity));
         let past = self.past((hash, &entity), message, question.as_ref(), None);
-        past.map_err(|(message, under_way)| {
-            RegionMessage(Command::Deliver {
-                entity,
-                hops,
-                message,
-                under_way,
-            })
-        })
+        let (message, under_way) = past.err()?;
+        Some(RegionMessage(Command::Deliver {
+            entity,
+            hops,
+            message,
+            under_way,
+        }))
     }
 }
 
