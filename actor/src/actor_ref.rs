@@ -83,14 +83,7 @@ impl<M: Send + 'static> ActorRef<M> {
     /// # Errors
     /// As for [`ActorRef::tell`].
     pub fn tell_expiring(&self, message: M, expires: Time) -> Result<(), TellError<M>> {
-        self.put_question(
-            message,
-            &Question {
-                expires,
-                edge: None,
-                waits: Waits::No,
-            },
-        )
+        self.put_question(message, &Question::expiring(expires))
     }
 
     /// Queues `message`, and waits for room in the mailbox if there is none. Those who wait are

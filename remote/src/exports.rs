@@ -96,7 +96,14 @@ impl Undelivered {
     }
 }
 
-pub(crate) struct LocalActor<M>(pub(crate) ActorRef<M>);
+pub(crate) struct LocalActor<M> {
+    actor: ActorRef<M>,
+    past: Option<Past<M>>,
+}
+
+/// A way past the mailbox of an actor: takes a message, which is of no use from a time on, or gives it
+/// back.
+pub(crate) type Past<M> = Box<dyn Fn(M, Option<Time>) -> Option<M> + Send + Sync>;
 
 impl<M: RemoteMessage> Exported for LocalActor<M> {
     fn deliver(&self, tag: u64, payload: &[u8], from: PeerKind) -> Result<(), Undelivered> {
@@ -112,9 +119,16 @@ impl<M: RemoteMessage> Exported for LocalActor<M> {
         if from == PeerKind::Client && !message.is_for_clients() {
             return Err(Undelivered::NotPermitted);
         }
+        let message = match &self.past {
+            Some(past) => match past(message, awaited_until) {
+                Some(message) => message,
+                None => return Ok(()),
+            },
+            None => message,
+        };
         let told = match awaited_until {
-            Some(deadline) => self.0.tell_expiring(message, deadline),
-            None => self.0.tell(message),
+            Some(deadline) => self.actor.tell_expiring(message, deadline),
+            None => self.actor.tell(message),
         };
         told.map_err(|refused| {
             let why = match &refused {
@@ -127,7 +141,7 @@ impl<M: RemoteMessage> Exported for LocalActor<M> {
     }
 
     fn on_terminated(&self, callback: Box<dyn FnOnce(Terminated) + Send>) -> Watching {
-        self.0.on_terminated(callback)
+        self.actor.on_terminated(callback)
     }
 
     fn protocol(&self) -> &'static str {
@@ -135,7 +149,7 @@ impl<M: RemoteMessage> Exported for LocalActor<M> {
     }
 
     fn path(&self) -> &ActorPath {
-        self.0.path()
+        self.actor.path()
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -186,7 +200,10 @@ impl Exports {
             }
             let id = self.draw();
             table.ids.insert(identity.clone(), id);
-            table.by_id.insert(id, Arc::new(LocalActor(actor.clone())));
+            let actor = actor.clone();
+            table
+                .by_id
+                .insert(id, Arc::new(LocalActor { actor, past: None }));
             id
         };
         let exports = Arc::downgrade(self);
@@ -206,14 +223,18 @@ impl Exports {
         id
     }
 
-    /// Publishes `actor` under `name`; `false` if the name is taken.
+    /// Publishes `actor` under `name`, with a way past its mailbox; `false` if the name is taken.
     pub(crate) fn publish<M: RemoteMessage>(
         self: &Arc<Self>,
         name: &str,
         actor: &ActorRef<M>,
+        past: Option<Past<M>>,
     ) -> bool {
         let name: Arc<str> = name.into();
-        let entry: Arc<dyn Exported> = Arc::new(LocalActor(actor.clone()));
+        let entry: Arc<dyn Exported> = Arc::new(LocalActor {
+            actor: actor.clone(),
+            past,
+        });
         let published = Arc::downgrade(&entry);
         {
             let mut table = self.lock();
@@ -265,7 +286,7 @@ impl Exports {
     pub(crate) fn find_as<M: RemoteMessage>(&self, target: &Target) -> Option<ActorRef<M>> {
         let found = self.find(target)?;
         let actor = found.as_any().downcast_ref::<LocalActor<M>>()?;
-        Some(actor.0.clone())
+        Some(actor.actor.clone())
     }
 
     /// Opens a port; `None` if there are too many.

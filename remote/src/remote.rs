@@ -2,7 +2,7 @@
 
 use crate::config::RemoteConfig;
 use crate::core::{Core, Phase};
-use crate::exports::{Exports, Ids};
+use crate::exports::{Exports, Ids, Past};
 use crate::identity::PeerIdentity;
 use crate::io::{acceptor, driver, standby};
 use crate::message::RemoteMessage;
@@ -108,10 +108,36 @@ impl Remote {
         name: &str,
         actor: &ActorRef<M>,
     ) -> Result<(), PublishError> {
+        self.publish_with(name, actor, None)
+    }
+
+    /// As [`Remote::publish`], with a way past the mailbox of `actor` for what comes from other nodes:
+    /// each message, in the order of its lane, is given to `past` first, with the time from which on it
+    /// is of no use; what that gives back goes to `actor`. It runs where frames are read: it must be
+    /// short and must not block.
+    ///
+    /// # Errors
+    /// As for [`Remote::publish`].
+    #[doc(hidden)]
+    pub fn publish_past<M: RemoteMessage>(
+        &self,
+        name: &str,
+        actor: &ActorRef<M>,
+        past: impl Fn(M, Option<Time>) -> Option<M> + Send + Sync + 'static,
+    ) -> Result<(), PublishError> {
+        self.publish_with(name, actor, Some(Box::new(past)))
+    }
+
+    fn publish_with<M: RemoteMessage>(
+        &self,
+        name: &str,
+        actor: &ActorRef<M>,
+        past: Option<Past<M>>,
+    ) -> Result<(), PublishError> {
         if name.is_empty() || name.len() > TARGET_NAME_BYTES_MAX {
             return Err(PublishError::BadName(name.to_owned()));
         }
-        if self.core.exports.publish(name, actor) {
+        if self.core.exports.publish(name, actor, past) {
             Ok(())
         } else {
             Err(PublishError::NameTaken(name.to_owned()))

@@ -16,6 +16,63 @@ pub(crate) struct Entrance<M> {
     pub(crate) doors: Option<Arc<Doors<M>>>,
 }
 
+impl<M: RemoteMessage> Entrance<M> {
+    /// Gives a message that is sent `now` to an entity past the region.
+    ///
+    /// # Errors
+    /// It has to go through the region.
+    fn past(
+        &self,
+        (hash, id): (u64, &str),
+        message: M,
+        question: Option<&Question>,
+        now: Option<Time>,
+    ) -> Result<(), Through<M>> {
+        let Some(doors) = &self.doors else {
+            return Err((message, None));
+        };
+        let now = || {
+            now.or_else(|| self.region.clock_time())
+                .unwrap_or(Time::ZERO)
+        };
+        let entity = match doors.way_to((hash, id), now) {
+            Way::Past(entity) => entity,
+            Way::Through(under_way) => return Err((message, Some(under_way))),
+        };
+        entity.tell_uncounted(message, question).map_err(|refused| {
+            let under_way = doors.under_way(hash);
+            (refused.into_message(), Some(under_way))
+        })
+    }
+
+    /// Gives what arrives from another region or a client to its entity past the region, if it is for
+    /// one. It is of no use from `expires` on. Returns what has to go to the region.
+    pub(crate) fn arrived(
+        &self,
+        RegionMessage(command): RegionMessage<M>,
+        expires: Option<Time>,
+    ) -> Option<RegionMessage<M>> {
+        let Command::Deliver {
+            entity,
+            hops,
+            message,
+            ..
+        } = command
+        else {
+            return Some(RegionMessage(command));
+        };
+        let (question, hash) = (expires.map(Question::expiring), hash_of(&entity));
+        let past = self.past((hash, &entity), message, question.as_ref(), None);
+        let (message, under_way) = past.err()?;
+        Some(RegionMessage(Command::Deliver {
+            entity,
+            hops,
+            message,
+            under_way,
+        }))
+    }
+}
+
 impl<M> Clone for Entrance<M> {
     fn clone(&self) -> Self {
         Self {
@@ -148,21 +205,7 @@ impl<M: RemoteMessage> EntityRef<M> {
         let Inner {
             entrance, id, hash, ..
         } = &*self.0;
-        let Some(doors) = &entrance.doors else {
-            return Err((message, None));
-        };
-        let now = || {
-            now.or_else(|| entrance.region.clock_time())
-                .unwrap_or(Time::ZERO)
-        };
-        let entity = match doors.way_to((*hash, id), now) {
-            Way::Past(entity) => entity,
-            Way::Through(under_way) => return Err((message, Some(under_way))),
-        };
-        entity.tell_uncounted(message, question).map_err(|refused| {
-            let under_way = doors.under_way(*hash);
-            (refused.into_message(), Some(under_way))
-        })
+        entrance.past((*hash, id), message, question, now)
     }
 
     fn deliver(&self, message: M, under_way: Option<UnderWay<M>>) -> RegionMessage<M> {

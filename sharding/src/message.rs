@@ -32,7 +32,7 @@ pub(crate) enum Command<M> {
         entity: Arc<str>,
         hops: u8,
         message: M,
-        /// While it is on this node, if it was sent here.
+        /// While it is on this node.
         #[serde(skip)]
         under_way: Option<UnderWay<M>>,
     },

@@ -154,12 +154,14 @@ impl Sharding {
         let props = Props::once(region).mailbox_capacity(capacity);
         let actor_name = format!("sharding-{kind}");
         let region = remote.system().spawn_with(&actor_name, props)?;
-        if let Err(error) = remote.publish(&known.name, &region) {
-            region.stop();
-            return Err(error.into());
-        }
         let doors = Some(doors);
         let entrance = Entrance { region, doors };
+        let arriving = entrance.clone();
+        let past = move |message, expires| arriving.arrived(message, expires);
+        if let Err(error) = remote.publish_past(&known.name, &entrance.region, past) {
+            entrance.region.stop();
+            return Err(error.into());
+        }
         let way = Way::Region(entrance.clone());
         remote.provide(way_name(kind), Arc::new(way));
         Ok(Entities::new(entrance, known))

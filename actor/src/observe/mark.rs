@@ -33,6 +33,17 @@ pub struct Question {
     pub(crate) waits: Waits,
 }
 
+impl Question {
+    /// One that is carried on for somebody who waits elsewhere, until this time.
+    pub fn expiring(expires: Time) -> Self {
+        Self {
+            expires,
+            edge: None,
+            waits: Waits::No,
+        }
+    }
+}
+
 /// Whether somebody waits for the answer on the thread that sends the question.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Waits {

@@ -1,4 +1,5 @@
-//! Doors: the way past the region, straight from a reference to an entity that lives on this node.
+//! Doors: the way past the region, straight to an entity that lives on this node: from a reference, or from
+//! where the messages of another node arrive.
 //!
 //! # The problem
 //! A message through the region's mailbox takes two hops where a message to an actor takes one. A message
@@ -16,6 +17,14 @@
 //! region. An [`UnderWay`] travels in the message through mailbox, logic and buffers of the region; it goes
 //! when the message was given to the entity's mailbox, waits for the next instance, has left the node, or
 //! is dropped: no path can forget it.
+//!
+//! What another node sends arrives on one lane, is read by one task, and goes one message after the other:
+//! that task is a sender like any other, and the order of all who send through that node is the order of
+//! its lane. For the region of a shard that moves the barrier of that node comes last on the same lane,
+//! through the region: when it is there, each message before it is in the mailbox of its entity or was in
+//! that of the region before it. So "nothing is on its way" means the same as without doors
+//! (`logic/region.rs`), and what the entities have is handled before they end. Which shards run here by
+//! which right is no question of the door: an instance is the door, and a fence or a move stops it.
 //!
 //! # Invariants
 //! **Order.** Who finds the door open has nothing before this message that is still in the region, since
