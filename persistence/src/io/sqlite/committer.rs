@@ -107,11 +107,11 @@ impl Committer {
         };
         match outcomes {
             Ok(outcomes) => {
-                self.keeper.wake();
                 for (request, outcome) in batch.drain().zip(outcomes) {
                     self.left_rows |= matches!(outcome, Ok(Done::Deleted { left: true }));
                     drop(request.reply.send(outcome));
                 }
+                self.keeper.wake();
             }
             Err(failure) => {
                 let error = match failure {
@@ -131,7 +131,6 @@ impl Committer {
     /// One transaction, and a second one without the culprit if the database refused a job.
     fn transact(&mut self, batch: &mut Batch, known: &mut Known) -> Result<Vec<Outcome>, Failure> {
         loop {
-            self.keeper.give_way();
             let begun = self.begin();
             // What came while the lock was waited for shares the fate of the batch.
             self.queue.take(batch);

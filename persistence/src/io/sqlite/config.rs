@@ -31,8 +31,8 @@ pub struct SqliteConfig {
     /// short, and a machine has other work.
     pub readers: NonZeroUsize,
     /// Pages of 4 KiB in the write-ahead log after which it is copied back into the main file, in
-    /// the background. Default 8,000 (32 MiB): a page that changes often is copied once for many
-    /// commits, which wait for the end of a copy; and the log is read again in a fraction of a second.
+    /// the background. Default 2,000 (8 MiB): rarely enough to be cheap, often enough to keep
+    /// each copy, and the log, short.
     pub checkpoint_pages: u32,
     /// How the file that says what was acknowledged is kept.
     pub mark_sync: MarkSync,
@@ -62,7 +62,7 @@ impl Default for SqliteConfig {
             queue_requests_max: NonZeroUsize::new(4096).expect("not zero"),
             busy_limit: Duration::from_secs(5),
             readers: NonZeroUsize::new(2).expect("not zero"),
-            checkpoint_pages: 8000,
+            checkpoint_pages: 2000,
             mark_sync: MarkSync::default(),
             watch_period: Duration::from_millis(25),
         }
