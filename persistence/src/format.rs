@@ -81,36 +81,60 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
 
 /// The checksum of one row: of an event, or of a snapshot with its name and version.
 pub(crate) fn checksum(id: &str, seq: u64, written_at_ms: u64, record: RecordRef<'_>) -> u32 {
-    let length = |text: &str| (text.len() as u64 as u32).to_le_bytes();
-    let pieces: [&[u8]; 8] = [
-        &length(id),
-        id.as_bytes(),
-        &seq.to_le_bytes(),
-        &length(record.name),
-        record.name.as_bytes(),
-        &record.version.to_le_bytes(),
-        &written_at_ms.to_le_bytes(),
-        record.payload,
-    ];
-    let mut hasher = crc32fast::Hasher::new();
-    // Many small pieces cost more than a large one: what is short goes in as one.
-    let (mut short, mut used) = ([0; 512], 0);
-    for piece in pieces {
-        if let Some(place) = short.get_mut(used..used + piece.len()) {
-            place.copy_from_slice(piece);
-            used += piece.len();
+    Checksums::default().of(id, seq, written_at_ms, record)
+}
+
+/// Makes the checksums of many rows, and keeps what those of one id begin with.
+#[derive(Default)]
+pub(crate) struct Checksums {
+    /// What is short goes in as one: many small pieces cost more than a large one.
+    short: Vec<u8>,
+    /// Up to here it holds the length of an id, and the id.
+    id_end: usize,
+    fresh: crc32fast::Hasher,
+}
+
+impl Checksums {
+    /// Payloads up to this length are short.
+    const SHORT_MAX: usize = 512;
+
+    /// As [`checksum`].
+    pub(crate) fn of(
+        &mut self,
+        id: &str,
+        seq: u64,
+        written_at_ms: u64,
+        record: RecordRef<'_>,
+    ) -> u32 {
+        let length = |text: &str| (text.len() as u64 as u32).to_le_bytes();
+        let short = &mut self.short;
+        if short.get(4..self.id_end) == Some(id.as_bytes()) {
+            short.truncate(self.id_end);
         } else {
-            hasher.update(&short[..used]);
-            hasher.update(piece);
-            used = 0;
+            short.clear();
+            short.extend(length(id));
+            short.extend(id.as_bytes());
+            self.id_end = short.len();
         }
+        short.extend(seq.to_le_bytes());
+        short.extend(length(record.name));
+        short.extend(record.name.as_bytes());
+        short.extend(record.version.to_le_bytes());
+        short.extend(written_at_ms.to_le_bytes());
+        let mut hasher = self.fresh.clone();
+        if record.payload.len() <= Self::SHORT_MAX {
+            short.extend(record.payload);
+            hasher.update(short);
+        } else {
+            hasher.update(short);
+            hasher.update(record.payload);
+        }
+        if !record.tags.is_empty() {
+            hasher.update(record.tags);
+            hasher.update(&(record.tags.len() as u64 as u32).to_le_bytes());
+        }
+        hasher.finalize()
     }
-    hasher.update(&short[..used]);
-    if !record.tags.is_empty() {
-        hasher.update(record.tags);
-        hasher.update(&(record.tags.len() as u64 as u32).to_le_bytes());
-    }
-    hasher.finalize()
 }
 
 /// What a checksum covers beside its place.

@@ -1,6 +1,7 @@
 //! Committer: the one thread of a process that writes; gathers requests, commits them together.
 
 use crate::error::{AppendError, JournalError};
+use crate::format::Checksums;
 use crate::io::sqlite::checkpoint::KeeperHandle;
 use crate::io::sqlite::halt::Halt;
 use crate::io::sqlite::known::Known;
@@ -174,6 +175,7 @@ impl Committer {
             dirty: false,
             budget: Budget::default(),
             insert: None,
+            sums: Checksums::default(),
         };
         loop {
             for request in &batch.requests[outcomes.len()..] {

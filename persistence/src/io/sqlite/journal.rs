@@ -5,7 +5,7 @@ use crate::id::PersistenceId;
 use crate::io::sqlite::committer::Request;
 use crate::io::sqlite::halt::Halt;
 use crate::io::sqlite::open::{self, Running};
-use crate::io::sqlite::reader::{ReadFault, Reader, Task};
+use crate::io::sqlite::reader::{ReadFault, Reader, Task, TaskSender};
 use crate::io::sqlite::transaction::{Done, Job};
 use crate::io::sqlite::verify::{self, Verified, VerifyError};
 use crate::io::sqlite::watch::Watch;
@@ -71,7 +71,7 @@ struct Inner {
 
 struct Senders {
     requests: mpsc::Sender<Request>,
-    tasks: mpsc::Sender<Task>,
+    tasks: TaskSender,
 }
 
 impl SqliteJournal {
@@ -158,12 +158,9 @@ impl SqliteJournal {
             let result = read(reader).map_err(|fault| fault.settle(&halt, begin.elapsed()));
             drop(reply.send(result));
         });
-        let sent = tasks.send(task).await;
+        tasks.send(task).await;
         drop(tasks);
-        match sent {
-            Ok(()) => outcome.await.unwrap_or_else(|_| Err(self.inner.gone())),
-            Err(_) => Err(self.inner.gone()),
-        }
+        outcome.await.unwrap_or_else(|_| Err(self.inner.gone()))
     }
 
     /// Waits for an event behind the position `after`.

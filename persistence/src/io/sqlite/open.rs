@@ -6,7 +6,7 @@ use crate::io::sqlite::committer::{Committer, Request};
 use crate::io::sqlite::halt::{Halt, read_marker};
 use crate::io::sqlite::marks::{self, Mark};
 use crate::io::sqlite::queue::Queue;
-use crate::io::sqlite::reader::{self, TASKS_MAX, Task, Tasks};
+use crate::io::sqlite::reader::{self, TaskSender, Tasks};
 use crate::io::sqlite::schema::{self, Kind, store_error};
 use crate::io::sqlite::watch::{Watch, Watcher};
 use crate::io::sqlite::{SqliteConfig, beside, sync_folder};
@@ -15,14 +15,14 @@ use rusqlite::Connection;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use tokio::sync::{mpsc, watch};
 
 /// A journal with its threads running.
 pub(super) struct Running {
     pub(super) requests: mpsc::Sender<Request>,
-    pub(super) tasks: mpsc::Sender<Task>,
+    pub(super) tasks: TaskSender,
     pub(super) halt: Arc<Halt>,
     pub(super) watch: Watch,
     /// Its sender is dropped when all threads have ended and the file is closed.
@@ -164,18 +164,19 @@ fn start(
         Ok(db)
     };
     let (requests, request_receiver) = mpsc::channel(config.queue_requests_max.get());
-    let (tasks, task_receiver) = mpsc::channel(TASKS_MAX);
     let (keeper, waker) = checkpoint::channel();
     let mut others = Vec::new();
 
-    let queue: Tasks = Arc::new(Mutex::new(task_receiver));
-    for _ in 0..config.readers.get() {
-        let (db, queue) = (
+    let to_read = Tasks::new(config.readers.get());
+    // Ends the threads that run already if not all can be started.
+    let tasks = TaskSender::new(Arc::clone(&to_read));
+    for thread in 0..config.readers.get() {
+        let (db, to_read) = (
             another(config.busy_limit).map_err(failed)?,
-            Arc::clone(&queue),
+            Arc::clone(&to_read),
         );
         others.push(spawn("otava-journal-read", move || {
-            reader::run(db, &queue);
+            reader::run(db, &to_read, thread);
         })?);
     }
     let keep = Keeper {

@@ -5,9 +5,9 @@ use crate::id::PersistenceId;
 use crate::io::sqlite::halt::Halt;
 use crate::io::sqlite::{Severity, severity};
 use rusqlite::{Connection, OptionalExtension as _};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::mpsc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Semaphore;
 
 /// One thing to read; it sends its answer itself.
 pub(super) type Task = Box<dyn FnOnce(&mut Reader) + Send>;
@@ -63,22 +63,138 @@ impl Ids {
 }
 
 /// Tasks that may wait; a caller above that waits for room.
-pub(super) const TASKS_MAX: usize = 256;
+const TASKS_MAX: usize = 256;
 
-/// What the threads take their tasks from.
-pub(super) type Tasks = Arc<Mutex<mpsc::Receiver<Task>>>;
+/// What waits to be read, and which threads have nothing to do.
+///
+/// A task goes to the thread that was busy last: its pages are in the cache, and no other thread has
+/// to be woken. When the threads took turns at one channel, each task woke two of them.
+pub(super) struct Tasks {
+    room: Semaphore,
+    waiting: Mutex<Waiting>,
+    /// Rung for the thread of this number alone.
+    bells: Box<[Condvar]>,
+}
 
-/// Runs until every sender of tasks is gone.
-pub(super) fn run(db: Connection, tasks: &Tasks) {
+struct Waiting {
+    tasks: VecDeque<Task>,
+    idle: Vec<usize>,
+    /// Threads that have not ended.
+    alive: usize,
+    /// There will be no more tasks, or nobody to run them.
+    ended: bool,
+}
+
+impl Tasks {
+    /// For so many threads, which must all run.
+    pub(super) fn new(threads: usize) -> Arc<Self> {
+        let waiting = Waiting {
+            tasks: VecDeque::new(),
+            idle: Vec::new(),
+            alive: threads,
+            ended: false,
+        };
+        Arc::new(Self {
+            room: Semaphore::new(TASKS_MAX),
+            waiting: Mutex::new(waiting),
+            bells: (0..threads).map(|_| Condvar::new()).collect(),
+        })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next task for a thread; `None` at the end.
+    fn next(&self, thread: usize) -> Option<Task> {
+        let bell = self.bells.get(thread)?;
+        let mut waiting = self.waiting();
+        loop {
+            if let Some(task) = waiting.tasks.pop_front() {
+                self.room.add_permits(1);
+                return Some(task);
+            }
+            if waiting.ended {
+                return None;
+            }
+            waiting.idle.push(thread);
+            waiting = bell
+                .wait_while(waiting, |now| now.idle.contains(&thread))
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn end(&self) {
+        let mut waiting = self.waiting();
+        waiting.ended = true;
+        waiting.idle.clear();
+        let unread = (waiting.alive == 0).then(|| std::mem::take(&mut waiting.tasks));
+        drop(waiting);
+        // Nobody runs them: who waits for their answers learns that there are none.
+        drop(unread);
+        self.room.close();
+        self.bells.iter().for_each(Condvar::notify_all);
+    }
+}
+
+/// The side of who asks. When the last clone is dropped, the threads run what waits, and end.
+#[derive(Clone)]
+pub(super) struct TaskSender(Arc<Ender>);
+
+struct Ender(Arc<Tasks>);
+
+impl Drop for Ender {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl TaskSender {
+    pub(super) fn new(tasks: Arc<Tasks>) -> Self {
+        Self(Arc::new(Ender(tasks)))
+    }
+
+    /// Hands a task over when there is room. It is dropped when there is nobody who runs it.
+    pub(super) async fn send(&self, task: Task) {
+        let Ender(tasks) = &*self.0;
+        let Ok(room) = tasks.room.acquire().await else {
+            return;
+        };
+        room.forget();
+        let mut waiting = tasks.waiting();
+        if waiting.ended {
+            return;
+        }
+        waiting.tasks.push_back(task);
+        let thread = waiting.idle.pop();
+        drop(waiting);
+        if let Some(bell) = thread.and_then(|thread| tasks.bells.get(thread)) {
+            bell.notify_one();
+        }
+    }
+}
+
+/// Takes note of the end of a thread, also by a panic.
+struct Running<'a>(&'a Tasks);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting();
+        waiting.alive -= 1;
+        let last = waiting.alive == 0;
+        drop(waiting);
+        if last {
+            self.0.end();
+        }
+    }
+}
+
+/// Runs the thread of a number until every sender of tasks is gone.
+pub(super) fn run(db: Connection, tasks: &Tasks, thread: usize) {
+    let _running = Running(tasks);
     let ids = Ids::default();
     let mut reader = Reader { db, ids };
-    loop {
-        // One thread waits for a task with the lock held, the others wait for the lock.
-        let task = tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .blocking_recv();
-        let Some(task) = task else { break };
+    while let Some(task) = tasks.next(thread) {
         task(&mut reader);
     }
 }

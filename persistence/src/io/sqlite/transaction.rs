@@ -4,7 +4,7 @@
 //! go on.
 
 use crate::error::{AppendError, JournalError};
-use crate::format::{RecordRef, checksum};
+use crate::format::{Checksums, RecordRef, checksum};
 use crate::id::PersistenceId;
 use crate::io::sqlite::Severity;
 use crate::io::sqlite::known::Known;
@@ -113,6 +113,7 @@ pub(super) struct Transaction<'a> {
     pub(super) budget: Budget,
     /// Inserts an event; it is not looked for again for each append.
     pub(super) insert: Option<CachedStatement<'a>>,
+    pub(super) sums: Checksums,
 }
 
 impl Transaction<'_> {
@@ -204,7 +205,8 @@ impl Transaction<'_> {
             let position = self.head.position.cast_signed();
             let tags = tags::encode(&record.tags);
             let content = RecordRef::new(record, &tags);
-            let crc = checksum(request.id.as_str(), seq, self.now_ms, content);
+            let id = request.id.as_str();
+            let crc = self.sums.of(id, seq, self.now_ms, content);
             insert.execute(params![
                 position,
                 stream,
