@@ -5,13 +5,16 @@
 //! connections, so whoever is no member of the mesh cannot speak. Its opinion of who is alive is not
 //! asked; that is the business of `logic/`.
 //!
+//! It has one interval for good. So that its messages, which name every node, do not grow with the square of
+//! the nodes, some of its rounds are not sent (`logic/rounds.rs`): to it they are lost on the way.
+//!
 //! Its one task must never wait for us: sending is a push into a bounded lane, receiving takes from a
 //! bounded inbox and decodes without a wait. If the task ends, by an error or a panic, no news would
 //! come any more and nobody would notice; so its end is watched and ends this dissemination.
 
 use crate::facts;
 use crate::io::dissemination::{Broken, Dissemination};
-use crate::logic::gossip::widened;
+use crate::logic::rounds::Rounds;
 use crate::logic::statement::Statement;
 use async_trait::async_trait;
 use chitchat::transport::{Socket, Transport};
@@ -23,7 +26,7 @@ use futures_util::future::BoxFuture;
 use otava_remote::{Channel, NodeId, Remote};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -64,6 +67,7 @@ impl Chitchat {
             remote: remote.clone(),
             started,
             interval,
+            rounds: Arc::new(Mutex::new(Rounds::new(interval))),
             own: own_reader,
             read: sender,
             written: BTreeMap::new(),
@@ -114,6 +118,7 @@ struct Worker {
     remote: Remote,
     started: u64,
     interval: Duration,
+    rounds: Arc<Mutex<Rounds>>,
     own: watch::Receiver<Own>,
     read: mpsc::Sender<Result<Vec<Arc<Statement>>, Broken>>,
     /// The keys and values that chitchat has of this node.
@@ -142,15 +147,19 @@ impl Worker {
     async fn spawn(&self, cluster: u64, peers: &[SocketAddr]) -> anyhow::Result<ChitchatHandle> {
         let me = self.remote.id();
         let node = format!("{:016x}", me.incarnation);
-        let interval = widened(self.interval, peers.len() + 1);
+        let lane = ControlLane {
+            remote: self.remote.clone(),
+            rounds: self.rounds.clone(),
+            own: self.own.clone(),
+        };
         let config = ChitchatConfig {
             chitchat_id: ChitchatId::new(node, self.started, me.addr),
             cluster_id: format!("{cluster:016x}"),
-            gossip_interval: interval,
+            gossip_interval: self.interval,
             listen_addr: me.addr,
             seed_nodes: peers.iter().map(SocketAddr::to_string).collect(),
             failure_detector_config: FailureDetectorConfig {
-                initial_interval: interval * 5,
+                initial_interval: self.interval * 5,
                 dead_node_grace_period: GRACE,
                 ..FailureDetectorConfig::default()
             },
@@ -158,7 +167,7 @@ impl Worker {
             catchup_callback: None,
             extra_liveness_predicate: None,
         };
-        spawn_chitchat(config, Vec::new(), &ControlLane(self.remote.clone())).await
+        spawn_chitchat(config, Vec::new(), &lane).await
     }
 
     /// Works until something breaks, and says what.
@@ -231,7 +240,9 @@ impl Worker {
             })
             .await;
         self.written = facts;
-        for _ in 0..TOLD_AT_ONCE.min(own.peers.len()) {
+        let told = TOLD_AT_ONCE.min(own.peers.len());
+        lock(&self.rounds).expect_urgent(told);
+        for _ in 0..told {
             self.told = (self.told + 1) % own.peers.len();
             // An error means that it has ended, which the caller sees.
             let _ = handle.gossip(own.peers[self.told]);
@@ -274,24 +285,36 @@ impl Worker {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// chitchat's transport: the control lane.
-struct ControlLane(Remote);
+struct ControlLane {
+    remote: Remote,
+    rounds: Arc<Mutex<Rounds>>,
+    own: watch::Receiver<Own>,
+}
 
 #[async_trait]
 impl Transport for ControlLane {
     async fn open(&self, _: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
         let (sender, inbox) = mpsc::channel(INBOX_MAX);
         let dropped = Mutex::new(0u64);
-        self.0.on_control(Channel::GOSSIP, move |from, bytes| {
+        self.remote.on_control(Channel::GOSSIP, move |from, bytes| {
             let fits = bytes.len() <= MESSAGE_BYTES_MAX + 1;
             if !fits || sender.try_send((from.addr, bytes.to_vec())).is_err() {
-                let mut dropped = dropped.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut dropped = lock(&dropped);
                 *dropped += 1;
                 tracing::debug!(%from, dropped = *dropped, "a gossip message is dropped");
             }
         });
-        let remote = self.0.clone();
-        Ok(Box::new(ControlSocket { remote, inbox }))
+        Ok(Box::new(ControlSocket {
+            remote: self.remote.clone(),
+            rounds: self.rounds.clone(),
+            own: self.own.clone(),
+            inbox,
+        }))
     }
 }
 
@@ -305,12 +328,21 @@ pub(crate) fn decode_chitchat(bytes: &[u8]) -> Option<anyhow::Result<ChitchatMes
 
 struct ControlSocket {
     remote: Remote,
+    rounds: Arc<Mutex<Rounds>>,
+    own: watch::Receiver<Own>,
     inbox: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
 }
 
 #[async_trait]
 impl Socket for ControlSocket {
     async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
+        if matches!(message, ChitchatMessage::Syn { .. }) {
+            let nodes = self.own.borrow().peers.len() + 1;
+            let now = self.remote.system().now();
+            if !lock(&self.rounds).lets_out(now, nodes) {
+                return Ok(());
+            }
+        }
         let mut bytes = Vec::with_capacity(message.serialized_len() + 1);
         bytes.push(VERSION);
         message.serialize(&mut bytes);

@@ -223,12 +223,12 @@ impl Gossip {
     }
 }
 
-/// The interval for a cluster of `nodes`: up to 20 nodes as configured, then in proportion, so that
+/// The interval for a cluster of `nodes`: up to 16 nodes as configured, then in proportion, so that
 /// what passes through a node does not grow with the square of their number.
 #[must_use]
 pub fn widened(interval: Duration, nodes: usize) -> Duration {
     let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
-    (interval * nodes.clamp(20, 10_000)) / 20
+    (interval * nodes.clamp(16, 10_000)) / 16
 }
 
 /// About how long a statement is on the wire, rather too long; its view counts if it is another one than
@@ -383,7 +383,7 @@ mod tests {
     fn large_clusters_gossip_less_often() {
         let base = Duration::from_millis(200);
         assert_eq!(widened(base, 3), base);
-        assert_eq!(widened(base, 20), base);
-        assert_eq!(widened(base, 100), base * 5);
+        assert_eq!(widened(base, 16), base);
+        assert_eq!(widened(base, 80), base * 5);
     }
 }

@@ -22,6 +22,7 @@ pub mod reachability;
 pub mod receptionist;
 pub mod replicated;
 pub mod ring;
+pub mod rounds;
 pub mod settling;
 pub mod singleton;
 pub mod stability;
