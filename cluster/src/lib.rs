@@ -58,6 +58,7 @@ mod facts;
 pub mod fuzzing;
 mod io;
 mod lease;
+mod lock;
 #[doc(hidden)]
 pub mod logic;
 pub mod receptionist;

@@ -14,6 +14,7 @@
 
 use crate::facts;
 use crate::io::dissemination::{Broken, Dissemination};
+use crate::lock::lock;
 use crate::logic::rounds::Rounds;
 use crate::logic::statement::Statement;
 use async_trait::async_trait;
@@ -26,7 +27,7 @@ use futures_util::future::BoxFuture;
 use otava_remote::{Channel, NodeId, Remote};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -283,10 +284,6 @@ impl Worker {
         }
         self.read.send(Ok(news)).await.map_err(|_| ())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// chitchat's transport: the control lane.

@@ -202,10 +202,13 @@ impl Rule {
             Strategy::LeaseMajority => Decision::LeaseThenDownUnreachable {
                 minority: counted.is_minority(),
             },
-            _ if indirect() && self.bears_out_the_rest(situation) => {
-                Decision::DownIndirectlyConnected
+            _ if indirect() => {
+                if self.bears_out_the_rest(situation) {
+                    Decision::DownIndirectlyConnected
+                } else {
+                    Decision::DownReachable
+                }
             }
-            _ if indirect() => Decision::DownReachable,
             _ => self.decide_sides(&counted),
         }
     }

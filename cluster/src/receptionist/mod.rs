@@ -39,6 +39,7 @@ pub use error::RegisterError;
 pub use listing::{ClusterListing, Service};
 
 use crate::io::cluster::Cluster;
+use crate::lock::lock;
 use crate::logic::receptionist::{Directory, NAME_BYTES_MAX, Offer, Output, ServiceId};
 use entry::{AnyEntry, Entry, published};
 use otava_actor::receptionist::{KeyError, WaitForError};
@@ -48,7 +49,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -437,10 +438,6 @@ impl Keyed {
             given: std::any::type_name::<M>(),
         })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where a service stands on a ring: the same as seen from every node, and after a restart of its

@@ -65,6 +65,7 @@ pub use proxy::SingletonProxy;
 pub use terms::{MemoryTerms, TermError, TermStore};
 
 use crate::io::cluster::Cluster;
+use crate::lock::lock;
 use crate::receptionist::ClusterReceptionist;
 use futures_util::future::join_all;
 use host::{Handle, Recipe};
@@ -75,7 +76,7 @@ use proxy::{Owner, Shared};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The control channel of singletons.
@@ -224,10 +225,6 @@ impl Singletons {
 /// The key under which the actor of a singleton is found.
 fn key<M>(name: &str) -> ServiceKey<M> {
     ServiceKey::named(format!("singleton/{name}"))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Singletons {

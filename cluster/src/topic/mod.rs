@@ -35,6 +35,7 @@ mod hub;
 
 pub use hub::TopicMessage;
 
+use crate::lock::lock;
 use crate::logic::topic::{BASE, GROUPS, PLAIN, Plan};
 use crate::receptionist::{ClusterListings, ClusterReceptionist, RegisterError, Service};
 use hub::{Command, Hub, Subscribers};
@@ -45,7 +46,7 @@ use otava_remote::{NodeId, RemoteMessage};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// The longest name of a topic in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -290,10 +291,6 @@ fn number_of(group: &str) -> u64 {
 
 fn id<M: Send + 'static>(actor: &ActorRef<M>) -> (ActorPath, u64) {
     (actor.path().clone(), actor.uid())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<M: Send + 'static> Clone for Topic<M> {

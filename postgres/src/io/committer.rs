@@ -108,7 +108,6 @@ impl<W: Work> Lane<W> {
             waiting: Waiting::new(),
             pace: Pace::default(),
             under_way: FuturesUnordered::new(),
-            requests_under_way: 0,
             link: None,
         };
         tokio::spawn(async move {
@@ -160,7 +159,6 @@ struct Committer<W: Work> {
     waiting: Waiting<Request<W>>,
     pace: Pace,
     under_way: FuturesUnordered<BoxFuture<'static, Sent<W>>>,
-    requests_under_way: usize,
     link: Option<Link<W::Memory>>,
 }
 
@@ -178,7 +176,7 @@ struct Sent<W: Work> {
 impl<W: Work> Committer<W> {
     /// Runs until every sender of requests is gone and everything is answered.
     async fn serve(mut self) {
-        let (mut came, mut open) = (Vec::new(), true);
+        let mut open = true;
         while open || self.waiting.len() > 0 || !self.under_way.is_empty() {
             self.take_what_is_there();
             if self.may_send() {
@@ -187,16 +185,14 @@ impl<W: Work> Committer<W> {
                 }
                 self.send().await;
             }
-            let room = REQUESTS_MAX.saturating_sub(self.waiting.len());
+            let has_room = self.waiting.len() < REQUESTS_MAX;
             tokio::select! {
                 biased;
                 Some(sent) = self.under_way.next() => self.answer(sent).await,
-                count = self.requests.recv_many(&mut came, room), if open && room > 0 => {
-                    open = count > 0;
-                    for request in came.drain(..) {
-                        self.waiting.push(request);
-                    }
-                }
+                came = self.requests.recv(), if open && has_room => match came {
+                    Some(request) => self.waiting.push(request),
+                    None => open = false,
+                },
                 else => {}
             }
         }
@@ -238,11 +234,10 @@ impl<W: Work> Committer<W> {
         if batch.is_empty() {
             return;
         }
-        self.requests_under_way += batch.len();
         let begin = Instant::now();
         // It may have to wait for the one before it.
-        let ahead = u32::try_from(self.under_way.len()).unwrap_or(u32::MAX);
-        let limit = self.server.config.answer_limit() * ahead.saturating_add(1);
+        let turns = u32::try_from(self.under_way.len() + 1).unwrap_or(u32::MAX);
+        let limit = self.server.config.answer_limit().saturating_mul(turns);
         let link = self.connected().await;
         let link = link.map(|link| {
             let known = W::look_up(&link.memory, &batch);
@@ -286,12 +281,11 @@ impl<W: Work> Committer<W> {
         W::committed(&self.server, &sent.answers);
         self.waiting.answered(&sent.batch);
         let answered = sent.batch.len();
-        self.requests_under_way -= answered;
         for (request, answer) in sent.batch.into_iter().zip(sent.answers) {
             // Whoever asked may be gone.
             let _ = request.reply.send(answer);
         }
-        let others = self.requests_under_way + self.requests.len() + self.waiting.len();
+        let others = self.waiting.under_way() + self.requests.len() + self.waiting.len();
         self.pace.answered(sent.took, answered + others);
     }
 

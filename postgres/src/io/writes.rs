@@ -13,6 +13,10 @@ use std::collections::HashMap;
 use std::time::Instant;
 use tokio_postgres::Row;
 
+/// Which statement takes any batch, and which one only a batch of appends that is sure.
+const ANY: usize = 0;
+const SURE: usize = 1;
+
 impl Work for AppendRequest {
     type Done = Appended;
     type Memory = Reached;
@@ -100,7 +104,7 @@ impl Work for SaveState {
                 &records.tags,
                 &records.payloads,
             ];
-            let verdicts = answer(session, 0, params, |row| {
+            let verdicts = answer(session, ANY, params, |row| {
                 Ok(Verdicts {
                     status: row.try_get(0)?,
                     number: row.try_get(1)?,
@@ -128,26 +132,25 @@ async fn append(
     let requests = || batch.iter().map(|request| &request.work);
     let columns = AppendColumns::new(requests(), reached);
     let now_ms = wall_clock_ms();
-    let mut refusals = Refusals::default();
     let written = if columns.sure && !columns.records.any_tags {
         append_sure(session, &columns, now_ms).await?
     } else {
         None
     };
-    match written {
-        Some(base) => refusals.base = base,
-        None => refusals = append_any(session, &columns, now_ms).await?,
-    }
+    let refusals = match written {
+        Some(refusals) => refusals,
+        None => append_any(session, &columns, now_ms).await?,
+    };
     let answers = refusals.appended(requests());
     answers.ok_or_else(|| malformed("there are too few answers"))
 }
 
-/// Gives the first position, or nothing if it was not written since a request may be refused.
+/// Refuses none; or gives nothing if it was not written, since a request may have to be refused.
 async fn append_sure(
     session: &Session,
     columns: &AppendColumns<'_>,
     now_ms: i64,
-) -> Result<Option<i64>, Fault> {
+) -> Result<Option<Refusals>, Fault> {
     let (heads, records) = (&columns.heads, &columns.records);
     let params: Params<'_> = &[
         &heads.fence_scopes,
@@ -161,7 +164,11 @@ async fn append_sure(
         &records.names,
         &records.payloads,
     ];
-    answer(session, 1, params, |row| row.try_get(0)).await
+    let base: Option<i64> = answer(session, SURE, params, |row| row.try_get(0)).await?;
+    Ok(base.map(|base| Refusals {
+        base,
+        ..Refusals::default()
+    }))
 }
 
 async fn append_any(
@@ -198,7 +205,7 @@ async fn append_any(
             base: row.try_get(3)?,
         })
     };
-    answer(session, 0, params, read).await
+    answer(session, ANY, params, read).await
 }
 
 /// Up to which number the events of an id were seen to be there. That stays true: deleting them does

@@ -50,6 +50,11 @@ impl<T: Write> Waiting<T> {
         self.requests.len() - self.held
     }
 
+    /// How many are under way: one of an id.
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
     /// Takes the next batch: at most one request of each id, and none of an id for which one is under
     /// way, so that those of one id are carried out in their order.
     pub(crate) fn take(&mut self, limits: BatchLimits) -> Vec<T> {
@@ -144,6 +149,7 @@ mod tests {
         let second = waiting.take(two);
         assert_eq!(names(&second), "c1 ");
         assert_eq!((waiting.len(), waiting.free()), (1, 0));
+        assert_eq!(waiting.under_way(), 3);
         assert_eq!(names(&waiting.take(two)), "");
         waiting.answered(&second);
         assert_eq!(names(&waiting.take(two)), "");

@@ -182,8 +182,8 @@ impl Names {
         if *self.name != *record.name {
             self.name = record.name.into();
         }
-        // Mostly there are none, neither here nor before: to compare two empty slices takes `memcmp`
-        // some 80 ns, for it loads from an address where nothing is.
+        // Mostly there are none, neither here nor before: to compare two empty slices was 6 of the 54 % of
+        // all samples that the reader had (`perf`).
         let both = [self.tag_bytes.len(), record.tags.len()];
         if both != [0, 0] && self.tag_bytes != record.tags {
             self.tags = tags::decode(record.tags)?;
