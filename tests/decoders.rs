@@ -255,16 +255,26 @@ fn preambles() {
     Target::new("preamble", golden("remote", "preamble")).check(preamble);
 }
 
+/// The frame that version 3 added.
+fn receipt() -> (String, Vec<u8>) {
+    let golden = fs::read(root().join("remote/fixtures/v3/frame_receipt.bin"));
+    ("frame_receipt".to_owned(), golden.unwrap())
+}
+
 /// R5
 #[test]
 fn single_frames() {
-    Target::new("frame", frames("frame_")).check(otava_remote::fuzzing::frame);
+    let mut seeds = frames("frame_");
+    let (name, bytes) = receipt();
+    seeds.push((name, bytes[4..].to_vec()));
+    Target::new("frame", seeds).check(otava_remote::fuzzing::frame);
 }
 
 /// R5
 #[test]
 fn lanes_of_frames() {
-    let all = golden("remote", "frame_");
+    let mut all = golden("remote", "frame_");
+    all.push(receipt());
     let every: Vec<u8> = all.iter().flat_map(|(_, bytes)| bytes).copied().collect();
     let mut seeds = vec![("all".to_owned(), [&[255], &every[..]].concat())];
     let single = all.into_iter();

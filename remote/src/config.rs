@@ -103,11 +103,11 @@ impl Default for RemoteConfig {
 }
 
 impl RemoteConfig {
-    /// The most lanes that a peer may open in a connection, with those for control and for large
-    /// messages.
-    pub(crate) const LANES_MAX: u8 = 10;
+    /// The most lanes that a peer may open in a connection, with those for control, for large messages
+    /// and for receipts.
+    pub(crate) const LANES_MAX: u8 = Self::ORDINARY_LANES_MAX + 3;
     /// The most ordinary lanes.
-    const ORDINARY_LANES_MAX: u8 = Self::LANES_MAX - 2;
+    pub(crate) const ORDINARY_LANES_MAX: u8 = 8;
     /// The largest payload of a control message.
     pub(crate) const CONTROL_BYTES_MAX: usize = 256 << 10;
 

@@ -14,11 +14,12 @@
 use crate::config::RemoteConfig;
 use crate::core::{Core, NewPeer};
 use crate::io::acceptor::{reason_of, refuse};
-use crate::io::inbound::{Inbound, LaneEnd, OpenedLanes};
+use crate::io::inbound::{Inbound, LaneEnd, Lanes, OpenedLanes};
 use crate::io::lanes::{
     CONTROL_LANE, CONTROL_VERSION, FrameReader, Incoming, LARGE_LANE, LaneFault, Link,
     common_version, hello, introduction_of, introduction_of_us, open, write_lane,
 };
+use crate::io::receipts::{ReceiptedWriter, Receipts};
 use crate::io::standby::sleep_until;
 use crate::logic::handshake::{Verdict, judge, judge_caller};
 use crate::network::{ConnectError, Connection, LaneError, LaneReader};
@@ -26,7 +27,7 @@ use crate::node_id::NodeId;
 use crate::peer::Peer;
 use crate::remote::RemoteEvent;
 use crate::rights::Permit;
-use crate::wire_format::{Frame, Hello, PACKED_SINCE, RefuseReason};
+use crate::wire_format::{Frame, Hello, PACKED_SINCE, RECEIPTS_SINCE, RefuseReason};
 use futures_util::future::BoxFuture;
 use otava_actor::Time;
 use std::sync::Arc;
@@ -278,8 +279,9 @@ impl Driver {
         self.core.emit(RemoteEvent::Connected(node.clone()));
         tracing::debug!(%node, "connected");
         let connection = link.connection.clone();
-        let mut writers = self.start_writers(&mut link);
-        let mut readers = Readers::start(&self.core, &self.peer, link);
+        let receipts = Receipts::new();
+        let mut writers = self.start_writers(&mut link, &receipts);
+        let mut readers = Readers::start(&self.core, &self.peer, link, receipts);
         let end = self.carry(&connection, &mut readers, &mut writers).await;
         let mut lost_nothing = false;
         let (reason, next) = match end {
@@ -321,7 +323,7 @@ impl Driver {
             let result = tokio::select! {
                 biased;
                 () = self.core.ending() => {
-                    self.flush(writers).await;
+                    self.flush(readers, writers).await;
                     return ServeEnd::Broken("goodbye".to_owned());
                 }
                 () = self.peer.kick.notified() => {
@@ -377,7 +379,11 @@ impl Driver {
     }
 
     /// One writer a lane. The one of the control lane says goodbye when its outbox is closed.
-    fn start_writers(&self, link: &mut Link) -> JoinSet<Result<(), LaneFault>> {
+    fn start_writers(
+        &self,
+        link: &mut Link,
+        receipts: &Arc<Receipts>,
+    ) -> JoinSet<Result<(), LaneFault>> {
         let mut writers = JoinSet::new();
         for outbox in self.peer.outboxes() {
             outbox.release();
@@ -403,12 +409,21 @@ impl Driver {
         }
         let (core, peer) = (self.core.clone(), self.peer.clone());
         let (connection, node) = (link.connection.clone(), link.node.clone());
+        let receipts = receipts.clone();
         writers.spawn(async move {
             // Most peers never need it.
             if !peer.large.filled().await {
                 return Ok(());
             }
-            let writer = open(&connection, LARGE_LANE, version, None).await?;
+            let mut writer = open(&connection, LARGE_LANE, version, None).await?;
+            if version >= RECEIPTS_SINCE {
+                let (lane, core) = (writer, core.clone());
+                writer = Box::new(ReceiptedWriter {
+                    lane,
+                    receipts,
+                    core,
+                });
+            }
             write_lane(&core, &peer, &peer.large, &node, writer, pack_above, None).await
         });
         writers
@@ -430,7 +445,7 @@ impl Driver {
             // The peer reads the end of the control lane when it has the others, so that one ends last.
             let mut written = true;
             for _ in self.peer.user_lanes() {
-                written &= matches!(writers.join_next().await, Some(Ok(Ok(()))));
+                written &= matches!(readers.end_of(writers).await, Some(Ok(Ok(()))));
             }
             self.peer.control.hold();
             written &= matches!(writers.join_next().await, Some(Ok(Ok(()))));
@@ -441,14 +456,14 @@ impl Driver {
     }
 
     /// Sends what is queued, then goodbye, but waits no longer than configured.
-    async fn flush(&self, writers: &mut JoinSet<Result<(), LaneFault>>) {
+    async fn flush(&self, readers: &mut Readers, writers: &mut JoinSet<Result<(), LaneFault>>) {
         for outbox in self.peer.user_lanes() {
             outbox.close();
         }
         let flushed = async {
             // The goodbye must not overtake anything, so the control lane ends last.
             for _ in self.peer.user_lanes() {
-                writers.join_next().await;
+                readers.end_of(writers).await;
             }
             self.peer.control.close();
             writers.join_next().await;
@@ -467,14 +482,14 @@ impl Driver {
 struct Readers {
     inbound: Inbound,
     tasks: JoinSet<Result<LaneEnd, LaneFault>>,
-    opened: OpenedLanes,
+    lanes: Lanes,
     accepted: u8,
     /// How the control lane ended, if it did: the peer leaves, or has no use for the connection.
     control: Option<LaneEnd>,
 }
 
 impl Readers {
-    fn start(core: &Arc<Core>, peer: &Arc<Peer>, link: Link) -> Self {
+    fn start(core: &Arc<Core>, peer: &Arc<Peer>, link: Link, receipts: Arc<Receipts>) -> Self {
         let inbound = Inbound {
             core: core.clone(),
             peer: peer.clone(),
@@ -487,7 +502,11 @@ impl Readers {
         Self {
             inbound,
             tasks,
-            opened: OpenedLanes::default(),
+            lanes: Lanes {
+                connection: link.connection,
+                opened: OpenedLanes::default(),
+                receipts,
+            },
             accepted: 1,
             control: None,
         }
@@ -501,8 +520,8 @@ impl Readers {
             return Err(LaneFault::Peer("it opens too many lanes".to_owned()));
         }
         self.accepted += 1;
-        let (inbound, opened) = (self.inbound.clone(), self.opened.clone());
-        self.tasks.spawn(inbound.begin_lane(lane, opened));
+        let (inbound, lanes) = (self.inbound.clone(), self.lanes.clone());
+        self.tasks.spawn(inbound.begin_lane(lane, lanes));
         Ok(())
     }
 
@@ -515,6 +534,23 @@ impl Readers {
             self.control = Some(end);
         }
         Ok(())
+    }
+
+    /// How the next writer to end has ended. The peer's lanes are taken in meanwhile: a writer may wait
+    /// for receipts, which come on one of them.
+    async fn end_of(
+        &mut self,
+        writers: &mut JoinSet<Result<(), LaneFault>>,
+    ) -> Option<Result<Result<(), LaneFault>, JoinError>> {
+        let connection = self.lanes.connection.clone();
+        let mut accepts = true;
+        loop {
+            tokio::select! {
+                biased;
+                ended = writers.join_next() => return ended,
+                lane = connection.accept_lane(), if accepts => accepts = self.accept(lane).is_ok(),
+            }
+        }
     }
 
     /// Reads on until the peer has finished every lane, the control lane last; `false` if it does not.

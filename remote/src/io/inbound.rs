@@ -3,8 +3,9 @@
 use crate::config::RemoteConfig;
 use crate::core::Core;
 use crate::exports::{Exported, Undelivered};
-use crate::io::lanes::{CONTROL_LANE, FrameReader, LARGE_LANE, LaneFault, is_lane};
-use crate::network::LaneReader;
+use crate::io::lanes::{CONTROL_LANE, FrameReader, LARGE_LANE, LaneFault, RECEIPT_LANE, is_lane};
+use crate::io::receipts::Receipts;
+use crate::network::{Connection, LaneReader};
 use crate::node_id::NodeId;
 use crate::peer::Peer;
 use crate::remote::Channel;
@@ -35,6 +36,16 @@ pub(crate) struct Inbound {
     pub(crate) node: NodeId,
     /// What the peer may do here.
     pub(crate) permit: Permit,
+}
+
+/// The connection on which lanes arrive, and what they share.
+#[derive(Clone)]
+pub(crate) struct Lanes {
+    pub(crate) connection: Arc<dyn Connection>,
+    /// Those that the peer has opened.
+    pub(crate) opened: OpenedLanes,
+    /// What the peer has taken of this node's large lane.
+    pub(crate) receipts: Arc<Receipts>,
 }
 
 /// How a lane ended without a fault.
@@ -113,12 +124,19 @@ impl Inbound {
     pub(crate) async fn begin_lane(
         self,
         lane: Box<dyn LaneReader>,
-        opened: OpenedLanes,
+        lanes: Lanes,
     ) -> Result<LaneEnd, LaneFault> {
-        let reader = FrameReader::begin(lane).await?;
+        let mut reader = FrameReader::begin(lane).await?;
         let lane = reader.lane();
-        if !opened.note(lane) {
+        if !lanes.opened.note(lane) {
             return Err(LaneFault::Peer(format!("lane {lane} may not be opened")));
+        }
+        if lane == RECEIPT_LANE {
+            lanes.receipts.read(&self.core, reader).await?;
+            return Ok(LaneEnd::Finished);
+        }
+        if reader.wants_receipts() {
+            reader = reader.with_receipts(&lanes.connection).await?;
         }
         self.read_lane(reader).await
     }
@@ -261,7 +279,7 @@ impl Inbound {
             Frame::Flushed { token } => self.peer.take_flushed(&self.core, token),
             Frame::SystemAck { seq } => self.peer.take_ack(self.core.system.now(), run, seq),
             Frame::Goodbye => return Ok(Some(LaneEnd::Goodbye)),
-            other => return Err(unexpected(&other)),
+            other => return Err(LaneFault::unexpected(&other)),
         }
         Ok(None)
     }
@@ -293,7 +311,7 @@ impl Inbound {
                     .push_frame(&self.peer, &self.peer.control, run, &answer);
             }
             Frame::PortDropped { port } => self.core.exports.close_port(self.node.addr, port),
-            other => return Err(unexpected(&other)),
+            other => return Err(LaneFault::unexpected(&other)),
         }
         Ok(())
     }
@@ -445,8 +463,4 @@ fn apart<T>(handle: impl FnOnce() -> T) -> T {
         RuntimeFlavor::MultiThread => tokio::task::block_in_place(handle),
         _ => handle(),
     }
-}
-
-fn unexpected(frame: &Frame) -> LaneFault {
-    LaneFault::Peer(format!("a {:?} frame where none may be", frame.kind()))
 }

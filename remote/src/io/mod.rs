@@ -9,6 +9,7 @@ mod files;
 pub(crate) mod inbound;
 pub(crate) mod lanes;
 pub(crate) mod quic;
+pub(crate) mod receipts;
 mod revocation;
 pub(crate) mod standby;
 pub(crate) mod virtual_net;

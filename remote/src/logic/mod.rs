@@ -3,6 +3,7 @@
 
 pub(crate) mod callers;
 pub(crate) mod handshake;
+pub(crate) mod large_window;
 pub(crate) mod lines;
 pub(crate) mod runs;
 pub(crate) mod system_lane;

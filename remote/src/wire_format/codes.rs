@@ -22,6 +22,8 @@ pub(crate) enum FrameKind {
     NoAnswer = 22,
     /// Since version 2; see `packed.rs`.
     Packed = 23,
+    /// Since version 3.
+    Receipt = 24,
 }
 
 impl FrameKind {
@@ -42,6 +44,7 @@ impl FrameKind {
             21 => Self::Question,
             22 => Self::NoAnswer,
             23 => Self::Packed,
+            24 => Self::Receipt,
             _ => return None,
         })
     }

@@ -16,6 +16,7 @@
 //! 21 question    target | u64 type tag | payload | u128 port .. | u8 number of ports
 //! 22 no answer   u128 port | u8 reason
 //! 23 packed      another frame, compressed: see `packed.rs`
+//! 24 receipt     u64 bytes of the large lane that were taken, behind its preamble
 //!
 //! node     string name | address | u64 incarnation
 //! address  4 | 4 bytes | u16 port   or   6 | 16 bytes | u16 port
@@ -157,6 +158,10 @@ pub(crate) enum Frame {
         port: ExportId,
         why: RefusalCode,
     },
+    /// All bytes of the large lane up to this number, behind its preamble, were taken.
+    Receipt {
+        taken: u64,
+    },
 }
 
 /// Bytes that are no frame.
@@ -213,6 +218,7 @@ impl Frame {
             Self::Flushed { .. } => FrameKind::Flushed,
             Self::Question { .. } => FrameKind::Question,
             Self::NoAnswer { .. } => FrameKind::NoAnswer,
+            Self::Receipt { .. } => FrameKind::Receipt,
         }
     }
 
@@ -245,7 +251,8 @@ impl Frame {
             }
             Self::SystemAck { seq: number }
             | Self::Flush { token: number }
-            | Self::Flushed { token: number } => out.extend_from_slice(&number.to_le_bytes()),
+            | Self::Flushed { token: number }
+            | Self::Receipt { taken: number } => out.extend_from_slice(&number.to_le_bytes()),
             Self::Goodbye => {}
             Self::Message {
                 target,
@@ -336,6 +343,7 @@ impl Frame {
                 port: body.export()?,
                 why: RefusalCode::from_code(body.u8()?),
             },
+            FrameKind::Receipt => Self::Receipt { taken: body.u64()? },
             // Unpacked where it is allowed, before anything is decoded.
             FrameKind::Packed => return Err(Malformed::OutOfPlace),
         })

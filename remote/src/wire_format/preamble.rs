@@ -83,7 +83,8 @@ mod tests {
         }
         assert_eq!(damaged(4, 0), Err(PreambleError::UnknownVersion(0)));
         assert_eq!(damaged(4, 2).map(|preamble| preamble.version), Ok(2));
-        assert_eq!(damaged(4, 3), Err(PreambleError::UnknownVersion(3)));
+        assert_eq!(damaged(4, 3).map(|preamble| preamble.version), Ok(3));
+        assert_eq!(damaged(4, 4), Err(PreambleError::UnknownVersion(4)));
         assert_eq!(damaged(5, 1), Err(PreambleError::UnknownVersion(257)));
         assert_eq!(damaged(7, 9), Err(PreambleError::Reserved(9)));
         let error = LanePreamble::decode(*b"GET / HT").unwrap_err();

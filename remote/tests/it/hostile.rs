@@ -70,9 +70,17 @@ impl Scene {
 
     /// A connection that the victim has welcomed.
     pub(crate) async fn welcomed(&self) -> Raw {
+        self.welcomed_as(1).await
+    }
+
+    /// As one that speaks all wire versions up to this.
+    pub(crate) async fn welcomed_as(&self, version: u8) -> Raw {
         let connection = self.connect().await;
         let mut control = lane(&connection, 0).await;
-        write(&mut control, &hello("evil", addr(EVIL), "test")).await;
+        let mut hello = hello("evil", addr(EVIL), "test");
+        let at = hello.len() - 7;
+        hello[at] = version;
+        write(&mut control, &hello).await;
         let mut reader = connection.accept_lane().await.unwrap();
         let kind = kind_of_first(&mut reader).await;
         assert_eq!(kind, WELCOME);
@@ -316,7 +324,7 @@ async fn what_breaks_the_protocol_ends_the_connection() {
         scene.check(what).await;
     }
     let twice = vec![(1, vec![]), (1, vec![])];
-    let many = (1..=10).map(|lane| (lane, vec![])).collect();
+    let many = (1..=11).map(|lane| (lane, vec![])).collect();
     for (what, lanes) in [
         ("a second control lane", vec![(0, vec![])]),
         ("lane 200", vec![(200, vec![])]),

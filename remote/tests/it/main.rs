@@ -16,6 +16,7 @@ mod network;
 mod nodes;
 mod passing;
 mod random;
+mod receipts;
 mod references;
 mod revocation;
 mod rights;

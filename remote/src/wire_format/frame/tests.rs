@@ -84,6 +84,7 @@ fn frame() -> impl Strategy<Value = Frame> {
             port,
             why: RefusalCode::from_code(code),
         }),
+        any::<u64>().prop_map(|taken| Frame::Receipt { taken }),
     ]
 }
 
@@ -479,6 +480,17 @@ fn golden_frames_of_version_1() {
         let bytes = Bytes::from(golden).slice(4..);
         assert_eq!(Frame::decode(bytes), Ok(frame), "{name}");
     }
+}
+
+/// R10: what version 3 added.
+#[test]
+fn golden_receipt_of_version_3() {
+    let golden = include_bytes!("../../../fixtures/v3/frame_receipt.bin");
+    let frame = Frame::Receipt {
+        taken: 0x0807_0605_0403_0201,
+    };
+    assert_eq!(encoded(&frame), golden);
+    assert_eq!(Frame::decode(Bytes::from_static(&golden[4..])), Ok(frame));
 }
 
 /// Makes the fixtures that are missing: `cargo test -p otava-remote --lib -- --ignored

@@ -1,0 +1,146 @@
+//! Receipts: a large lane waits for what the peer says it has taken, so that little is under way on it.
+//!
+//! ```text
+//! here                                          there
+//! ReceiptedWriter ~~~~~~~ large lane ~~~~~~~~~> ReceiptedReader
+//!   waits for room                                | each 16 KiB that were taken
+//! Receipts <~~~~~~~~~~~~ lane of receipts ~~~~~~~~'
+//! ```
+//!
+//! QUIC has windows of its own, one size for all lanes of a connection. Ordinary lanes need a larger one
+//! than a large message may use, for whatever follows waits behind it ([`crate::logic::large_window`]).
+
+use crate::core::Core;
+use crate::io::lanes::{FrameReader, LaneFault};
+use crate::logic::large_window::{FalseReceipt, LargeWindow, RECEIPT_BYTES};
+use crate::network::{LaneError, LaneReader, LaneWriter};
+use crate::wire_format::Frame;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// What the peer of one connection has taken of this node's large lane.
+pub(crate) struct Receipts {
+    window: Mutex<LargeWindow>,
+    /// There is room where there was none.
+    room: Notify,
+}
+
+impl Receipts {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            window: Mutex::new(LargeWindow::new()),
+            room: Notify::new(),
+        })
+    }
+
+    fn window(&self) -> MutexGuard<'_, LargeWindow> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what comes on the lane of receipts, until it ends.
+    pub(crate) async fn read(&self, core: &Core, mut lane: FrameReader) -> Result<(), LaneFault> {
+        loop {
+            match lane.next().await? {
+                Some(Frame::Receipt { taken }) => self.take(core, taken)?,
+                Some(other) => return Err(LaneFault::unexpected(&other)),
+                None => break,
+            }
+        }
+        // What is still under way is the network's business.
+        self.window().lift();
+        self.room.notify_one();
+        Ok(())
+    }
+
+    fn take(&self, core: &Core, taken: u64) -> Result<(), FalseReceipt> {
+        if self.window().take(taken, core.system.now())? {
+            self.room.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits until some of `wanted` bytes may be sent, and takes note that they are.
+    async fn reserve(&self, core: &Core, wanted: usize) -> usize {
+        loop {
+            {
+                let mut window = self.window();
+                let room = window.room(wanted);
+                if room > 0 {
+                    window.sent(room, core.system.now());
+                    return room;
+                }
+            }
+            self.room.notified().await;
+        }
+    }
+}
+
+/// The sending end of a large lane.
+pub(crate) struct ReceiptedWriter {
+    pub(crate) lane: Box<dyn LaneWriter>,
+    pub(crate) receipts: Arc<Receipts>,
+    pub(crate) core: Arc<Core>,
+}
+
+impl LaneWriter for ReceiptedWriter {
+    /// Given up in between it leaves a part that nothing may follow.
+    fn write(&mut self, mut bytes: Bytes) -> BoxFuture<'_, Result<(), LaneError>> {
+        async move {
+            while !bytes.is_empty() {
+                let room = self.receipts.reserve(&self.core, bytes.len()).await;
+                self.lane.write(bytes.split_to(room)).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn finish(&mut self) -> BoxFuture<'_, ()> {
+        self.lane.finish()
+    }
+}
+
+/// The receiving end of a large lane.
+pub(crate) struct ReceiptedReader {
+    lane: Box<dyn LaneReader>,
+    receipts: Box<dyn LaneWriter>,
+    taken: u64,
+    /// Up to here there is a receipt.
+    receipted: u64,
+}
+
+impl ReceiptedReader {
+    pub(crate) fn new(lane: Box<dyn LaneReader>, receipts: Box<dyn LaneWriter>) -> Self {
+        Self {
+            lane,
+            receipts,
+            taken: 0,
+            receipted: 0,
+        }
+    }
+}
+
+impl LaneReader for ReceiptedReader {
+    /// Whoever asks for more has taken what came before.
+    fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, LaneError>> {
+        async move {
+            if self.taken - self.receipted >= RECEIPT_BYTES {
+                let taken = self.taken;
+                let mut receipt = Vec::new();
+                Frame::Receipt { taken }.encode_into(&mut receipt);
+                self.receipts.write(receipt.into()).await?;
+                self.receipted = taken;
+            }
+            let bytes = self.lane.read(max).await?;
+            match &bytes {
+                Some(bytes) => self.taken += bytes.len() as u64,
+                None => self.receipts.finish().await,
+            }
+            Ok(bytes)
+        }
+        .boxed()
+    }
+}
