@@ -256,16 +256,16 @@ fn preambles() {
 }
 
 /// The frame that version 3 added.
-fn receipt() -> (String, Vec<u8>) {
-    let golden = fs::read(root().join("remote/fixtures/v3/frame_receipt.bin"));
-    ("frame_receipt".to_owned(), golden.unwrap())
+fn credit() -> (String, Vec<u8>) {
+    let golden = fs::read(root().join("remote/fixtures/v3/frame_credit.bin"));
+    ("frame_credit".to_owned(), golden.unwrap())
 }
 
 /// R5
 #[test]
 fn single_frames() {
     let mut seeds = frames("frame_");
-    let (name, bytes) = receipt();
+    let (name, bytes) = credit();
     seeds.push((name, bytes[4..].to_vec()));
     Target::new("frame", seeds).check(otava_remote::fuzzing::frame);
 }
@@ -274,7 +274,7 @@ fn single_frames() {
 #[test]
 fn lanes_of_frames() {
     let mut all = golden("remote", "frame_");
-    all.push(receipt());
+    all.push(credit());
     let every: Vec<u8> = all.iter().flat_map(|(_, bytes)| bytes).copied().collect();
     let mut seeds = vec![("all".to_owned(), [&[255], &every[..]].concat())];
     let single = all.into_iter();

@@ -104,7 +104,7 @@ impl Default for RemoteConfig {
 
 impl RemoteConfig {
     /// The most lanes that a peer may open in a connection, with those for control, for large messages
-    /// and for receipts.
+    /// and for credits.
     pub(crate) const LANES_MAX: u8 = Self::ORDINARY_LANES_MAX + 3;
     /// The most ordinary lanes.
     pub(crate) const ORDINARY_LANES_MAX: u8 = 8;

@@ -5,7 +5,7 @@
 //! preamble  "OTVA" | u16 wire version | u8 lane | u8 zero
 //! frame     u32 length of what follows | u8 kind | body          (little endian, no codec)
 //! packed    a frame of kind 23, with another one inside, compressed: version 2, large lane only
-//! receipt   a frame of kind 24, how much of the large lane was taken: version 3, a lane of its own
+//! credit    a frame of kind 24, how much of the large lane was taken: version 3, a lane of its own
 //! payload   u8 codec format (1) | bincode 2, standard configuration, serde
 //! ```
 //!
@@ -54,5 +54,5 @@ pub(crate) const WIRE_VERSION_MAX: u16 = 3;
 /// Since this version frames on the lane for large messages may be packed.
 pub(crate) const PACKED_SINCE: u16 = 2;
 
-/// Since this version the lane for large messages waits for receipts, which have a lane of their own.
-pub(crate) const RECEIPTS_SINCE: u16 = 3;
+/// Since this version the lane for large messages waits for credits, which have a lane of their own.
+pub(crate) const CREDITS_SINCE: u16 = 3;

@@ -14,12 +14,12 @@
 use crate::config::RemoteConfig;
 use crate::core::{Core, NewPeer};
 use crate::io::acceptor::{reason_of, refuse};
+use crate::io::credits::{CreditedWriter, Credits};
 use crate::io::inbound::{Inbound, LaneEnd, Lanes, OpenedLanes};
 use crate::io::lanes::{
     CONTROL_LANE, CONTROL_VERSION, FrameReader, Incoming, LARGE_LANE, LaneFault, Link,
     common_version, hello, introduction_of, introduction_of_us, open, write_lane,
 };
-use crate::io::receipts::{ReceiptedWriter, Receipts};
 use crate::io::standby::sleep_until;
 use crate::logic::handshake::{Verdict, judge, judge_caller};
 use crate::network::{ConnectError, Connection, LaneError, LaneReader};
@@ -27,7 +27,7 @@ use crate::node_id::NodeId;
 use crate::peer::Peer;
 use crate::remote::RemoteEvent;
 use crate::rights::Permit;
-use crate::wire_format::{Frame, Hello, PACKED_SINCE, RECEIPTS_SINCE, RefuseReason};
+use crate::wire_format::{CREDITS_SINCE, Frame, Hello, PACKED_SINCE, RefuseReason};
 use futures_util::future::BoxFuture;
 use otava_actor::Time;
 use std::sync::Arc;
@@ -279,9 +279,9 @@ impl Driver {
         self.core.emit(RemoteEvent::Connected(node.clone()));
         tracing::debug!(%node, "connected");
         let connection = link.connection.clone();
-        let receipts = Receipts::new();
-        let mut writers = self.start_writers(&mut link, &receipts);
-        let mut readers = Readers::start(&self.core, &self.peer, link, receipts);
+        let credits = Credits::new();
+        let mut writers = self.start_writers(&mut link, &credits);
+        let mut readers = Readers::start(&self.core, &self.peer, link, credits);
         let end = self.carry(&connection, &mut readers, &mut writers).await;
         let mut lost_nothing = false;
         let (reason, next) = match end {
@@ -382,7 +382,7 @@ impl Driver {
     fn start_writers(
         &self,
         link: &mut Link,
-        receipts: &Arc<Receipts>,
+        credits: &Arc<Credits>,
     ) -> JoinSet<Result<(), LaneFault>> {
         let mut writers = JoinSet::new();
         for outbox in self.peer.outboxes() {
@@ -409,18 +409,18 @@ impl Driver {
         }
         let (core, peer) = (self.core.clone(), self.peer.clone());
         let (connection, node) = (link.connection.clone(), link.node.clone());
-        let receipts = receipts.clone();
+        let credits = credits.clone();
         writers.spawn(async move {
             // Most peers never need it.
             if !peer.large.filled().await {
                 return Ok(());
             }
             let mut writer = open(&connection, LARGE_LANE, version, None).await?;
-            if version >= RECEIPTS_SINCE {
+            if version >= CREDITS_SINCE {
                 let (lane, core) = (writer, core.clone());
-                writer = Box::new(ReceiptedWriter {
+                writer = Box::new(CreditedWriter {
                     lane,
-                    receipts,
+                    credits,
                     core,
                 });
             }
@@ -489,7 +489,7 @@ struct Readers {
 }
 
 impl Readers {
-    fn start(core: &Arc<Core>, peer: &Arc<Peer>, link: Link, receipts: Arc<Receipts>) -> Self {
+    fn start(core: &Arc<Core>, peer: &Arc<Peer>, link: Link, credits: Arc<Credits>) -> Self {
         let inbound = Inbound {
             core: core.clone(),
             peer: peer.clone(),
@@ -505,7 +505,7 @@ impl Readers {
             lanes: Lanes {
                 connection: link.connection,
                 opened: OpenedLanes::default(),
-                receipts,
+                credits,
             },
             accepted: 1,
             control: None,
@@ -537,7 +537,7 @@ impl Readers {
     }
 
     /// How the next writer to end has ended. The peer's lanes are taken in meanwhile: a writer may wait
-    /// for receipts, which come on one of them.
+    /// for credits, which come on one of them.
     async fn end_of(
         &mut self,
         writers: &mut JoinSet<Result<(), LaneFault>>,

@@ -3,8 +3,8 @@
 use crate::config::RemoteConfig;
 use crate::core::Core;
 use crate::exports::{Exported, Undelivered};
-use crate::io::lanes::{CONTROL_LANE, FrameReader, LARGE_LANE, LaneFault, RECEIPT_LANE, is_lane};
-use crate::io::receipts::Receipts;
+use crate::io::credits::Credits;
+use crate::io::lanes::{CONTROL_LANE, CREDIT_LANE, FrameReader, LARGE_LANE, LaneFault, is_lane};
 use crate::network::{Connection, LaneReader};
 use crate::node_id::NodeId;
 use crate::peer::Peer;
@@ -45,7 +45,7 @@ pub(crate) struct Lanes {
     /// Those that the peer has opened.
     pub(crate) opened: OpenedLanes,
     /// What the peer has taken of this node's large lane.
-    pub(crate) receipts: Arc<Receipts>,
+    pub(crate) credits: Arc<Credits>,
 }
 
 /// How a lane ended without a fault.
@@ -131,12 +131,12 @@ impl Inbound {
         if !lanes.opened.note(lane) {
             return Err(LaneFault::Peer(format!("lane {lane} may not be opened")));
         }
-        if lane == RECEIPT_LANE {
-            lanes.receipts.read(&self.core, reader).await?;
+        if lane == CREDIT_LANE {
+            lanes.credits.read(&self.core, reader).await?;
             return Ok(LaneEnd::Finished);
         }
-        if reader.wants_receipts() {
-            reader = reader.with_receipts(&lanes.connection).await?;
+        if reader.wants_credits() {
+            reader = reader.with_credits(&lanes.connection).await?;
         }
         self.read_lane(reader).await
     }

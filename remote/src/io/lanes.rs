@@ -3,16 +3,16 @@
 use crate::config::RemoteConfig;
 use crate::core::Core;
 use crate::identity::PeerIdentity;
-use crate::io::receipts::ReceiptedReader;
+use crate::io::credits::CreditedReader;
 use crate::logic::handshake::Introduction;
-use crate::logic::large_window::FalseReceipt;
+use crate::logic::large_window::FalseCredit;
 use crate::network::{Connection, LaneError, LaneRank, LaneReader, LaneWriter};
 use crate::node_id::NodeId;
 use crate::outbox::{Alike, Batch, Outbox};
 use crate::peer::Peer;
 use crate::wire_format::{
-    Frame, FrameError, FrameSplitter, Hello, LanePreamble, PACKED_SINCE, PackedError, Packing,
-    PreambleError, RECEIPTS_SINCE, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
+    CREDITS_SINCE, Frame, FrameError, FrameSplitter, Hello, LanePreamble, PACKED_SINCE,
+    PackedError, Packing, PreambleError, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
 };
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use std::sync::Arc;
 pub(crate) const CONTROL_LANE: u8 = 0;
 /// The number of the lane for large messages, whatever the number of ordinary ones.
 pub(crate) const LARGE_LANE: u8 = RemoteConfig::ORDINARY_LANES_MAX + 1;
-/// The number of the lane on which receipts for the peer's large lane go out.
-pub(crate) const RECEIPT_LANE: u8 = RemoteConfig::ORDINARY_LANES_MAX + 2;
+/// The number of the lane on which credits for the peer's large lane go out.
+pub(crate) const CREDIT_LANE: u8 = RemoteConfig::ORDINARY_LANES_MAX + 2;
 /// The most bytes that are read at once.
 const READ_BYTES_MAX: usize = 64 << 10;
 /// A frame of the handshake is small.
@@ -63,8 +63,8 @@ impl LaneFault {
     }
 }
 
-impl From<FalseReceipt> for LaneFault {
-    fn from(error: FalseReceipt) -> Self {
+impl From<FalseCredit> for LaneFault {
+    fn from(error: FalseCredit) -> Self {
         Self::Peer(error.to_string())
     }
 }
@@ -125,19 +125,19 @@ impl FrameReader {
         self.lane == LARGE_LANE && self.version >= PACKED_SINCE
     }
 
-    /// Whether receipts are sent for what is taken of it.
-    pub(crate) fn wants_receipts(&self) -> bool {
-        self.lane == LARGE_LANE && self.version >= RECEIPTS_SINCE
+    /// Whether credits are sent for what is taken of it.
+    pub(crate) fn wants_credits(&self) -> bool {
+        self.lane == LARGE_LANE && self.version >= CREDITS_SINCE
     }
 
-    /// From now on receipts go out on a lane of their own. To be called before anything was read that
+    /// From now on credits go out on a lane of their own. To be called before anything was read that
     /// follows the beginning.
-    pub(crate) async fn with_receipts(
+    pub(crate) async fn with_credits(
         self,
         connection: &Arc<dyn Connection>,
     ) -> Result<Self, LaneError> {
-        let receipts = open(connection, RECEIPT_LANE, self.version, None).await?;
-        let reader = Box::new(ReceiptedReader::new(self.reader, receipts));
+        let credits = open(connection, CREDIT_LANE, self.version, None).await?;
+        let reader = Box::new(CreditedReader::new(self.reader, credits));
         Ok(Self { reader, ..self })
     }
 
@@ -203,7 +203,7 @@ pub(crate) async fn open(
 ) -> Result<Box<dyn LaneWriter>, LaneError> {
     let mut writer = connection.open_lane().await?;
     writer.set_rank(match lane {
-        CONTROL_LANE | RECEIPT_LANE => LaneRank::First,
+        CONTROL_LANE | CREDIT_LANE => LaneRank::First,
         LARGE_LANE => LaneRank::Last,
         _ => LaneRank::Middle,
     });

@@ -9,30 +9,34 @@
 //!
 //! ```text
 //! sent                |=====piece=====|                 |
-//! the peer's receipt                       |---taken--->|
+//! the peer's credit                        |---taken--->|
 //!                     |<--------------trip------------->|
 //! ```
 //!
 //! **Invariant:** with nothing under way there is room. So the lane goes on as long as the peer sends
-//! receipts for what it takes, at the latest when [`RECEIPT_BYTES`] have come together.
+//! credits for what it takes, at the latest when [`CREDIT_BYTES`] have come together.
 
 use otava_actor::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The least window, and the first one: two cores encrypt and decrypt as much in some 100 us.
+/// The least window, and the first one: of 24 to 64 KiB the one beside which a ping waited least.
 const LEAST: u64 = 48 << 10;
 /// The largest window; quinn keeps as much of one connection.
 const MOST: u64 = 8 << 20;
 /// The largest piece that is handed over in one go.
 const PIECE: usize = 32 << 10;
-/// Whoever takes a large lane sends a receipt when so much has come since the last one.
-pub(crate) const RECEIPT_BYTES: u64 = 16 << 10;
+/// Whoever takes a large lane sends a credit when so much has come since the last one.
+pub(crate) const CREDIT_BYTES: u64 = 16 << 10;
+/// Of pieces that end closer together one is timed, so that no more than 2,048 are remembered.
+const APART: u64 = 4 << 10;
+/// The window of a lane that waits for nothing.
+const LIFTED: u64 = u64::MAX;
 /// The shortest trip is forgotten after this time, twice that at most: the path may have changed.
 const FORGET_AFTER: Duration = Duration::from_secs(5);
 
 const _: () = assert!(
-    LEAST >= PIECE as u64 + RECEIPT_BYTES,
+    LEAST >= PIECE as u64 + CREDIT_BYTES,
     "else a lane could stand still"
 );
 
@@ -58,10 +62,10 @@ struct Piece {
     window: u64,
 }
 
-/// A receipt for more than was sent.
+/// A credit for more than was sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("it claims to have taken {taken} bytes of a large lane, where {sent} were sent")]
-pub(crate) struct FalseReceipt {
+pub(crate) struct FalseCredit {
     taken: u64,
     sent: u64,
 }
@@ -78,7 +82,7 @@ impl LargeWindow {
         }
     }
 
-    /// How many of `wanted` bytes may be sent now. 0 until a receipt comes, rather than a few.
+    /// How many of `wanted` bytes may be sent now. 0 until a credit comes, rather than a few.
     pub(crate) fn room(&mut self, wanted: usize) -> usize {
         let piece = wanted.min(PIECE);
         if self.has_room(piece) {
@@ -96,18 +100,21 @@ impl LargeWindow {
     pub(crate) fn sent(&mut self, bytes: usize, now: Time) {
         self.held = None;
         self.sent += bytes as u64;
-        self.pieces.push_back(Piece {
-            end: self.sent,
-            at: now,
-            window: self.window,
-        });
+        let apart = |last: &Piece| self.sent - last.end >= APART;
+        if self.window != LIFTED && self.pieces.back().is_none_or(apart) {
+            self.pieces.push_back(Piece {
+                end: self.sent,
+                at: now,
+                window: self.window,
+            });
+        }
     }
 
-    /// A receipt for all bytes up to `taken`. Returns whether there is room now for the piece that waits.
-    pub(crate) fn take(&mut self, taken: u64, now: Time) -> Result<bool, FalseReceipt> {
+    /// A credit for all bytes up to `taken`. Returns whether there is room now for the piece that waits.
+    pub(crate) fn take(&mut self, taken: u64, now: Time) -> Result<bool, FalseCredit> {
         if taken > self.sent {
             let sent = self.sent;
-            return Err(FalseReceipt { taken, sent });
+            return Err(FalseCredit { taken, sent });
         }
         let more = taken.saturating_sub(self.taken);
         self.taken += more;
@@ -122,9 +129,10 @@ impl LargeWindow {
         Ok(self.held.is_some_and(|held| self.has_room(held)))
     }
 
-    /// From now on everything has room: there will be no receipts.
+    /// From now on everything has room: there will be no credits.
     pub(crate) fn lift(&mut self) {
-        self.window = u64::MAX;
+        self.window = LIFTED;
+        self.pieces.clear();
     }
 
     /// A trip, and the window when it began; it took `more` bytes off what is under way.

@@ -23,7 +23,7 @@ pub(crate) enum FrameKind {
     /// Since version 2; see `packed.rs`.
     Packed = 23,
     /// Since version 3.
-    Receipt = 24,
+    Credit = 24,
 }
 
 impl FrameKind {
@@ -44,7 +44,7 @@ impl FrameKind {
             21 => Self::Question,
             22 => Self::NoAnswer,
             23 => Self::Packed,
-            24 => Self::Receipt,
+            24 => Self::Credit,
             _ => return None,
         })
     }

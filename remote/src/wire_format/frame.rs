@@ -16,7 +16,7 @@
 //! 21 question    target | u64 type tag | payload | u128 port .. | u8 number of ports
 //! 22 no answer   u128 port | u8 reason
 //! 23 packed      another frame, compressed: see `packed.rs`
-//! 24 receipt     u64 bytes of the large lane that were taken, behind its preamble
+//! 24 credit      u64 bytes of the large lane that were taken, behind its preamble
 //!
 //! node     string name | address | u64 incarnation
 //! address  4 | 4 bytes | u16 port   or   6 | 16 bytes | u16 port
@@ -159,7 +159,7 @@ pub(crate) enum Frame {
         why: RefusalCode,
     },
     /// All bytes of the large lane up to this number, behind its preamble, were taken.
-    Receipt {
+    Credit {
         taken: u64,
     },
 }
@@ -218,7 +218,7 @@ impl Frame {
             Self::Flushed { .. } => FrameKind::Flushed,
             Self::Question { .. } => FrameKind::Question,
             Self::NoAnswer { .. } => FrameKind::NoAnswer,
-            Self::Receipt { .. } => FrameKind::Receipt,
+            Self::Credit { .. } => FrameKind::Credit,
         }
     }
 
@@ -252,7 +252,7 @@ impl Frame {
             Self::SystemAck { seq: number }
             | Self::Flush { token: number }
             | Self::Flushed { token: number }
-            | Self::Receipt { taken: number } => out.extend_from_slice(&number.to_le_bytes()),
+            | Self::Credit { taken: number } => out.extend_from_slice(&number.to_le_bytes()),
             Self::Goodbye => {}
             Self::Message {
                 target,
@@ -343,7 +343,7 @@ impl Frame {
                 port: body.export()?,
                 why: RefusalCode::from_code(body.u8()?),
             },
-            FrameKind::Receipt => Self::Receipt { taken: body.u64()? },
+            FrameKind::Credit => Self::Credit { taken: body.u64()? },
             // Unpacked where it is allowed, before anything is decoded.
             FrameKind::Packed => return Err(Malformed::OutOfPlace),
         })

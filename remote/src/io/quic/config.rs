@@ -24,7 +24,8 @@ pub struct QuicConfig {
     pub idle_timeout: Duration,
     /// How long a connection may take to be made, on either side. Default 3 s.
     pub connect_timeout: Duration,
-    /// Lanes that a peer may have open at once. Default 16.
+    /// Lanes that a peer may have open at once: its ordinary ones ([`crate::RemoteConfig::lanes`]), and
+    /// three more. Default 16.
     pub lanes_max: u32,
     /// Bytes that a peer may send on one lane beyond what was read. Default 192 KiB. A message on another
     /// lane waits for as much that was sent before it, and a lane carries no more than this in a

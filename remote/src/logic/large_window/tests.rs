@@ -1,4 +1,4 @@
-//! Proves: a large lane goes on whatever its receipts are, and has under way what its path needs.
+//! Proves: a large lane goes on whatever its credits are, and has under way what its path needs.
 
 use super::*;
 use otava_actor::Rng;
@@ -24,9 +24,9 @@ impl Path {
     /// Sends as fast as it may for this long. Returns the bytes that arrived, and the window then.
     fn send_for(&self, length: u64) -> (u64, u64) {
         let mut window = LargeWindow::new();
-        // What has arrived over there, by time; receipts that arrive here, by time.
-        let (mut arrivals, mut receipts) = (BTreeMap::new(), BTreeMap::new());
-        let (mut now, mut free, mut taken, mut receipted) = (0, 0, 0, 0);
+        // What has arrived over there, by time; credits that arrive here, by time.
+        let (mut arrivals, mut credits) = (BTreeMap::new(), BTreeMap::new());
+        let (mut now, mut free, mut taken, mut credited) = (0, 0, 0, 0);
         while now < length {
             loop {
                 let room = window.room(usize::MAX);
@@ -42,17 +42,17 @@ impl Path {
                 }
             }
             let arrival = arrivals.first_key_value().map_or(u64::MAX, |(at, _)| *at);
-            let receipt = receipts.first_key_value().map_or(u64::MAX, |(at, _)| *at);
-            now = arrival.min(receipt);
+            let credit = credits.first_key_value().map_or(u64::MAX, |(at, _)| *at);
+            now = arrival.min(credit);
             assert!(now < u64::MAX, "it stands still");
             if let Some(end) = arrivals.remove(&now) {
                 taken = end;
-                if taken - receipted >= RECEIPT_BYTES {
-                    receipted = taken;
-                    receipts.insert(now + self.delay, taken);
+                if taken - credited >= CREDIT_BYTES {
+                    credited = taken;
+                    credits.insert(now + self.delay, taken);
                 }
             }
-            if let Some(taken) = receipts.remove(&now) {
+            if let Some(taken) = credits.remove(&now) {
                 window.take(taken, at(now)).unwrap();
             }
         }
@@ -113,23 +113,23 @@ fn what_was_short_is_forgotten() {
     assert!(trips(&mut window, 2 * MS, 12 * SECOND) > 4 * LEAST);
 }
 
-/// Whatever is wanted, and whenever receipts come by the rule: with all of them there is room again, and
+/// Whatever is wanted, and whenever credits come by the rule: with all of them there is room again, and
 /// no more is under way than the window.
 #[test]
 fn it_never_stands_still() {
     let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().unwrap());
     for seed in seed..seed + 200 {
         let mut rng = Rng::seeded(seed);
-        let (mut window, mut now, mut receipted) = (LargeWindow::new(), 0, 0);
+        let (mut window, mut now, mut credited) = (LargeWindow::new(), 0, 0);
         for _ in 0..2_000 {
             now += rng.next_u64() % MS;
             let wanted = 1 + (rng.next_u64() % (128 << 10)) as usize;
             match window.room(wanted) {
                 0 => {
-                    let taken = receipted + RECEIPT_BYTES;
-                    assert!(taken <= window.sent, "seed {seed}: nobody sends a receipt");
-                    receipted = taken + rng.next_u64() % (window.sent - taken + 1);
-                    window.take(receipted, at(now)).unwrap();
+                    let taken = credited + CREDIT_BYTES;
+                    assert!(taken <= window.sent, "seed {seed}: nobody sends a credit");
+                    credited = taken + rng.next_u64() % (window.sent - taken + 1);
+                    window.take(credited, at(now)).unwrap();
                 }
                 room => {
                     assert!(room <= wanted, "seed {seed}");
@@ -145,7 +145,7 @@ fn it_never_stands_still() {
 /// X: a peer may not claim to have taken what was not sent; one that says less, or the same again, has
 /// no effect.
 #[test]
-fn receipts_are_not_believed_blindly() {
+fn credits_are_not_believed_blindly() {
     let mut window = LargeWindow::new();
     window.sent(10_000, at(0));
     let refused = window.take(10_001, at(1));
@@ -161,13 +161,30 @@ fn receipts_are_not_believed_blindly() {
     assert_eq!(window.take(u64::MAX, at(2)).unwrap_err().sent, 10_000);
 }
 
+/// However small what is sent is, and however much: what is remembered of it is bounded.
 #[test]
-fn without_receipts_to_come_everything_has_room() {
+fn what_is_remembered_is_bounded() {
     let mut window = LargeWindow::new();
+    let mut most = 0;
+    for n in 0..2_000_000_u64 {
+        match window.room(30) {
+            0 => _ = window.take(window.taken + CREDIT_BYTES, at(n)).unwrap(),
+            room => window.sent(room, at(n)),
+        }
+        most = most.max(window.pieces.len() as u64);
+    }
+    assert!((1..=MOST / APART).contains(&most), "{most}");
+}
+
+#[test]
+fn without_credits_to_come_everything_has_room() {
+    let mut window = LargeWindow::new();
+    window.sent(PIECE, at(0));
+    window.lift();
     for _ in 0..1_000 {
-        window.lift();
         let room = window.room(usize::MAX);
         assert_eq!(room, PIECE);
         window.sent(room, at(0));
     }
+    assert!(window.pieces.is_empty());
 }

@@ -84,7 +84,7 @@ fn frame() -> impl Strategy<Value = Frame> {
             port,
             why: RefusalCode::from_code(code),
         }),
-        any::<u64>().prop_map(|taken| Frame::Receipt { taken }),
+        any::<u64>().prop_map(|taken| Frame::Credit { taken }),
     ]
 }
 
@@ -484,9 +484,9 @@ fn golden_frames_of_version_1() {
 
 /// R10: what version 3 added.
 #[test]
-fn golden_receipt_of_version_3() {
-    let golden = include_bytes!("../../../fixtures/v3/frame_receipt.bin");
-    let frame = Frame::Receipt {
+fn golden_credit_of_version_3() {
+    let golden = include_bytes!("../../../fixtures/v3/frame_credit.bin");
+    let frame = Frame::Credit {
         taken: 0x0807_0605_0403_0201,
     };
     assert_eq!(encoded(&frame), golden);

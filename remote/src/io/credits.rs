@@ -1,10 +1,10 @@
-//! Receipts: a large lane waits for what the peer says it has taken, so that little is under way on it.
+//! Credits: a large lane waits for what the peer says it has taken, so that little is under way on it.
 //!
 //! ```text
-//! here                                          there
-//! ReceiptedWriter ~~~~~~~ large lane ~~~~~~~~~> ReceiptedReader
-//!   waits for room                                | each 16 KiB that were taken
-//! Receipts <~~~~~~~~~~~~ lane of receipts ~~~~~~~~'
+//! here                                         there
+//! CreditedWriter ~~~~~~~ large lane ~~~~~~~~~> CreditedReader
+//!   waits for room                               | each 16 KiB that were taken
+//! Credits <~~~~~~~~~~~ lane of credits ~~~~~~~~~~'
 //! ```
 //!
 //! QUIC has windows of its own, one size for all lanes of a connection. Ordinary lanes need a larger one
@@ -12,7 +12,7 @@
 
 use crate::core::Core;
 use crate::io::lanes::{FrameReader, LaneFault};
-use crate::logic::large_window::{FalseReceipt, LargeWindow, RECEIPT_BYTES};
+use crate::logic::large_window::{CREDIT_BYTES, FalseCredit, LargeWindow};
 use crate::network::{LaneError, LaneReader, LaneWriter};
 use crate::wire_format::Frame;
 use bytes::Bytes;
@@ -22,13 +22,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// What the peer of one connection has taken of this node's large lane.
-pub(crate) struct Receipts {
+pub(crate) struct Credits {
     window: Mutex<LargeWindow>,
     /// There is room where there was none.
     room: Notify,
 }
 
-impl Receipts {
+impl Credits {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             window: Mutex::new(LargeWindow::new()),
@@ -40,11 +40,11 @@ impl Receipts {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what comes on the lane of receipts, until it ends.
+    /// Takes what comes on the lane of credits, until it ends.
     pub(crate) async fn read(&self, core: &Core, mut lane: FrameReader) -> Result<(), LaneFault> {
         loop {
             match lane.next().await? {
-                Some(Frame::Receipt { taken }) => self.take(core, taken)?,
+                Some(Frame::Credit { taken }) => self.take(core, taken)?,
                 Some(other) => return Err(LaneFault::unexpected(&other)),
                 None => break,
             }
@@ -55,7 +55,7 @@ impl Receipts {
         Ok(())
     }
 
-    fn take(&self, core: &Core, taken: u64) -> Result<(), FalseReceipt> {
+    fn take(&self, core: &Core, taken: u64) -> Result<(), FalseCredit> {
         if self.window().take(taken, core.system.now())? {
             self.room.notify_one();
         }
@@ -79,18 +79,18 @@ impl Receipts {
 }
 
 /// The sending end of a large lane.
-pub(crate) struct ReceiptedWriter {
+pub(crate) struct CreditedWriter {
     pub(crate) lane: Box<dyn LaneWriter>,
-    pub(crate) receipts: Arc<Receipts>,
+    pub(crate) credits: Arc<Credits>,
     pub(crate) core: Arc<Core>,
 }
 
-impl LaneWriter for ReceiptedWriter {
+impl LaneWriter for CreditedWriter {
     /// Given up in between it leaves a part that nothing may follow.
     fn write(&mut self, mut bytes: Bytes) -> BoxFuture<'_, Result<(), LaneError>> {
         async move {
             while !bytes.is_empty() {
-                let room = self.receipts.reserve(&self.core, bytes.len()).await;
+                let room = self.credits.reserve(&self.core, bytes.len()).await;
                 self.lane.write(bytes.split_to(room)).await?;
             }
             Ok(())
@@ -104,40 +104,40 @@ impl LaneWriter for ReceiptedWriter {
 }
 
 /// The receiving end of a large lane.
-pub(crate) struct ReceiptedReader {
+pub(crate) struct CreditedReader {
     lane: Box<dyn LaneReader>,
-    receipts: Box<dyn LaneWriter>,
+    credits: Box<dyn LaneWriter>,
     taken: u64,
-    /// Up to here there is a receipt.
-    receipted: u64,
+    /// Up to here there is a credit.
+    credited: u64,
 }
 
-impl ReceiptedReader {
-    pub(crate) fn new(lane: Box<dyn LaneReader>, receipts: Box<dyn LaneWriter>) -> Self {
+impl CreditedReader {
+    pub(crate) fn new(lane: Box<dyn LaneReader>, credits: Box<dyn LaneWriter>) -> Self {
         Self {
             lane,
-            receipts,
+            credits,
             taken: 0,
-            receipted: 0,
+            credited: 0,
         }
     }
 }
 
-impl LaneReader for ReceiptedReader {
+impl LaneReader for CreditedReader {
     /// Whoever asks for more has taken what came before.
     fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, LaneError>> {
         async move {
-            if self.taken - self.receipted >= RECEIPT_BYTES {
+            if self.taken - self.credited >= CREDIT_BYTES {
                 let taken = self.taken;
-                let mut receipt = Vec::new();
-                Frame::Receipt { taken }.encode_into(&mut receipt);
-                self.receipts.write(receipt.into()).await?;
-                self.receipted = taken;
+                let mut credit = Vec::new();
+                Frame::Credit { taken }.encode_into(&mut credit);
+                self.credits.write(credit.into()).await?;
+                self.credited = taken;
             }
             let bytes = self.lane.read(max).await?;
             match &bytes {
                 Some(bytes) => self.taken += bytes.len() as u64,
-                None => self.receipts.finish().await,
+                None => self.credits.finish().await,
             }
             Ok(bytes)
         }

@@ -14,10 +14,10 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 const KIB: usize = 1 << 10;
-/// The lanes for large messages and for receipts.
+/// The lanes for large messages and for credits.
 const LARGE: u8 = 9;
-const RECEIPTS: u8 = 10;
-/// The first version with receipts.
+const CREDITS: u8 = 10;
+/// The first version with credits.
 const VERSION: u8 = 3;
 /// What may be under way at first; the lane's own beginning comes before it.
 const WINDOW: usize = 48 * KIB;
@@ -28,7 +28,7 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Page(String);
 
 impl RemoteMessage for Page {
-    const NAME: &'static str = "test.Receipted";
+    const NAME: &'static str = "test.Credited";
     const LARGE: bool = true;
 }
 
@@ -61,7 +61,7 @@ async fn all_of(lane: &mut Box<dyn LaneReader>) -> usize {
     bytes
 }
 
-fn receipt(taken: usize) -> Vec<u8> {
+fn credit(taken: usize) -> Vec<u8> {
     frame(24, &[&(taken as u64).to_le_bytes()])
 }
 
@@ -78,37 +78,37 @@ async fn sending(version: u8) -> (Scene, Raw, Box<dyn LaneReader>) {
     (scene, raw, lane)
 }
 
-/// R5: without receipts a window of it comes, with each receipt more, and in the end all.
+/// R5: without credits a window of it comes, with each credit more, and in the end all.
 #[tokio::test(start_paused = true)]
-async fn a_large_message_waits_for_receipts() {
+async fn a_large_message_waits_for_credits() {
     let (scene, raw, mut lane) = sending(VERSION).await;
-    let mut receipts = lane_of(&raw.connection, RECEIPTS, VERSION).await;
+    let mut credits = lane_of(&raw.connection, CREDITS, VERSION).await;
     let mut taken = 0;
     while taken < 256 * KIB {
         let more = all_of(&mut lane).await;
         assert!((1..=2 * WINDOW).contains(&more), "{more} after {taken}");
         taken += more;
-        write(&mut receipts, &receipt(taken)).await;
+        write(&mut credits, &credit(taken)).await;
     }
     assert!(taken < 257 * KIB, "{taken}");
     assert_eq!(scene.faults(), 0);
 }
 
-/// R10: a peer of a version without receipts gets all of it.
+/// R10: a peer of a version without credits gets all of it.
 #[tokio::test(start_paused = true)]
-async fn a_node_of_version_2_sends_no_receipts_and_gets_everything() {
+async fn a_node_of_version_2_sends_no_credits_and_gets_everything() {
     let (scene, _raw, mut lane) = sending(VERSION - 1).await;
     assert!(all_of(&mut lane).await > 256 * KIB);
     assert_eq!(scene.faults(), 0);
 }
 
-/// Whoever ends the lane of receipts leaves the rest to the network.
+/// Whoever ends the lane of credits leaves the rest to the network.
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_receipts_lets_the_rest_go() {
+async fn the_end_of_the_credits_lets_the_rest_go() {
     let (scene, raw, mut lane) = sending(VERSION).await;
     let first = all_of(&mut lane).await;
     assert!(first <= WINDOW, "{first}");
-    lane_of(&raw.connection, RECEIPTS, VERSION)
+    lane_of(&raw.connection, CREDITS, VERSION)
         .await
         .finish()
         .await;
@@ -116,14 +116,14 @@ async fn the_end_of_the_receipts_lets_the_rest_go() {
     assert_eq!(scene.faults(), 0);
 }
 
-/// X: receipts for what was never sent, other frames and a second lane of them end the connection.
+/// X: credits for what was never sent, other frames and a second lane of them end the connection.
 #[tokio::test(start_paused = true)]
-async fn false_receipts_end_the_connection() {
+async fn false_credits_end_the_connection() {
     for (what, lanes, bytes) in [
-        ("more than was sent", 1, receipt(WINDOW + 1)),
-        ("more than there is", 1, receipt(usize::MAX)),
+        ("more than was sent", 1, credit(WINDOW + 1)),
+        ("more than there is", 1, credit(usize::MAX)),
         ("another frame", 1, frame(6, &[&7_u64.to_le_bytes()])),
-        ("half a receipt", 1, frame(24, &[&[1, 2, 3]])),
+        ("half a credit", 1, frame(24, &[&[1, 2, 3]])),
         ("too long a frame", 1, vec![0, 0, 1, 0, 24]),
         ("twice", 2, Vec::new()),
     ] {
@@ -131,7 +131,7 @@ async fn false_receipts_end_the_connection() {
         assert!(all_of(&mut large).await > 0);
         let mut opened = Vec::new();
         for _ in 0..lanes {
-            let mut lane = lane_of(&raw.connection, RECEIPTS, VERSION).await;
+            let mut lane = lane_of(&raw.connection, CREDITS, VERSION).await;
             write(&mut lane, &bytes).await;
             opened.push(lane);
         }
@@ -141,21 +141,21 @@ async fn false_receipts_end_the_connection() {
     }
 }
 
-/// R5: on any other lane than its own a receipt is a fault.
+/// R5: on any other lane than its own a credit is a fault.
 #[tokio::test(start_paused = true)]
-async fn a_receipt_elsewhere_ends_the_connection() {
+async fn a_credit_elsewhere_ends_the_connection() {
     for number in [1, LARGE] {
         let scene = Scene::new(1);
         let raw = scene.welcomed_as(VERSION).await;
         let mut lane = lane_of(&raw.connection, number, VERSION).await;
-        write(&mut lane, &receipt(1)).await;
+        write(&mut lane, &credit(1)).await;
         assert!(raw.is_closed().await, "{number}");
         assert_eq!(scene.faults(), 1, "{number}");
     }
 }
 
 /// The first large message of a connection, and the end of its node right behind it: it arrives, for the
-/// lane of receipts is taken in at the end too.
+/// lane of credits is taken in at the end too.
 async fn a_page_and_the_end(a: Node, b: Node) {
     let mut pages = TestProbe::<Page>::new(&b.system);
     b.remote.publish("pages", pages.actor_ref()).unwrap();
