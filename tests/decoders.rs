@@ -364,6 +364,13 @@ fn gossip() {
     target.check(otava_cluster::fuzzing::gossip);
 }
 
+/// R5: what chitchat of one version said to itself, taken from ten nodes that formed a cluster.
+#[test]
+fn messages_of_chitchat() {
+    let target = Target::new("cluster_chitchat", golden("cluster", "chitchat/")).payload();
+    target.check(otava_cluster::fuzzing::chitchat);
+}
+
 #[test]
 fn deliveries() {
     let seeds = named(otava_cluster::fuzzing::deliveries());
