@@ -238,7 +238,7 @@ fn bare_append(db: &Connection, first: i64, batch: u64, length: Duration, seq: &
                     first + stream.cast_signed(),
                     seq.cast_signed(),
                     record.name,
-                    record.payload
+                    &record.payload[..]
                 ])
                 .unwrap();
         }

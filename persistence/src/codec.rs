@@ -4,6 +4,7 @@ use crate::format::FormatError;
 use crate::format::sealed::{Seal, Spot, What};
 use crate::id::PersistenceId;
 use crate::journal::EventRecord;
+use bytes::Bytes;
 
 /// Encrypts and decrypts what one entity writes, if it has a key.
 pub(crate) struct Codec {
@@ -44,8 +45,8 @@ impl Codec {
         &self,
         (what, seq): (What, u64),
         (name, version): (&str, u16),
-        payload: Vec<u8>,
-    ) -> Result<Vec<u8>, FormatError> {
+        payload: Bytes,
+    ) -> Result<Bytes, FormatError> {
         match &self.seal {
             Some(seal) => seal.open(self.spot(what, seq, name, version), payload),
             None => Ok(payload),
@@ -57,8 +58,10 @@ impl Codec {
         seq: u64,
         mut record: EventRecord,
     ) -> Result<EventRecord, FormatError> {
-        let of = (&*record.name, record.version);
-        record.payload = self.close((What::Event, seq), of, record.payload)?;
+        if let Some(seal) = &self.seal {
+            let spot = self.spot(What::Event, seq, &record.name, record.version);
+            record.payload = seal.close(spot, &record.payload)?.into();
+        }
         Ok(record)
     }
 
@@ -79,6 +82,7 @@ impl Codec {
         version: u16,
         payload: Vec<u8>,
     ) -> Result<Vec<u8>, FormatError> {
-        self.open((What::Letter, seq), (name, version), payload)
+        let opened = self.open((What::Letter, seq), (name, version), payload.into());
+        opened.map(Vec::from)
     }
 }

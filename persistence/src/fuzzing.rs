@@ -76,11 +76,11 @@ fn spot(id: &PersistenceId) -> Spot<'_> {
 fn sealed(bytes: &[u8]) -> bool {
     let id = PersistenceId::new("account", "7");
     let seal = Seal::new(&[9; KEY_BYTES]);
-    let Ok(opened) = seal.open(spot(&id), bytes.to_vec()) else {
+    let Ok(opened) = seal.open(spot(&id), bytes.to_vec().into()) else {
         return false;
     };
     let closed = seal.close(spot(&id), &opened).unwrap_or_default();
-    assert_eq!(seal.open(spot(&id), closed), Ok(opened));
+    assert_eq!(seal.open(spot(&id), closed.into()), Ok(opened));
     true
 }
 

@@ -6,6 +6,7 @@ use crate::offset::OffsetStore;
 use crate::query::{EventQueries, check_tags};
 use crate::snapshot::SnapshotStore;
 use crate::state::StateStore;
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, pending, ready};
 use std::sync::Arc;
@@ -249,8 +250,9 @@ pub struct EventRecord {
     pub name: Arc<str>,
     /// The version of the type's layout.
     pub version: u16,
-    /// The encoded event ([`crate::format`]).
-    pub payload: Vec<u8>,
+    /// The encoded event ([`crate::format`]). What is read may share its memory with the events beside it:
+    /// who keeps one for long copies it.
+    pub payload: Bytes,
     /// What queries find it by ([`crate::EventQuery::tag`]); at most [`crate::TAGS_MAX`].
     pub tags: Vec<Arc<str>>,
 }
@@ -263,11 +265,11 @@ impl EventRecord {
 
     /// An event in its stored form.
     #[must_use]
-    pub fn new(name: impl Into<Arc<str>>, version: u16, payload: Vec<u8>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>, version: u16, payload: impl Into<Bytes>) -> Self {
         Self {
             name: name.into(),
             version,
-            payload,
+            payload: payload.into(),
             tags: Vec::new(),
         }
     }

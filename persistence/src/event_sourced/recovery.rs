@@ -225,7 +225,7 @@ fn decode_snapshot<E: EventSourced>(
     let (name, version) = (&*snapshot.name, snapshot.version);
     let read = || {
         let at = (What::Snapshot, snapshot.seq);
-        let payload = codec.open(at, (name, version), snapshot.payload)?;
+        let payload = codec.open(at, (name, version), snapshot.payload.into())?;
         let (mail, state) = mail::split_mail(&payload)?;
         let (outbox, inbox) = mail.into_boxes()?;
         let post = Post { outbox, inbox };

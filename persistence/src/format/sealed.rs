@@ -15,6 +15,7 @@
 
 use super::FormatError;
 use crate::id::PersistenceId;
+use bytes::Bytes;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::fmt;
@@ -105,7 +106,7 @@ impl Seal {
     ///
     /// # Errors
     /// [`FormatError::Sealed`].
-    pub(crate) fn open(&self, spot: Spot<'_>, mut bytes: Vec<u8>) -> Result<Vec<u8>, FormatError> {
+    pub(crate) fn open(&self, spot: Spot<'_>, bytes: Bytes) -> Result<Bytes, FormatError> {
         if bytes.first() != Some(&SEALED) {
             return Ok(bytes);
         }
@@ -116,12 +117,13 @@ impl Seal {
         nonce.copy_from_slice(&bytes[2..HEAD]);
         let nonce = Nonce::assume_unique_for_key(nonce);
         let data = Aad::from(spot.additional_data());
+        let mut bytes = Vec::from(bytes);
         let opened = self.0.open_within(nonce, data, &mut bytes, HEAD..);
         let length = opened.map(|payload| payload.len());
         let length = length
             .map_err(|_| FormatError::Sealed("the key does not fit, or the bytes were changed"))?;
         bytes.truncate(length);
-        Ok(bytes)
+        Ok(bytes.into())
     }
 }
 
@@ -156,7 +158,7 @@ mod tests {
         let seal = Seal::new(&[9; KEY_BYTES]);
         let bytes = seal.close_with(spot(&id), &[1, 5], [4; NONCE_LEN]).unwrap();
         assert_eq!(hex(&bytes), GOLDEN);
-        assert_eq!(seal.open(spot(&id), bytes).unwrap(), [1, 5]);
+        assert_eq!(*seal.open(spot(&id), bytes.into()).unwrap(), [1, 5]);
     }
 
     const GOLDEN: &str = "0201040404040404040404040404f14e9f9fe8358d2fa95d86860eebdde07dd9";
@@ -167,7 +169,10 @@ mod tests {
         let seal = Seal::new(&[9; KEY_BYTES]);
         let bytes = seal.close(spot(&id), b"secret").unwrap();
         let refused = |seal: &Seal, spot, bytes: &[u8]| {
-            matches!(seal.open(spot, bytes.to_vec()), Err(FormatError::Sealed(_)))
+            matches!(
+                seal.open(spot, bytes.to_vec().into()),
+                Err(FormatError::Sealed(_))
+            )
         };
         let here = spot(&id);
         let moved = [
@@ -193,9 +198,9 @@ mod tests {
             assert!(refused(&seal, here, &changed), "byte {at}");
             assert!(refused(&seal, here, &bytes[..at]), "cut at {at}");
         }
-        assert_eq!(seal.open(here, bytes).unwrap(), b"secret");
+        assert_eq!(*seal.open(here, bytes.into()).unwrap(), *b"secret");
         assert_eq!(
-            seal.open(here, vec![1, 2]).unwrap(),
+            *seal.open(here, vec![1, 2].into()).unwrap(),
             [1, 2],
             "it was never sealed"
         );

@@ -61,7 +61,7 @@ impl Handler<String> for Gated {
 
 /// The text of an event of these tests; `broken` ones cannot be decoded.
 pub(crate) fn text(found: &FoundEvent) -> Result<Option<String>, String> {
-    let text = String::from_utf8(found.event.record.payload.clone()).unwrap();
+    let text = String::from_utf8(found.event.record.payload.to_vec()).unwrap();
     if text == "broken" {
         return Err("it is broken".into());
     }
@@ -344,7 +344,7 @@ async fn poison_is_skipped_or_ends_it_as_it_was_told() {
     let journal = MemoryJournal::new();
     put(&journal, "a", 3).await;
     let mut broken = event("a", 4);
-    broken.payload = b"broken".to_vec();
+    broken.payload = b"broken".to_vec().into();
     journal
         .append(AppendRequest::new(id("a"), 3, vec![broken]))
         .await

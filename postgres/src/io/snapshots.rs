@@ -110,7 +110,8 @@ impl PostgresJournal {
             let record = record(row, 0, &mut Arc::from(""));
             record
                 .map(|record| {
-                    Snapshot::new(id.clone(), seq, record.name, record.version, record.payload)
+                    let payload = record.payload.into();
+                    Snapshot::new(id.clone(), seq, record.name, record.version, payload)
                 })
                 .map_err(|what| (seq.cast_signed(), corrupt(id, seq, 0, what)))
         });

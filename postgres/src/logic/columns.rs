@@ -63,8 +63,7 @@ impl<'a> Records<'a> {
         let tags = record.and_then(|record| array_literal(&record.tags));
         self.any_tags |= tags.is_some();
         self.tags.push(tags);
-        self.payloads
-            .push(record.map(|record| record.payload.as_slice()));
+        self.payloads.push(record.map(|record| &record.payload[..]));
     }
 }
 

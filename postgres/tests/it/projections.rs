@@ -53,7 +53,7 @@ impl PostgresHandler<String> for Rows {
 
 fn start(journal: &Arc<PostgresJournal>, table: &str, instances: u16) -> ProjectionHandle {
     let decode =
-        |found: &FoundEvent| String::from_utf8(found.event.record.payload.clone()).map(Some);
+        |found: &FoundEvent| String::from_utf8(found.event.record.payload.to_vec()).map(Some);
     let (offsets, table) = (journal.postgres_offsets(), table.to_owned());
     let attempts = Some(Arc::new(AtomicU64::new(0)));
     let backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(50));

@@ -54,7 +54,7 @@ pub(crate) async fn texts(journal: &dyn Journal, entity: &str) -> Vec<String> {
 }
 
 pub(crate) fn text(event: StoredEvent) -> String {
-    String::from_utf8(event.record.payload).unwrap()
+    String::from_utf8(event.record.payload.into()).unwrap()
 }
 
 /// Waits until a session waits for an advisory lock of somebody else.

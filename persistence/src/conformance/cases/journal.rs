@@ -28,7 +28,7 @@ async fn texts(store: &Store, entity: &str) -> Vec<String> {
 }
 
 fn text(event: &StoredEvent) -> String {
-    String::from_utf8(event.record.payload.clone()).unwrap()
+    String::from_utf8(event.record.payload.to_vec()).unwrap()
 }
 
 pub async fn a_new_id_has_no_events(store: Store) {

@@ -232,7 +232,7 @@ impl Journal for SqliteJournal {
         max: usize,
     ) -> BoxFuture<'a, Result<EventPage, JournalError>> {
         let id = id.clone();
-        self.read_on(move |reader| rows::page(&reader.db, &id, from_seq, max))
+        self.read_on(move |reader| rows::page(reader, &id, from_seq, max))
             .boxed()
     }
 

@@ -33,6 +33,7 @@
 //! thousand. While one is under way, requests gather in the queue, and the next takes them all; the
 //! slower the disk, the larger the batches. Nobody waits for a batch to fill ([`queue`]).
 
+mod batch;
 mod busy;
 mod checkpoint;
 mod committer;

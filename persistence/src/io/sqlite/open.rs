@@ -6,7 +6,7 @@ use crate::io::sqlite::committer::{Committer, Request};
 use crate::io::sqlite::halt::{Halt, read_marker};
 use crate::io::sqlite::marks::{self, Mark};
 use crate::io::sqlite::queue::Queue;
-use crate::io::sqlite::reader::{self, TaskSender, Tasks};
+use crate::io::sqlite::reader::{self, Reader, TaskSender, Tasks};
 use crate::io::sqlite::schema::{self, Kind, store_error};
 use crate::io::sqlite::watch::{Watch, Watcher};
 use crate::io::sqlite::{SqliteConfig, beside, sync_folder};
@@ -171,12 +171,10 @@ fn start(
     // Ends the threads that run already if not all can be started.
     let tasks = TaskSender::new(Arc::clone(&to_read));
     for thread in 0..config.readers.get() {
-        let (db, to_read) = (
-            another(config.busy_limit).map_err(failed)?,
-            Arc::clone(&to_read),
-        );
+        let reader = another(config.busy_limit).and_then(Reader::new);
+        let (reader, to_read) = (reader.map_err(failed)?, Arc::clone(&to_read));
         others.push(spawn("otava-journal-read", move || {
-            reader::run(db, &to_read, thread);
+            reader::run(reader, &to_read, thread);
         })?);
     }
     let keep = Keeper {

@@ -15,6 +15,7 @@
 
 use crate::error::{Damage, JournalError};
 use crate::id::PersistenceId;
+use crate::io::sqlite::batch::{Batches, EVENTS_OF_ONE, RawEvent, TAKE};
 use crate::io::sqlite::reader::{Ids, ReadFault, Reader};
 use crate::io::sqlite::rows::{self, CAPACITY_MAX, Names, PAGE_BYTES_MAX, as_i64, corrupt, limit};
 use crate::io::sqlite::sweep::unswept;
@@ -40,7 +41,7 @@ fn page(
     after: u64,
     max: usize,
 ) -> Result<QueryPage, ReadFault> {
-    let Reader { db, ids } = reader;
+    let Reader { db, batches, ids } = reader;
     let transaction = db.unchecked_transaction()?;
     let newest = schema::head(db)?.position;
     let mut page = Page {
@@ -59,8 +60,8 @@ fn page(
         page.hidden = unswept(db)?;
         page.events.reserve(max.min(CAPACITY_MAX));
         let end = match &query.id {
-            Some(id) => page.of_one(id, after)?.then_some(newest),
-            None => page.of_many(after, newest)?,
+            Some(id) => page.of_one(batches, id, after)?.then_some(newest),
+            None => page.of_many(batches, after, newest)?,
         };
         page.through = end.unwrap_or(page.through);
     }
@@ -84,31 +85,34 @@ struct Page<'a> {
     through: u64,
 }
 
-const COLUMNS: &str = "e.position, e.seq, e.name, e.version, e.written_at_ms, e.payload, e.crc, \
-                       e.tags, e.stream";
-
 impl Page<'_> {
     /// Returns how far everything was looked at; `None` when the page was full before.
-    fn of_many(&mut self, after: u64, newest: u64) -> Result<Option<u64>, ReadFault> {
+    fn of_many(
+        &mut self,
+        batches: &mut Batches,
+        after: u64,
+        newest: u64,
+    ) -> Result<Option<u64>, ReadFault> {
         let (select, bounds, end) = self.select(after, newest);
         let mut statement = self.db.prepare_cached(&select)?;
-        let mut rows = statement.query(params_from_iter(bounds))?;
+        let mut batches = batches.of(statement.query(params_from_iter(bounds))?);
         while !self.full()
-            && let Some(row) = rows.next()?
+            && let Some(batch) = batches.next(self.limits())?
         {
-            let (place, stream) = (rows::place(row)?, row.get(8)?);
-            if !self.look_at(place, stream) {
-                continue;
+            for raw in &batch.events {
+                if !self.look_at(raw) {
+                    continue;
+                }
+                let id = self.ids.id(self.db, raw.stream)?;
+                let event = rows::event(raw, &batch.bytes, &id, &mut self.names)?;
+                let has = |tag| event.record.tags.contains(tag);
+                if !self.query.tag.as_ref().is_none_or(has) {
+                    // The index of tags says so, the event does not.
+                    let (row, what) = (event.position, "tag");
+                    return Err(corrupt(&id, event.seq, Damage::Malformed { row, what }));
+                }
+                self.push(id, event);
             }
-            let id = self.ids.id(self.db, stream)?;
-            let event = rows::event(row, place, &id, &mut self.names)?;
-            let has = |tag| event.record.tags.contains(tag);
-            if !self.query.tag.as_ref().is_none_or(has) {
-                // The index of tags says so, the event does not.
-                let (row, what) = (event.position, "tag");
-                return Err(corrupt(&id, event.seq, Damage::Malformed { row, what }));
-            }
-            self.push(id, event);
         }
         Ok((!self.full()).then_some(end))
     }
@@ -127,36 +131,49 @@ impl Page<'_> {
             let from = "event_tags AS t CROSS JOIN events AS e ON e.position = t.position";
             (from, "t")
         } else {
-            ("events AS e", "e")
+            ("events AS e NOT INDEXED", "e")
         };
-        let mut select = format!("SELECT {COLUMNS} FROM {from}");
+        let mut select = format!("SELECT 1 FROM {from}");
         if filtered {
             select += " CROSS JOIN streams AS s ON s.stream = e.stream";
         }
         select += &format!(" WHERE {by}.position > ?1 AND {by}.position <= ?2");
-        let mut condition = |text: &str, value: Value| {
+        let mut bind = |value: Value| {
             bounds.push(value);
-            select += &format!(" AND {text} ?{}", bounds.len());
+            format!("?{}", bounds.len())
         };
         if let Some(tag) = &query.tag {
-            condition("t.tag =", tag.to_string().into());
+            select += &format!(" AND t.tag = {}", bind(tag.to_string().into()));
         }
+        let mut filters = Vec::new();
         if !query.is_all_slices() {
             let slices = query.slice_range();
-            condition("s.slice >=", i64::from(*slices.start()).into());
-            condition("s.slice <=", i64::from(*slices.end()).into());
+            let first = bind(i64::from(*slices.start()).into());
+            let last = bind(i64::from(*slices.end()).into());
+            filters.push(format!("s.slice BETWEEN {first} AND {last}"));
         }
         if let Some(kind) = &query.kind {
             // All texts that begin with the kind and `|`: the next character is `}`.
-            condition("s.id >=", format!("{kind}|").into());
-            condition("s.id <", format!("{kind}}}").into());
+            let first = bind(format!("{kind}|").into());
+            let end = bind(format!("{kind}}}").into());
+            filters.push(format!("s.id >= {first} AND s.id < {end}"));
         }
+        select += &match filters.join(" AND ") {
+            none if none.is_empty() => format!(" AND {TAKE}"),
+            // Otherwise rows would be taken before they are looked at.
+            filters => format!(" AND CASE WHEN {filters} THEN {TAKE} END"),
+        };
         select += &format!(" ORDER BY {by}.position");
         (select, bounds, end)
     }
 
     /// Returns whether everything was looked at.
-    fn of_one(&mut self, id: &PersistenceId, after: u64) -> Result<bool, ReadFault> {
+    fn of_one(
+        &mut self,
+        batches: &mut Batches,
+        id: &PersistenceId,
+        after: u64,
+    ) -> Result<bool, ReadFault> {
         let mut other_tag = self.query.clone();
         other_tag.tag = None;
         let Some(stream) = stream_of(self.db, id)?.filter(|_| other_tag.matches(id, &[])) else {
@@ -165,20 +182,19 @@ impl Page<'_> {
         let deleted = rows::deleted_seq(self.db, stream, id)?;
         let highest = highest_seq(self.db, stream)?.unwrap_or(deleted);
         let first = first_behind(self.db, stream, deleted + 1..highest + 1, after)?;
-        let mut statement = self.db.prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM events AS e WHERE e.stream = ?1 AND e.seq >= ?2 ORDER BY e.seq"
-        ))?;
-        let mut rows = statement.query(params![stream, as_i64(first)])?;
+        let mut statement = self.db.prepare_cached(EVENTS_OF_ONE)?;
+        let mut batches = batches.of(statement.query(params![stream, as_i64(first)])?);
         let mut sequence = Sequence::from(first);
         while !self.full()
-            && let Some(row) = rows.next()?
+            && let Some(batch) = batches.next(self.limits())?
         {
-            let place = rows::place(row)?;
-            self.look_at(place, stream);
-            rows::in_sequence(place, id, &mut sequence)?;
-            let event = rows::event(row, place, id, &mut self.names)?;
-            if self.query.matches(id, &event.record.tags) {
-                self.push(id.clone(), event);
+            for raw in &batch.events {
+                self.look_at(raw);
+                rows::in_sequence(raw, id, &mut sequence)?;
+                let event = rows::event(raw, &batch.bytes, id, &mut self.names)?;
+                if self.query.matches(id, &event.record.tags) {
+                    self.push(id.clone(), event);
+                }
             }
         }
         Ok(!self.full())
@@ -188,13 +204,20 @@ impl Page<'_> {
         self.events.len() >= self.max || self.bytes >= PAGE_BYTES_MAX || self.looked >= WINDOW
     }
 
+    /// Of the next batch, so that the page is full with its last row or later.
+    fn limits(&self) -> (usize, usize) {
+        let looks = usize::try_from(WINDOW - self.looked).unwrap_or(usize::MAX);
+        let events = (self.max - self.events.len()).min(looks);
+        (events, PAGE_BYTES_MAX - self.bytes)
+    }
+
     /// Takes note of a row; whether it is to be read: the events of some rows are deleted.
-    fn look_at(&mut self, (position, seq): (u64, u64), stream: i64) -> bool {
+    fn look_at(&mut self, raw: &RawEvent) -> bool {
         self.looked += 1;
-        self.through = position;
+        self.through = raw.position;
         self.hidden
-            .get(&stream)
-            .is_none_or(|deleted| seq > *deleted)
+            .get(&raw.stream)
+            .is_none_or(|deleted| raw.seq > *deleted)
     }
 
     fn push(&mut self, id: PersistenceId, event: StoredEvent) {

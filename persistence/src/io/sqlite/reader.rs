@@ -2,6 +2,7 @@
 
 use crate::error::JournalError;
 use crate::id::PersistenceId;
+use crate::io::sqlite::batch::Batches;
 use crate::io::sqlite::halt::Halt;
 use crate::io::sqlite::{Severity, severity};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -15,7 +16,15 @@ pub(super) type Task = Box<dyn FnOnce(&mut Reader) + Send>;
 /// What a thread reads with.
 pub(super) struct Reader {
     pub(super) db: Connection,
+    pub(super) batches: Batches,
     pub(super) ids: Ids,
+}
+
+impl Reader {
+    pub(super) fn new(db: Connection) -> rusqlite::Result<Self> {
+        let (batches, ids) = (Batches::new(&db)?, Ids::default());
+        Ok(Self { db, batches, ids })
+    }
 }
 
 /// The ids that numbers of streams stand for. They never change once they are committed.
@@ -190,10 +199,8 @@ impl Drop for Running<'_> {
 }
 
 /// Runs the thread of a number until every sender of tasks is gone.
-pub(super) fn run(db: Connection, tasks: &Tasks, thread: usize) {
+pub(super) fn run(mut reader: Reader, tasks: &Tasks, thread: usize) {
     let _running = Running(tasks);
-    let ids = Ids::default();
-    let mut reader = Reader { db, ids };
     while let Some(task) = tasks.next(thread) {
         task(&mut reader);
     }

@@ -4,14 +4,16 @@
 use crate::error::{Damage, JournalError};
 use crate::format::{Checksums, RecordRef, checksum};
 use crate::id::PersistenceId;
-use crate::io::sqlite::reader::ReadFault;
+use crate::io::sqlite::batch::{Batches, EVENTS_OF_ONE, RawEvent};
+use crate::io::sqlite::reader::{ReadFault, Reader};
 use crate::io::sqlite::transaction::{highest_seq, number_checksum, stream_of};
 use crate::journal::{EventPage, EventRecord, StoredEvent};
 use crate::logic::sequence::Sequence;
 use crate::logic::tags;
 use crate::snapshot::Snapshot;
 use crate::state::StoredState;
-use rusqlite::types::ValueRef;
+use bytes::Bytes;
+use rusqlite::types::{FromSql as _, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ pub(super) const CAPACITY_MAX: usize = 1000;
 
 /// One page of events, from one state of the file.
 pub(super) fn page(
-    db: &Connection,
+    Reader { db, batches, .. }: &mut Reader,
     id: &PersistenceId,
     from_seq: u64,
     max: usize,
@@ -37,7 +39,7 @@ pub(super) fn page(
     let mut events = Vec::with_capacity(max.min(CAPACITY_MAX));
     if max > 0 {
         let from_seq = from_seq.max(deleted + 1);
-        read_events(db, id, (stream, from_seq, max), &mut events)?;
+        read_events(db, batches, id, (stream, from_seq, max), &mut events)?;
     }
     transaction.finish()?;
     Ok(EventPage::new(events, highest).deleted(deleted))
@@ -81,25 +83,25 @@ pub(super) fn deleted_seq(
 
 fn read_events(
     db: &Connection,
+    batches: &mut Batches,
     id: &PersistenceId,
     (stream, from_seq, max): (i64, u64, usize),
     events: &mut Vec<StoredEvent>,
 ) -> Result<(), ReadFault> {
-    let mut statement = db.prepare_cached(
-        "SELECT position, seq, name, version, written_at_ms, payload, crc, tags FROM events
-         WHERE stream = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3",
-    )?;
-    let mut rows = statement.query(params![stream, as_i64(from_seq), limit(max)])?;
+    let mut statement = db.prepare_cached(EVENTS_OF_ONE)?;
+    let mut batches = batches.of(statement.query(params![stream, as_i64(from_seq)])?);
     let mut sequence = Sequence::from(from_seq);
     let (mut bytes, mut names) = (0, Names::default());
-    while bytes < PAGE_BYTES_MAX
-        && let Some(row) = rows.next()?
+    while events.len() < max
+        && bytes < PAGE_BYTES_MAX
+        && let Some(batch) = batches.next((max - events.len(), PAGE_BYTES_MAX - bytes))?
     {
-        let place = place(row)?;
-        in_sequence(place, id, &mut sequence)?;
-        let event = event(row, place, id, &mut names)?;
-        bytes += event.record.payload.len();
-        events.push(event);
+        for raw in &batch.events {
+            in_sequence(raw, id, &mut sequence)?;
+            let event = event(raw, &batch.bytes, id, &mut names)?;
+            bytes += event.record.payload.len();
+            events.push(event);
+        }
     }
     Ok(())
 }
@@ -131,90 +133,124 @@ pub(super) struct Names {
     tags: Vec<Arc<str>>,
 }
 
-/// Position and number of an event, by its row.
-pub(super) fn place(row: &Row<'_>) -> rusqlite::Result<(u64, u64)> {
-    let (position, seq): (i64, i64) = (row.get(0)?, row.get(1)?);
-    Ok((position.cast_unsigned(), seq.cast_unsigned()))
-}
-
 /// Checks that an event is the next one of its id.
 pub(super) fn in_sequence(
-    (position, seq): (u64, u64),
+    raw: &RawEvent,
     id: &PersistenceId,
     sequence: &mut Sequence,
 ) -> Result<(), ReadFault> {
     sequence
-        .take(seq, position)
+        .take(raw.seq, raw.position)
         .map_err(|(seq, damage)| corrupt(id, seq, damage))
 }
 
-/// Reads one row of an event and checks it: position, seq, name, version, time, payload, crc, tags.
+/// Checks the content of an event, one of a batch.
 pub(super) fn event(
-    row: &Row<'_>,
-    (position, seq): (u64, u64),
+    raw: &RawEvent,
+    bytes: &Bytes,
     id: &PersistenceId,
     names: &mut Names,
 ) -> Result<StoredEvent, ReadFault> {
+    let (seq, position, written_at_ms) = (raw.seq, raw.position, raw.written_at_ms);
     let malformed = |what| {
         let row = position;
         corrupt(id, seq, Damage::Malformed { row, what })
     };
-    let record = content(row, 2, 5, Some(7)).map_err(malformed)?;
-    let written_at_ms = row.get::<_, i64>(4).unwrap_or_default().cast_unsigned();
+    if let Some(what) = raw.malformed {
+        return Err(malformed(what));
+    }
+    let name = names.name(&bytes[raw.name.clone()]);
+    let name = name.ok_or_else(|| malformed("name"))?;
+    let record = RecordRef {
+        name: &name,
+        version: raw.version,
+        payload: &bytes[raw.payload.clone()],
+        tags: &bytes[raw.tags.clone()],
+    };
     let expected = names.sums.of(id.as_str(), seq, written_at_ms, record);
-    let found = u32::try_from(row.get::<_, i64>(6).unwrap_or(-1)).unwrap_or_default();
-    if expected != found {
-        let row = position;
+    if expected != raw.crc {
         let damage = Damage::Checksum {
-            row,
+            row: position,
             expected,
-            found,
+            found: raw.crc,
         };
         return Err(corrupt(id, seq, damage));
     }
-    let record = names.record(record).ok_or_else(|| malformed("tags"))?;
+    let tags = names.tags(record.tags).ok_or_else(|| malformed("tags"))?;
+    let payload = bytes.slice(raw.payload.clone());
+    let record = EventRecord::new(name, raw.version, payload).tagged(tags);
     Ok(StoredEvent::new(seq, position, written_at_ms, record))
 }
 
 impl Names {
-    /// `None` when the tags cannot be read.
-    fn record(&mut self, record: RecordRef<'_>) -> Option<EventRecord> {
-        if *self.name != *record.name {
-            self.name = record.name.into();
+    /// `None` when it is no text.
+    fn name(&mut self, name: &[u8]) -> Option<Arc<str>> {
+        if self.name.as_bytes() != name {
+            self.name = std::str::from_utf8(name).ok()?.into();
         }
+        Some(Arc::clone(&self.name))
+    }
+
+    /// `None` when they cannot be read.
+    fn tags(&mut self, tags: &[u8]) -> Option<Vec<Arc<str>>> {
         // Mostly there are none, neither here nor before: to compare two empty slices was 6 of the 54 % of
         // all samples that the reader had (`perf`).
-        let both = [self.tag_bytes.len(), record.tags.len()];
-        if both != [0, 0] && self.tag_bytes != record.tags {
-            self.tags = tags::decode(record.tags)?;
-            record.tags.clone_into(&mut self.tag_bytes);
+        if [self.tag_bytes.len(), tags.len()] != [0, 0] && self.tag_bytes != tags {
+            self.tags = tags::decode(tags)?;
+            tags.clone_into(&mut self.tag_bytes);
         }
-        let name = Arc::clone(&self.name);
-        let made = EventRecord::new(name, record.version, record.payload.to_vec());
-        Some(made.tagged(self.tags.clone()))
+        Some(self.tags.clone())
     }
 }
 
+/// What a row holds, if its columns have their types.
+pub(super) struct Content<'a> {
+    /// Perhaps no text.
+    pub(super) name: &'a [u8],
+    pub(super) version: u16,
+    pub(super) payload: &'a [u8],
+    pub(super) tags: &'a [u8],
+}
+
+impl<'a> Content<'a> {
+    fn record(self) -> Result<RecordRef<'a>, &'static str> {
+        Ok(RecordRef {
+            name: std::str::from_utf8(self.name).map_err(|_| "name")?,
+            version: self.version,
+            payload: self.payload,
+            tags: self.tags,
+        })
+    }
+}
+
+/// The value of a column, which there must be.
+pub(super) fn of_row<'a>(row: &'a Row<'_>, column: usize) -> ValueRef<'a> {
+    row.get_ref(column).unwrap_or(ValueRef::Null)
+}
+
 /// Name and version at `column` and the next, the payload, and the tags if the row has them.
-fn content<'a>(
-    row: &'a Row<'_>,
+pub(super) fn content<'a>(
+    value: impl Fn(usize) -> ValueRef<'a>,
     column: usize,
     payload: usize,
     tags: Option<usize>,
-) -> Result<RecordRef<'a>, &'static str> {
-    let name = row.get_ref(column).ok();
-    let tags = match tags.map(|tags| row.get_ref(tags)) {
-        None | Some(Ok(ValueRef::Null)) => &[],
-        Some(Ok(ValueRef::Blob(bytes))) => bytes,
+) -> Result<Content<'a>, &'static str> {
+    let tags = match tags.map(&value) {
+        None | Some(ValueRef::Null) => &[],
+        Some(ValueRef::Blob(bytes)) => bytes,
         Some(_) => return Err("tags"),
     };
-    let payload = row.get_ref(payload).ok();
-    Ok(RecordRef {
-        name: name.and_then(|value| value.as_str().ok()).ok_or("name")?,
-        version: row.get::<_, u16>(column + 1).map_err(|_| "version")?,
-        payload: payload
-            .and_then(|value| value.as_blob().ok())
-            .ok_or("payload")?,
+    let ValueRef::Text(name) = value(column) else {
+        return Err("name");
+    };
+    let version = u16::column_result(value(column + 1)).map_err(|_| "version")?;
+    let ValueRef::Blob(payload) = value(payload) else {
+        return Err("payload");
+    };
+    Ok(Content {
+        name,
+        version,
+        payload,
         tags,
     })
 }
@@ -255,7 +291,7 @@ pub(super) fn latest_snapshot(
 pub(super) fn snapshot(row: &Row<'_>, id: &PersistenceId) -> Result<Snapshot, &'static str> {
     let seq = row.get::<_, i64>(1).map_err(|_| "sequence number")?;
     let seq = seq.cast_unsigned();
-    let record = content(row, 2, 4, None)?;
+    let record = content(|column| of_row(row, column), 2, 4, None)?.record()?;
     let expected = checksum(id.as_str(), seq, 0, record);
     if row.get::<_, i64>(5).ok() != Some(i64::from(expected)) {
         return Err("checksum");
@@ -308,7 +344,7 @@ pub(super) fn state(
     };
     let removed = row.get_ref(2)? == ValueRef::Null;
     let record = (!removed)
-        .then(|| content(row, 2, 5, Some(7)))
+        .then(|| content(|column| of_row(row, column), 2, 5, Some(7))?.record())
         .transpose()
         .map_err(malformed)?;
     let written_at_ms = row.get::<_, i64>(4).unwrap_or_default().cast_unsigned();
@@ -323,9 +359,14 @@ pub(super) fn state(
         };
         return Err(corrupt(id, revision, damage));
     }
-    let record = record
-        .map(|record| names.record(record).ok_or_else(|| malformed("tags")))
-        .transpose()?;
+    let record = record.map(|record| -> Result<_, ReadFault> {
+        let tags = names.tags(record.tags).ok_or_else(|| malformed("tags"))?;
+        let name = names.name(record.name.as_bytes());
+        let name = name.ok_or_else(|| malformed("name"))?;
+        let payload = record.payload.to_vec();
+        Ok(EventRecord::new(name, record.version, payload).tagged(tags))
+    });
+    let record = record.transpose()?;
     let place = (revision, position);
     Ok(StoredState::new(id.clone(), place, written_at_ms, record))
 }

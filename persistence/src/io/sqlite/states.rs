@@ -76,7 +76,7 @@ impl Transaction<'_> {
                 self.now_ms.cast_signed(),
                 record.map(|record| &record.name),
                 record.map(|record| record.version),
-                record.map(|record| &record.payload),
+                record.map(|record| &record.payload[..]),
                 (!tags.is_empty()).then_some(&tags),
                 crc
             ])?;
@@ -91,7 +91,7 @@ fn changes(
     after: u64,
     max: usize,
 ) -> Result<Vec<StoredState>, ReadFault> {
-    let Reader { db, ids } = reader;
+    let Reader { db, ids, .. } = reader;
     let transaction = db.unchecked_transaction()?;
     let mut statement = db.prepare_cached(
         "SELECT position, revision, name, version, written_at_ms, payload, crc, tags, stream

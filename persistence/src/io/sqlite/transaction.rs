@@ -214,7 +214,7 @@ impl Transaction<'_> {
                 record.name,
                 record.version,
                 self.now_ms.cast_signed(),
-                record.payload,
+                &record.payload[..],
                 crc,
                 (!tags.is_empty()).then_some(&tags),
             ])?;

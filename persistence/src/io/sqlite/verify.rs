@@ -2,6 +2,7 @@
 
 use crate::error::OpenError;
 use crate::id::PersistenceId;
+use crate::io::sqlite::batch::{Batch, Taker};
 use crate::io::sqlite::reader::ReadFault;
 use crate::io::sqlite::rows::Names;
 use crate::io::sqlite::schema::Kind;
@@ -154,28 +155,31 @@ impl Check<'_> {
     fn events(&mut self, stream: i64, id: &PersistenceId) -> rusqlite::Result<u64> {
         let deleted = self.deleted(stream, id)?;
         let columns = if self.format >= 2 {
-            "name, version, written_at_ms, payload, crc, tags"
+            "name, version, written_at_ms, payload, crc, tags, stream"
         } else {
-            "tag, version, written_at_ms, payload, crc, NULL"
+            "tag, version, written_at_ms, payload, crc, NULL, stream"
         };
         let mut statement = self.db.prepare_cached(&format!(
             "SELECT position, seq, {columns} FROM events WHERE stream = ?1 ORDER BY seq"
         ))?;
         let mut rows = statement.query(params![stream])?;
         let (mut sequence, mut names, mut count) = (None, Names::default(), 0);
+        let (mut taker, mut batch) = (Taker::default(), Batch::default());
         while let Some(row) = rows.next()? {
             count += 1;
-            let place = rows::place(row)?;
+            taker.take(|column| rows::of_row(row, column))?;
+            taker.give(&mut batch);
+            let raw = &batch.events[0];
             // Deleted ones may be gone up to any number.
-            let first = place.1.min(deleted + 1);
+            let first = raw.seq.min(deleted + 1);
             let expected = sequence.get_or_insert_with(|| Sequence::from(first));
-            let checked = rows::in_sequence(place, id, expected)
-                .and_then(|()| rows::event(row, place, id, &mut names));
+            let checked = rows::in_sequence(raw, id, expected)
+                .and_then(|()| rows::event(raw, &batch.bytes, id, &mut names));
             match checked {
                 Ok(event) => self.tags_are_found(id, &event)?,
                 Err(ReadFault::Sqlite(error)) => return Err(error),
                 Err(ReadFault::Journal(error)) => {
-                    sequence = Some(Sequence::from(place.1 + 1));
+                    sequence = Some(Sequence::from(raw.seq + 1));
                     self.find(error.to_string());
                 }
             }
