@@ -367,6 +367,7 @@ async fn link<W: Work>(server: &Server) -> Result<Link<W::Memory>, String> {
     let client = connect(&server.config, None).await?;
     let limit = server.config.connect_timeout;
     let preparing = async {
+        client.batch_execute(KEEP_MEMORY).await?;
         let mut statements = Vec::with_capacity(W::SQL.len());
         for text in W::SQL {
             statements.push(client.prepare(&server.sql(text)).await?);
@@ -382,6 +383,12 @@ async fn link<W: Work>(server: &Server) -> Result<Link<W::Memory>, String> {
         memory: W::Memory::default(),
     })
 }
+
+/// Has the server's process get and give back a large piece of memory, once. The C library of Linux (glibc) gives
+/// memory above 128 KiB back to the system whenever it is free, and gets it again: a batch needs a little
+/// more, which were seven calls a statement. What was given back in one piece raises that limit to twice as
+/// much, for the life of the process.
+const KEEP_MEMORY: &str = "SELECT octet_length(repeat('x', 4194304))";
 
 /// Ends a session that holds the lock and waits for its process, which must be paused or cut off:
 /// the server has nothing left to do for it. What it had not committed is rolled back.
