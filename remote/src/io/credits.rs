@@ -106,7 +106,8 @@ impl LaneWriter for CreditedWriter {
 /// The receiving end of a large lane.
 pub(crate) struct CreditedReader {
     lane: Box<dyn LaneReader>,
-    credits: Box<dyn LaneWriter>,
+    /// `None` once the peer takes no more of them: what it has sent is read nevertheless.
+    credits: Option<Box<dyn LaneWriter>>,
     taken: u64,
     /// Up to here there is a credit.
     credited: u64,
@@ -116,10 +117,27 @@ impl CreditedReader {
     pub(crate) fn new(lane: Box<dyn LaneReader>, credits: Box<dyn LaneWriter>) -> Self {
         Self {
             lane,
-            credits,
+            credits: Some(credits),
             taken: 0,
             credited: 0,
         }
+    }
+
+    /// Sends a credit if one is due.
+    async fn credit(&mut self) {
+        let taken = self.taken;
+        let Some(credits) = &mut self.credits else {
+            return;
+        };
+        if taken - self.credited < CREDIT_BYTES {
+            return;
+        }
+        let mut credit = Vec::new();
+        Frame::Credit { taken }.encode_into(&mut credit);
+        if credits.write(credit.into()).await.is_err() {
+            self.credits = None;
+        }
+        self.credited = taken;
     }
 }
 
@@ -127,20 +145,62 @@ impl LaneReader for CreditedReader {
     /// Whoever asks for more has taken what came before.
     fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, LaneError>> {
         async move {
-            if self.taken - self.credited >= CREDIT_BYTES {
-                let taken = self.taken;
-                let mut credit = Vec::new();
-                Frame::Credit { taken }.encode_into(&mut credit);
-                self.credits.write(credit.into()).await?;
-                self.credited = taken;
-            }
+            self.credit().await;
             let bytes = self.lane.read(max).await?;
-            match &bytes {
-                Some(bytes) => self.taken += bytes.len() as u64,
-                None => self.credits.finish().await,
+            match (&bytes, &mut self.credits) {
+                (Some(bytes), _) => self.taken += bytes.len() as u64,
+                (None, Some(credits)) => credits.finish().await,
+                (None, None) => {}
             }
             Ok(bytes)
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pieces of 11 KiB that have arrived, then the end.
+    struct Arrived(usize);
+
+    impl LaneReader for Arrived {
+        fn read(&mut self, _: usize) -> BoxFuture<'_, Result<Option<Bytes>, LaneError>> {
+            let piece = (self.0 > 0).then(|| Bytes::from(vec![7; 11 << 10]));
+            self.0 = self.0.saturating_sub(1);
+            std::future::ready(Ok(piece)).boxed()
+        }
+    }
+
+    /// A lane that takes so many writes.
+    struct Takes(usize);
+
+    impl LaneWriter for Takes {
+        fn write(&mut self, _: Bytes) -> BoxFuture<'_, Result<(), LaneError>> {
+            let written = match self.0.checked_sub(1) {
+                Some(left) => Ok(self.0 = left),
+                None => Err(LaneError::new("closed")),
+            };
+            std::future::ready(written).boxed()
+        }
+
+        fn finish(&mut self) -> BoxFuture<'_, ()> {
+            assert!(self.0 > 0, "it is closed");
+            std::future::ready(()).boxed()
+        }
+    }
+
+    /// A peer that has said all and gone takes no credit; what it said is read nevertheless.
+    #[test]
+    fn what_has_arrived_is_read_whether_credits_go_out_or_not() {
+        for writes in [0, 1, 9] {
+            let mut reader = CreditedReader::new(Box::new(Arrived(6)), Box::new(Takes(writes)));
+            let mut read = 0;
+            while let Some(bytes) = reader.read(1).now_or_never().unwrap().unwrap() {
+                read += bytes.len();
+            }
+            assert_eq!(read, 66 << 10, "{writes}");
+        }
     }
 }

@@ -136,7 +136,7 @@ impl Inbound {
             return Ok(LaneEnd::Finished);
         }
         if reader.wants_credits() {
-            reader = reader.with_credits(&lanes.connection).await?;
+            reader = reader.with_credits(&lanes.connection).await;
         }
         self.read_lane(reader).await
     }

@@ -130,15 +130,15 @@ impl FrameReader {
         self.lane == LARGE_LANE && self.version >= CREDITS_SINCE
     }
 
-    /// From now on credits go out on a lane of their own. To be called before anything was read that
-    /// follows the beginning.
-    pub(crate) async fn with_credits(
-        self,
-        connection: &Arc<dyn Connection>,
-    ) -> Result<Self, LaneError> {
-        let credits = open(connection, CREDIT_LANE, self.version, None).await?;
+    /// From now on credits go out on a lane of their own, if the connection still takes one. To be called
+    /// before anything was read that follows the beginning.
+    pub(crate) async fn with_credits(self, connection: &Arc<dyn Connection>) -> Self {
+        let Ok(credits) = open(connection, CREDIT_LANE, self.version, None).await else {
+            // What has arrived is read nevertheless.
+            return self;
+        };
         let reader = Box::new(CreditedReader::new(self.reader, credits));
-        Ok(Self { reader, ..self })
+        Self { reader, ..self }
     }
 
     pub(crate) fn lane(&self) -> u8 {

@@ -1,5 +1,6 @@
 //! Configuration of QUIC: limits and times, with their reasons.
 
+use crate::config::RemoteConfig;
 use crate::logic::callers::Places;
 use std::time::Duration;
 
@@ -24,8 +25,8 @@ pub struct QuicConfig {
     pub idle_timeout: Duration,
     /// How long a connection may take to be made, on either side. Default 3 s.
     pub connect_timeout: Duration,
-    /// Lanes that a peer may have open at once: its ordinary ones ([`crate::RemoteConfig::lanes`]), and
-    /// three more. Default 16.
+    /// Lanes that a peer may have open at once. Default 16; less than 11, which two nodes may need, counts
+    /// as 11.
     pub lanes_max: u32,
     /// Bytes that a peer may send on one lane beyond what was read. Default 192 KiB. A message on another
     /// lane waits for as much that was sent before it, and a lane carries no more than this in a
@@ -126,7 +127,8 @@ impl QuicConfig {
 
     /// The part that quinn keeps for each connection.
     pub(crate) fn transport(&self) -> Result<quinn::TransportConfig, quinn::VarIntBoundsExceeded> {
-        let all_lanes = u64::from(self.lanes_max) * u64::from(self.lane_window_bytes);
+        let lanes_max = self.lanes_max.max(RemoteConfig::LANES_MAX.into());
+        let all_lanes = u64::from(lanes_max) * u64::from(self.lane_window_bytes);
         let mut transport = quinn::TransportConfig::default();
         let mut discovery = quinn::MtuDiscoveryConfig::default();
         discovery.upper_bound(DATAGRAM_BYTES_MAX);
@@ -134,7 +136,7 @@ impl QuicConfig {
             .mtu_discovery_config(Some(discovery))
             .keep_alive_interval(Some(self.keep_alive))
             .max_idle_timeout(Some(self.idle_timeout.try_into()?))
-            .max_concurrent_uni_streams(self.lanes_max.into())
+            .max_concurrent_uni_streams(lanes_max.into())
             .max_concurrent_bidi_streams(0u32.into())
             .datagram_receive_buffer_size(None)
             .stream_receive_window(self.lane_window_bytes.into())
