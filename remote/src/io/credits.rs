@@ -178,11 +178,8 @@ mod tests {
 
     impl LaneWriter for Takes {
         fn write(&mut self, _: Bytes) -> BoxFuture<'_, Result<(), LaneError>> {
-            let written = match self.0.checked_sub(1) {
-                Some(left) => Ok(self.0 = left),
-                None => Err(LaneError::new("closed")),
-            };
-            std::future::ready(written).boxed()
+            let left = self.0.checked_sub(1).ok_or(LaneError::new("closed"));
+            std::future::ready(left.map(|left| self.0 = left)).boxed()
         }
 
         fn finish(&mut self) -> BoxFuture<'_, ()> {
