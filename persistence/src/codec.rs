@@ -29,16 +29,17 @@ impl Codec {
         }
     }
 
-    pub(crate) fn close(
+    pub(crate) fn close<P: AsRef<[u8]> + From<Vec<u8>>>(
         &self,
         (what, seq): (What, u64),
         (name, version): (&str, u16),
-        payload: Vec<u8>,
-    ) -> Result<Vec<u8>, FormatError> {
-        match &self.seal {
-            Some(seal) => seal.close(self.spot(what, seq, name, version), &payload),
-            None => Ok(payload),
-        }
+        payload: P,
+    ) -> Result<P, FormatError> {
+        let Some(seal) = &self.seal else {
+            return Ok(payload);
+        };
+        let closed = seal.close(self.spot(what, seq, name, version), payload.as_ref())?;
+        Ok(closed.into())
     }
 
     pub(crate) fn open(
@@ -58,10 +59,8 @@ impl Codec {
         seq: u64,
         mut record: EventRecord,
     ) -> Result<EventRecord, FormatError> {
-        if let Some(seal) = &self.seal {
-            let spot = self.spot(What::Event, seq, &record.name, record.version);
-            record.payload = seal.close(spot, &record.payload)?.into();
-        }
+        let of = (&*record.name, record.version);
+        record.payload = self.close((What::Event, seq), of, record.payload)?;
         Ok(record)
     }
 
