@@ -2,6 +2,7 @@
 
 use crate::cuts::{Node, SOON, addr};
 use crate::hostile::{Raw, Scene, frame, lane_of, write};
+use crate::nodes::Command;
 use otava_actor::ActorSystem;
 use otava_actor::testkit::TestProbe;
 use otava_remote::{
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 const KIB: usize = 1 << 10;
 /// The lanes for large messages and for credits.
@@ -162,10 +163,8 @@ async fn a_page_and_the_end(a: Node, b: Node) {
     let page = || Page::of(2 << 20);
     let to = a.remote.resolve::<Page>(b.remote.id(), "pages");
     // Connected, but no large message yet.
-    let gone = a
-        .remote
-        .resolve::<crate::nodes::Command>(b.remote.id(), "nobody");
-    let _ = gone.ask(crate::nodes::Command::Get).within(SOON).await;
+    let gone = a.remote.resolve::<Command>(b.remote.id(), "nobody");
+    let _ = gone.ask(Command::Get).within(SOON).await;
     to.tell(page()).unwrap();
     tokio::join!(a.remote.shutdown(), async {
         assert!(pages.expect_msg(SOON).await == page());
@@ -186,7 +185,6 @@ async fn a_large_message_arrives_before_the_goodbye_in_memory() {
     world.set_delay(one_way..one_way + a_bit);
     let node = |name, port| node(name, Arc::new(world.network(addr(port), name)));
     a_page_and_the_end(node("a", 1), node("b", 2)).await;
-    sleep(SECOND).await;
 }
 
 #[tokio::test]
