@@ -93,6 +93,12 @@ pub enum Damage {
         /// The next sequence number that is there.
         next: u64,
     },
+    /// The store says where it lies, and nothing lies there.
+    #[error("row {row}, where it should lie, is not there")]
+    NoRow {
+        /// Where it should lie in the store.
+        row: u64,
+    },
     /// The row has values that no version of this program wrote.
     #[error("row {row} holds a value out of range: {what}")]
     Malformed {

@@ -202,7 +202,7 @@ async fn a_changed_or_missing_event_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.db");
     let journal = open(&path).await;
-    for entity in ["a", "b", "c"] {
+    for entity in ["a", "b", "c", "d"] {
         journal.append(append(entity, 0, 5)).await.unwrap();
     }
     journal.close().await;
@@ -211,6 +211,7 @@ async fn a_changed_or_missing_event_is_named() {
         "UPDATE events SET payload = x'00' WHERE position = 3",
     );
     tamper(&path, "DELETE FROM events WHERE position = 9");
+    tamper(&path, "DELETE FROM places_new WHERE position = 12");
     let journal = open(&path).await;
     match journal.read(&id("a"), 1, 10).await {
         Err(JournalError::Corrupt {
@@ -225,17 +226,26 @@ async fn a_changed_or_missing_event_is_named() {
     match journal.read(&id("b"), 1, 10).await {
         Err(JournalError::Corrupt {
             seq: 4,
-            damage: Damage::Missing { next: 5 },
+            damage: Damage::NoRow { row: 9 },
             ..
         }) => {}
         other => panic!("{other:?}"),
     }
-    assert_eq!(check_events(&journal, "c").await, 5);
+    match journal.read(&id("c"), 1, 10).await {
+        Err(JournalError::Corrupt {
+            seq: 2,
+            damage: Damage::Missing { next: 3 },
+            ..
+        }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(check_events(&journal, "d").await, 5);
     // A page that does not touch the damage is fine.
     assert_eq!(journal.read(&id("a"), 4, 10).await.unwrap().events.len(), 2);
     journal.close().await;
     match SqliteJournal::verify(&path).await {
-        Err(VerifyError::Damaged { findings }) => assert_eq!(findings.len(), 2, "{findings:?}"),
+        // Also that the head says how many places there should be, and an event that has none.
+        Err(VerifyError::Damaged { findings }) => assert_eq!(findings.len(), 5, "{findings:?}"),
         other => panic!("{other:?}"),
     }
 }
@@ -322,9 +332,10 @@ async fn errors(journal: &SqliteJournal, statement: &str) -> usize {
     errors
 }
 
-/// P5: each table of format 2: what is changed is an error where it is read, and a finding.
+/// P5: each table that is younger than format 1: what is changed is an error where it is read, and a
+/// finding.
 #[tokio::test]
-async fn changed_tags_states_offsets_and_deletes_are_found() {
+async fn changed_tags_states_offsets_deletes_and_places_are_found() {
     for (statement, findings) in [
         ("UPDATE events SET tags = x'0300726564' WHERE seq = 3", 1),
         ("UPDATE events SET tags = x'FFFF' WHERE seq = 3", 1),
@@ -344,6 +355,13 @@ async fn changed_tags_states_offsets_and_deletes_are_found() {
         ("UPDATE deleted SET seq = 0", 1),
         ("DELETE FROM deleted", 1),
         ("UPDATE streams SET slice = 1", 2),
+        ("DELETE FROM places_new WHERE seq = 3", 3),
+        ("UPDATE places_new SET position = 1 WHERE seq = 3", 2),
+        (
+            "INSERT INTO places SELECT stream, seq + 1, position FROM places_new",
+            3,
+        ),
+        ("UPDATE head SET places_new = 3", 1),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.db");
@@ -357,8 +375,14 @@ async fn changed_tags_states_offsets_and_deletes_are_found() {
         }
         let journal = open(&path).await;
         let errors = errors(&journal, statement).await;
-        // An index that hides a row is found by `verify` only, and a slice is for queries.
-        let hides = ["SET tag = 'rad'", "DELETE FROM event_tags", "SET slice"];
+        // An index of tags that hides a row is found by `verify` only, a slice is for queries, and the
+        // number of new places for the merge.
+        let hides = [
+            "SET tag = 'rad'",
+            "DELETE FROM event_tags",
+            "SET slice",
+            "SET places_new",
+        ];
         let hidden = hides.iter().any(|what| statement.contains(what));
         assert_eq!(errors == 0, hidden, "{statement}: {errors} errors");
         journal.close().await;

@@ -57,7 +57,7 @@ async fn what_is_no_journal_is_refused_and_left_as_it_is() {
             refused,
             OpenError::NewerFormat {
                 found: 9,
-                known: 2,
+                known: 3,
                 ..
             }
         ),

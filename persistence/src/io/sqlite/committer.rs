@@ -6,6 +6,7 @@ use crate::io::sqlite::checkpoint::KeeperHandle;
 use crate::io::sqlite::halt::Halt;
 use crate::io::sqlite::known::Known;
 use crate::io::sqlite::marks::Mark;
+use crate::io::sqlite::places::Places;
 use crate::io::sqlite::queue::{Batch, Queue};
 use crate::io::sqlite::sweep::Budget;
 use crate::io::sqlite::transaction::{Done, Fault, Job, Transaction};
@@ -175,6 +176,7 @@ impl Committer {
             dirty: false,
             budget: Budget::default(),
             insert: None,
+            places: Places::begin(&self.db)?,
             sums: Checksums::default(),
         };
         loop {

@@ -44,6 +44,7 @@ mod known;
 mod marks;
 mod offsets;
 mod open;
+mod places;
 mod queries;
 mod queue;
 mod reader;

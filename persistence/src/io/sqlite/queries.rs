@@ -6,7 +6,7 @@
 //! | query | what is read |
 //! | --- | --- |
 //! | all | the events by position |
-//! | by id | the index of the id, from the first event behind the position, found by bisection |
+//! | by id | the places of the id, from the first event behind the position, found by bisection |
 //! | by tag | the index of tags, then each event |
 //! | by kind, by slices, also with a tag | as above within a window of positions, with the id of each |
 //!
@@ -16,10 +16,11 @@
 use crate::error::{Damage, JournalError};
 use crate::id::PersistenceId;
 use crate::io::sqlite::batch::{Batches, EVENTS_OF_ONE, RawEvent, TAKE};
+use crate::io::sqlite::places::{first_from, highest_seq};
 use crate::io::sqlite::reader::{Ids, ReadFault, Reader};
 use crate::io::sqlite::rows::{self, CAPACITY_MAX, Names, PAGE_BYTES_MAX, as_i64, corrupt, limit};
 use crate::io::sqlite::sweep::unswept;
-use crate::io::sqlite::transaction::{highest_seq, stream_of};
+use crate::io::sqlite::transaction::stream_of;
 use crate::io::sqlite::{SqliteJournal, schema};
 use crate::journal::StoredEvent;
 use crate::logic::sequence::Sequence;
@@ -27,7 +28,7 @@ use crate::query::{EventQueries, EventQuery, FoundEvent, QueryPage};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
+use rusqlite::{Connection, params, params_from_iter};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -234,21 +235,11 @@ fn first_behind(
     range: Range<u64>,
     after: u64,
 ) -> rusqlite::Result<u64> {
-    let mut probe = db.prepare_cached(
-        "SELECT seq, position FROM events WHERE stream = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1",
-    )?;
     let (mut low, mut high) = (range.start, range.end.max(range.start));
     while low < high {
         let middle = low + (high - low) / 2;
-        let row = probe
-            .query_row(params![stream, as_i64(middle)], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
-            })
-            .optional()?;
-        match row {
-            Some((seq, position)) if position.cast_unsigned() <= after => {
-                low = seq.cast_unsigned() + 1;
-            }
+        match first_from(db, stream, as_i64(middle))? {
+            Some((seq, position)) if position <= after => low = seq + 1,
             _ => high = middle,
         }
     }
@@ -262,9 +253,12 @@ fn ids(
     max: usize,
 ) -> Result<Vec<PersistenceId>, ReadFault> {
     let mut select = db.prepare_cached(
-        "SELECT s.id FROM streams AS s WHERE s.id > ?1 AND EXISTS (
-             SELECT 1 FROM events AS e WHERE e.stream = s.stream AND e.seq >
-                 coalesce((SELECT d.seq FROM deleted AS d WHERE d.stream = s.stream), 0))
+        "SELECT s.id FROM streams AS s LEFT JOIN deleted AS d ON d.stream = s.stream
+         WHERE s.id > ?1 AND (
+             EXISTS (SELECT 1 FROM places AS p
+                 WHERE p.stream = s.stream AND p.seq > coalesce(d.seq, 0))
+             OR EXISTS (SELECT 1 FROM places_new AS p
+                 WHERE p.stream = s.stream AND p.seq > coalesce(d.seq, 0)))
          ORDER BY s.id LIMIT ?2",
     )?;
     let after = after.map_or("", PersistenceId::as_str);

@@ -5,8 +5,9 @@ use crate::error::{Damage, JournalError};
 use crate::format::{Checksums, RecordRef, checksum};
 use crate::id::PersistenceId;
 use crate::io::sqlite::batch::{Batches, EVENTS_OF_ONE, RawEvent};
+use crate::io::sqlite::places::highest_seq;
 use crate::io::sqlite::reader::{ReadFault, Reader};
-use crate::io::sqlite::transaction::{highest_seq, number_checksum, stream_of};
+use crate::io::sqlite::transaction::{number_checksum, stream_of};
 use crate::journal::{EventPage, EventRecord, StoredEvent};
 use crate::logic::sequence::Sequence;
 use crate::logic::tags;
@@ -19,6 +20,9 @@ use std::sync::Arc;
 
 /// A page ends here even when more events were asked for.
 pub(super) const PAGE_BYTES_MAX: usize = 8 << 20;
+
+/// What is wrong where all columns are `NULL`: a place without an event.
+const NO_ROW: &str = "row";
 
 /// Room that is made for a page before anything is read.
 pub(super) const CAPACITY_MAX: usize = 1000;
@@ -154,7 +158,11 @@ pub(super) fn event(
     let (seq, position, written_at_ms) = (raw.seq, raw.position, raw.written_at_ms);
     let malformed = |what| {
         let row = position;
-        corrupt(id, seq, Damage::Malformed { row, what })
+        let damage = match what {
+            NO_ROW => Damage::NoRow { row },
+            what => Damage::Malformed { row, what },
+        };
+        corrupt(id, seq, damage)
     };
     if let Some(what) = raw.malformed {
         return Err(malformed(what));
@@ -240,8 +248,10 @@ pub(super) fn content<'a>(
         Some(ValueRef::Blob(bytes)) => bytes,
         Some(_) => return Err("tags"),
     };
-    let ValueRef::Text(name) = value(column) else {
-        return Err("name");
+    let name = match value(column) {
+        ValueRef::Text(name) => name,
+        ValueRef::Null => return Err(NO_ROW),
+        _ => return Err("name"),
     };
     let version = u16::column_result(value(column + 1)).map_err(|_| "version")?;
     let ValueRef::Blob(payload) = value(payload) else {

@@ -4,7 +4,8 @@
 //! | --- | --- | --- |
 //! | `head` | the journal | commits so far and the newest position; grows with each commit |
 //! | `streams` | persistence id | a small number stands for the id elsewhere; the slice is kept for queries |
-//! | `events` | event | `position` orders all events, (`stream`, `seq`) those of one id |
+//! | `events` | event | `position` orders all events, `stream` and `seq` say whose it is |
+//! | `places`, `places_new` | event | an index: which position has (`stream`, `seq`) ([`super::places`]) |
 //! | `event_tags` | tag of an event | what queries by tag find it by; the event has all its tags, too |
 //! | `deleted` | id with deleted events | up to where, and up to where the rows are gone |
 //! | `snapshots` | snapshot | |
@@ -17,10 +18,11 @@
 //! version adds columns and tables, raises `user_version`, and reads what this one wrote. The book
 //! describes each column (`docs/book/embedded-journal.md`).
 //!
-//! Format 1 had no `event_tags`, `deleted`, `states` and `offsets`, and called a `name` a `tag`. A
-//! file of it is changed when it is opened, in one transaction, and only while no other process has
-//! it open: a process of the older version does not look at the format again, and would give
-//! numbers of deleted events a second time.
+//! Format 1 had no `event_tags`, `deleted`, `states` and `offsets`, and called a `name` a `tag`.
+//! Formats 1 and 2 had an index of SQLite in place of `places` and `places_new`. A file of them is
+//! changed when it is opened, in one transaction, and only while no other process has it open: a
+//! process of the older version does not look at the format again, and would give numbers of
+//! deleted events a second time, and no place to its events.
 
 use crate::error::OpenError;
 use crate::logic::mark::Head;
@@ -31,15 +33,17 @@ use std::time::{Duration, Instant};
 /// `OTAV` in the header of the file says whose it is.
 const APPLICATION_ID: i32 = 0x4F54_4156;
 /// The format of the file.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
 const TABLES: &str = "
 CREATE TABLE head (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     commits INTEGER NOT NULL,
-    position INTEGER NOT NULL
+    position INTEGER NOT NULL,
+    places_new INTEGER NOT NULL DEFAULT 0,
+    merge_from INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-INSERT INTO head VALUES (1, 0, 0);
+INSERT INTO head VALUES (1, 0, 0, 0, 0);
 CREATE TABLE streams (
     stream INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -56,7 +60,6 @@ CREATE TABLE events (
     crc INTEGER NOT NULL,
     tags BLOB
 ) STRICT;
-CREATE UNIQUE INDEX events_of_stream ON events (stream, seq);
 CREATE TABLE snapshots (
     snapshot INTEGER PRIMARY KEY,
     stream INTEGER NOT NULL,
@@ -112,10 +115,34 @@ CREATE TABLE offsets (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What format 3 has more than format 2.
+const TABLES_3: &str = "
+CREATE TABLE places (
+    stream INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (stream, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE places_new (
+    stream INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (stream, seq)
+) STRICT, WITHOUT ROWID;
+";
+
 const FROM_1_TO_2: &str = "
 ALTER TABLE events RENAME COLUMN tag TO name;
 ALTER TABLE events ADD COLUMN tags BLOB;
 ALTER TABLE snapshots RENAME COLUMN tag TO name;
+";
+
+/// Behind [`TABLES_3`]. The index has all that is read, in its order.
+const FROM_2_TO_3: &str = "
+ALTER TABLE head ADD COLUMN places_new INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE head ADD COLUMN merge_from INTEGER NOT NULL DEFAULT 0;
+INSERT INTO places SELECT stream, seq, position FROM events ORDER BY stream, seq;
+DROP INDEX events_of_stream;
 ";
 
 /// Opens a connection that waits for others by [`super::busy`], and does not fold the log into the
@@ -210,11 +237,12 @@ pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<Kind, Op
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(TABLES)?;
     connection.execute_batch(TABLES_2)?;
+    connection.execute_batch(TABLES_3)?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "user_version", FORMAT)
 }
 
-/// Brings a file of format 1 to the present one, whole or not at all, while no other connection is
+/// Brings a file of an older format to the present one, whole or not at all, while no other connection is
 /// open.
 ///
 /// A connection in exclusive mode gets the file only when no other has it, and keeps it to itself.
@@ -241,11 +269,11 @@ pub(super) fn migrate(path: &Path, limit: Duration) -> Result<(), OpenError> {
     }
 }
 
-/// Whether the file is seen to be of a later format than 1; not while somebody is changing it.
+/// Whether the file is seen to be of the present format; not while somebody is changing it.
 fn is_migrated(path: &Path) -> bool {
     let format = connect(path, Duration::ZERO)
         .and_then(|db| db.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0)));
-    format.is_ok_and(|format| format != 1)
+    format.is_ok_and(|format| format == FORMAT)
 }
 
 fn try_migrate(path: &Path) -> rusqlite::Result<()> {
@@ -254,15 +282,19 @@ fn try_migrate(path: &Path) -> rusqlite::Result<()> {
         "PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL; BEGIN EXCLUSIVE",
     )?;
     let format: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if format != 1 {
+    if format == FORMAT {
         // Another process was faster.
         return db.execute_batch("ROLLBACK");
     }
-    db.execute_batch(FROM_1_TO_2)?;
-    db.execute_batch(TABLES_2)?;
+    if format == 1 {
+        db.execute_batch(FROM_1_TO_2)?;
+        db.execute_batch(TABLES_2)?;
+    }
+    db.execute_batch(TABLES_3)?;
+    db.execute_batch(FROM_2_TO_3)?;
     db.pragma_update(None, "user_version", FORMAT)?;
     db.execute_batch("COMMIT")?;
-    tracing::info!(path = %path.display(), "the journal was brought from format 1 to {FORMAT}");
+    tracing::info!(path = %path.display(), "the journal was brought from format {format} to {FORMAT}");
     Ok(())
 }
 

@@ -86,6 +86,7 @@ impl Transaction<'_> {
     /// Whether all rows up to `seq` are gone.
     fn sweep_stream(&mut self, stream: i64, seq: u64) -> Result<bool, Fault> {
         let rows = self.rows_to_sweep(stream, seq)?;
+        let mut swept = 0;
         let mut delete = self
             .db
             .prepare_cached("DELETE FROM events WHERE position = ?1")?;
@@ -94,8 +95,9 @@ impl Transaction<'_> {
             .prepare_cached("DELETE FROM event_tags WHERE tag = ?1 AND position = ?2")?;
         for row in &rows {
             if self.budget.rows == 0 || self.budget.bytes == 0 {
-                return Ok(false);
+                break;
             }
+            swept += 1;
             self.budget.rows -= 1;
             self.budget.bytes = self.budget.bytes.saturating_sub(row.bytes);
             for tag in row.tags.iter().filter_map(|bytes| tags::decode(bytes)) {
@@ -105,6 +107,13 @@ impl Transaction<'_> {
             }
             delete.execute([row.position])?;
         }
+        if swept < rows.len() {
+            if let Some(last) = rows[..swept].last() {
+                self.places.remove(stream, last.seq)?;
+            }
+            return Ok(false);
+        }
+        self.places.remove(stream, seq)?;
         self.db
             .prepare_cached("UPDATE deleted SET swept = seq WHERE stream = ?1")?
             .execute([stream])?;
@@ -113,8 +122,11 @@ impl Transaction<'_> {
 
     fn rows_to_sweep(&self, stream: i64, seq: u64) -> rusqlite::Result<Vec<Unswept>> {
         let mut select = self.db.prepare_cached(
-            "SELECT position, length(payload), tags FROM events
-             WHERE stream = ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
+            "SELECT p.seq, p.position, coalesce(length(e.payload), 0), e.tags FROM (
+                 SELECT seq, position FROM places WHERE stream = ?1 AND seq <= ?2
+                 UNION ALL SELECT seq, position FROM places_new WHERE stream = ?1 AND seq <= ?2
+                 ORDER BY seq LIMIT ?3) AS p
+             LEFT JOIN events AS e ON e.position = p.position ORDER BY p.seq",
         )?;
         // One more than the budget allows shows whether there are more.
         let max = (self.budget.rows + 1) as u64;
@@ -122,9 +134,10 @@ impl Transaction<'_> {
             params![stream, seq.cast_signed(), max.cast_signed()],
             |row| {
                 Ok(Unswept {
-                    position: row.get(0)?,
-                    bytes: row.get::<_, u32>(1)? as usize,
-                    tags: row.get(2)?,
+                    seq: row.get::<_, i64>(0)?.cast_unsigned(),
+                    position: row.get(1)?,
+                    bytes: row.get::<_, u32>(2)? as usize,
+                    tags: row.get(3)?,
                 })
             },
         )?;
@@ -133,6 +146,7 @@ impl Transaction<'_> {
 }
 
 struct Unswept {
+    seq: u64,
     position: i64,
     bytes: usize,
     tags: Option<Vec<u8>>,

@@ -8,6 +8,7 @@ use crate::format::{Checksums, RecordRef, checksum};
 use crate::id::PersistenceId;
 use crate::io::sqlite::Severity;
 use crate::io::sqlite::known::Known;
+use crate::io::sqlite::places::{self, Places};
 use crate::io::sqlite::sweep::Budget;
 use crate::journal::{AppendRequest, Appended, DeleteRequest, EventRecord, Fence};
 use crate::logic::mark::Head;
@@ -113,6 +114,7 @@ pub(super) struct Transaction<'a> {
     pub(super) budget: Budget,
     /// Inserts an event; it is not looked for again for each append.
     pub(super) insert: Option<CachedStatement<'a>>,
+    pub(super) places: Places<'a>,
     pub(super) sums: Checksums,
 }
 
@@ -218,6 +220,7 @@ impl Transaction<'_> {
                 crc,
                 (!tags.is_empty()).then_some(&tags),
             ])?;
+            self.places.insert(stream, seq, self.head.position)?;
             insert_tags(self.db, &record.tags, position)?;
         }
         Ok(seq)
@@ -225,7 +228,7 @@ impl Transaction<'_> {
 
     /// The newest number of a stream, also when all its events were deleted.
     pub(super) fn highest_seq(&self, stream: i64, id: &PersistenceId) -> Result<u64, Fault> {
-        match highest_seq(self.db, stream)? {
+        match places::highest_seq(self.db, stream)? {
             Some(seq) => Ok(seq),
             None => self.deleted_seq(stream, id),
         }
@@ -367,12 +370,17 @@ impl Transaction<'_> {
 
     /// Takes note of the commit that follows.
     pub(super) fn write_head(&mut self) -> rusqlite::Result<()> {
+        let (places_new, merge_from) = self.places.merge()?;
         self.head.commit += 1;
         self.db
-            .prepare_cached("UPDATE head SET commits = ?1, position = ?2")?
+            .prepare_cached(
+                "UPDATE head SET commits = ?1, position = ?2, places_new = ?3, merge_from = ?4",
+            )?
             .execute([
                 self.head.commit.cast_signed(),
                 self.head.position.cast_signed(),
+                places_new,
+                merge_from,
             ])?;
         Ok(())
     }
@@ -410,13 +418,4 @@ pub(super) fn stream_of(db: &Connection, id: &PersistenceId) -> rusqlite::Result
     db.prepare_cached("SELECT stream FROM streams WHERE id = ?1")?
         .query_row([id.as_str()], |row| row.get(0))
         .optional()
-}
-
-/// The newest sequence number of a stream that is there.
-pub(super) fn highest_seq(db: &Connection, stream: i64) -> rusqlite::Result<Option<u64>> {
-    let highest = db
-        .prepare_cached("SELECT seq FROM events WHERE stream = ?1 ORDER BY seq DESC LIMIT 1")?
-        .query_row([stream], |row| row.get::<_, i64>(0))
-        .optional()?;
-    Ok(highest.map(i64::cast_unsigned))
 }

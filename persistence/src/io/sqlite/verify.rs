@@ -118,8 +118,12 @@ impl Check<'_> {
             verified.snapshots += self.snapshots(stream, &id)?;
             verified.states += self.state(stream, &id)?;
         }
-        self.count("events", verified.events)?;
         self.count("snapshots", verified.snapshots)?;
+        if self.format >= 3 {
+            self.places(verified.events)?;
+        } else {
+            self.count("events", verified.events)?;
+        }
         self.numbers("SELECT scope, epoch, crc FROM epochs")?;
         self.numbers("SELECT scope, term, crc FROM terms")?;
         if self.format >= 2 {
@@ -154,13 +158,13 @@ impl Check<'_> {
     /// Counts all rows, also those of deleted events that are not removed yet.
     fn events(&mut self, stream: i64, id: &PersistenceId) -> rusqlite::Result<u64> {
         let deleted = self.deleted(stream, id)?;
-        let columns = if self.format >= 2 {
-            "name, version, written_at_ms, payload, crc, tags, stream"
-        } else {
-            "tag, version, written_at_ms, payload, crc, NULL, stream"
-        };
+        let name = if self.format >= 2 { "name" } else { "tag" };
+        let tags = if self.format >= 2 { "e.tags" } else { "NULL" };
+        let columns = format!("e.{name}, e.version, e.written_at_ms, e.payload, e.crc, {tags}, ?1");
         let mut statement = self.db.prepare_cached(&format!(
-            "SELECT position, seq, {columns} FROM events WHERE stream = ?1 ORDER BY seq"
+            "SELECT p.position, p.seq, {columns} FROM ({}) AS p
+             LEFT JOIN events AS e ON e.position = p.position ORDER BY p.seq",
+            self.places_of_one()
         ))?;
         let mut rows = statement.query(params![stream])?;
         let (mut sequence, mut names, mut count) = (None, Names::default(), 0);
@@ -187,6 +191,52 @@ impl Check<'_> {
         Ok(count)
     }
 
+    /// Selects number and position of each event of stream `?1`.
+    fn places_of_one(&self) -> &'static str {
+        if self.format >= 3 {
+            "SELECT seq, position FROM places WHERE stream = ?1
+             UNION ALL SELECT seq, position FROM places_new WHERE stream = ?1"
+        } else {
+            "SELECT seq, position FROM events WHERE stream = ?1"
+        }
+    }
+
+    /// Each event must have one place, and the new places of a stream lie behind its merged ones.
+    fn places(&mut self, seen: u64) -> rusqlite::Result<()> {
+        let number =
+            |select| -> rusqlite::Result<i64> { self.db.query_row(select, [], |row| row.get(0)) };
+        let new = number("SELECT count(*) FROM places_new")?;
+        let all = number("SELECT count(*) FROM places")? + new;
+        let noted = number("SELECT places_new FROM head")?;
+        let wrong = number(
+            "SELECT count(*) FROM events AS e WHERE NOT EXISTS (SELECT 1 FROM places AS p
+                 WHERE p.stream = e.stream AND p.seq = e.seq AND p.position = e.position)
+             AND NOT EXISTS (SELECT 1 FROM places_new AS p
+                 WHERE p.stream = e.stream AND p.seq = e.seq AND p.position = e.position)",
+        )?;
+        let behind = number(
+            "SELECT count(*) FROM places_new AS n WHERE EXISTS (SELECT 1 FROM places AS p
+                 WHERE p.stream = n.stream AND p.seq >= n.seq)",
+        )?;
+        if all.cast_unsigned() != seen {
+            self.find(format!(
+                "there are {all} places of events, {seen} belong to a persistence id"
+            ));
+        }
+        if noted != new {
+            self.find(format!("there are {new} new places, the head says {noted}"));
+        }
+        if wrong > 0 {
+            self.find(format!("{wrong} events are not found by their place"));
+        }
+        if behind > 0 {
+            self.find(format!(
+                "{behind} new places do not lie behind the merged ones"
+            ));
+        }
+        Ok(())
+    }
+
     fn deleted(&mut self, stream: i64, id: &PersistenceId) -> rusqlite::Result<u64> {
         if self.format < 2 {
             return Ok(0);
@@ -195,11 +245,11 @@ impl Check<'_> {
             Ok(seq) => {
                 let left: Option<i64> = self
                     .db
-                    .prepare_cached(
-                        "SELECT e.seq FROM deleted AS d JOIN events AS e
-                         ON e.stream = d.stream AND e.seq <= d.seq
+                    .prepare_cached(&format!(
+                        "SELECT p.seq FROM deleted AS d JOIN ({}) AS p ON p.seq <= d.seq
                          WHERE d.stream = ?1 AND d.swept >= d.seq LIMIT 1",
-                    )?
+                        self.places_of_one()
+                    ))?
                     .query_row([stream], |row| row.get(0))
                     .optional()?;
                 if let Some(left) = left {
