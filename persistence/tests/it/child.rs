@@ -3,7 +3,7 @@
 //! The test binary starts itself with [`run_if_child`] as the only test and its task in the
 //! environment. Everything the child prints is one line a fact.
 
-use crate::support::{append, event, id, open};
+use crate::support::{append, event, id, open_merging};
 use otava_persistence::{
     AppendError, AppendRequest, DeleteRequest, Fence, Journal, JournalError, SaveState,
     SqliteJournal,
@@ -137,7 +137,7 @@ fn say(line: &str) {
 }
 
 async fn append_for_ever(path: &Path, name: &str, entities: u64, events: u64) {
-    let journal = open(path).await;
+    let journal = open_merging(path).await;
     say("open");
     let mut highest = Vec::new();
     for n in 0..entities {
@@ -208,7 +208,7 @@ impl Writer {
 }
 
 async fn keep_for_ever(path: &Path, entities: u64) {
-    let journal = open(path).await;
+    let journal = open_merging(path).await;
     say("open");
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..entities {
@@ -263,7 +263,7 @@ async fn keep(journal: SqliteJournal, entity: String) {
 }
 
 async fn write_fenced(path: &Path, scope: &str, epoch: u64) {
-    let journal = open(path).await;
+    let journal = open_merging(path).await;
     journal.claim(scope, epoch).await.unwrap();
     let mut seq = journal.highest_seq(&id("shared")).await.unwrap();
     loop {

@@ -45,6 +45,21 @@ mod embedded {
     );
 }
 
+/// The same while the index of events is in two parts all the time.
+mod embedded_merging {
+    use super::*;
+
+    async fn fresh() -> Arc<SqliteJournal> {
+        let path = folder().join("journal.db");
+        let mut config = SqliteConfig::default();
+        config.new_places_max = 2;
+        let journal = SqliteJournal::open(path, config).await;
+        Arc::new(journal.unwrap())
+    }
+
+    otava_persistence::conformance_tests!(fresh: journal, deletes, queries, states);
+}
+
 /// The kit as one function, for who wants no test a case.
 #[tokio::test]
 async fn the_memory_journal_conforms() {

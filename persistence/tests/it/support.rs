@@ -70,6 +70,13 @@ pub(crate) async fn open(path: &Path) -> SqliteJournal {
         .unwrap()
 }
 
+/// The same, with an index of events that is in two parts all the time.
+pub(crate) async fn open_merging(path: &Path) -> SqliteJournal {
+    let mut config = SqliteConfig::default();
+    config.new_places_max = 5;
+    SqliteJournal::open(path, config).await.unwrap()
+}
+
 /// Reads all events of an entity and checks that each is the one that belongs there. Returns how
 /// many there are.
 pub(crate) async fn check_events(journal: &SqliteJournal, entity: &str) -> u64 {

@@ -18,6 +18,7 @@
 
 use crate::io::sqlite::halt::Halt;
 use crate::io::sqlite::marks::SyncFile;
+use crate::io::sqlite::turns::Turns;
 use crate::io::sqlite::{MarkSync, Severity, severity};
 use rusqlite::Connection;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub(super) struct Keeper {
     pub(super) mark_sync: MarkSync,
     pub(super) pages_max: u32,
     pub(super) waker: Waker,
+    pub(super) turns: Arc<Turns>,
 }
 
 /// The committer's side. Dropping it ends the keeper.
@@ -132,7 +134,9 @@ impl Keeper {
             tracing::debug!(behind, left, "a reader keeps the log long");
             return Ok(left);
         }
-        for _ in 0..COPIES_MAX {
+        // A log that has grown long meanwhile must become short first of all.
+        let copies = if behind < 4 * limit { COPIES_MAX } else { 0 };
+        for _ in 0..copies {
             *noticed |= self.wait_for_commit();
             let begin = Instant::now();
             self.checkpoint("PASSIVE")?;
@@ -140,6 +144,7 @@ impl Keeper {
                 break;
             }
         }
+        let _turn = self.turns.keep();
         // If a reader is in the way, the log grows once more as long before this is tried again.
         self.checkpoint("RESTART")?;
         Ok(0)

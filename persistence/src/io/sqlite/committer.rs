@@ -10,6 +10,7 @@ use crate::io::sqlite::places::Places;
 use crate::io::sqlite::queue::{Batch, Queue};
 use crate::io::sqlite::sweep::Budget;
 use crate::io::sqlite::transaction::{Done, Fault, Job, Transaction};
+use crate::io::sqlite::turns::Turns;
 use crate::io::sqlite::watch::WatchHandle;
 use crate::io::sqlite::{MarkSync, Severity, SqliteConfig, schema, severity};
 use rusqlite::Connection;
@@ -38,6 +39,7 @@ pub(super) struct Committer {
     pub(super) queue: Queue,
     /// Tells the keeper that there was a commit.
     pub(super) keeper: KeeperHandle,
+    pub(super) turns: Arc<Turns>,
     /// Tells who waits for events.
     pub(super) watching: WatchHandle,
     /// Whether a delete has left rows to be swept.
@@ -104,7 +106,11 @@ impl Committer {
         let begin = Instant::now();
         let outcomes = match self.halt.known() {
             Some(reason) => Err(Failure::Halted(reason)),
-            None => self.transact(batch, known),
+            None => {
+                let turns = Arc::clone(&self.turns);
+                let _turn = turns.commit();
+                self.transact(batch, known)
+            }
         };
         match outcomes {
             Ok(outcomes) => {
@@ -176,7 +182,7 @@ impl Committer {
             dirty: false,
             budget: Budget::default(),
             insert: None,
-            places: Places::begin(&self.db)?,
+            places: Places::begin(&self.db, self.config.new_places_max)?,
             sums: Checksums::default(),
         };
         loop {

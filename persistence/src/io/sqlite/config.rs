@@ -34,6 +34,10 @@ pub struct SqliteConfig {
     /// the background. Default 2,000 (8 MiB): rarely enough to be cheap, often enough to keep
     /// each copy, and the log, short.
     pub checkpoint_pages: u32,
+    /// New entries of the index of events that are kept apart from the old ones; above it each commit
+    /// merges as many as it adds. Default 8,192: each commit changes their pages, some 40 of them, and more
+    /// let a merge find more neighbours.
+    pub new_places_max: u32,
     /// How the file that says what was acknowledged is kept.
     pub mark_sync: MarkSync,
     /// How often is looked for commits of other processes while somebody waits for events. Default
@@ -63,6 +67,7 @@ impl Default for SqliteConfig {
             busy_limit: Duration::from_secs(5),
             readers: NonZeroUsize::new(2).expect("not zero"),
             checkpoint_pages: 2000,
+            new_places_max: 8192,
             mark_sync: MarkSync::default(),
             watch_period: Duration::from_millis(25),
         }

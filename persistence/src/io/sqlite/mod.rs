@@ -53,6 +53,7 @@ mod schema;
 mod states;
 mod sweep;
 mod transaction;
+mod turns;
 mod verify;
 mod watch;
 

@@ -8,6 +8,7 @@ use crate::io::sqlite::marks::{self, Mark};
 use crate::io::sqlite::queue::Queue;
 use crate::io::sqlite::reader::{self, Reader, TaskSender, Tasks};
 use crate::io::sqlite::schema::{self, Kind, store_error};
+use crate::io::sqlite::turns::Turns;
 use crate::io::sqlite::watch::{Watch, Watcher};
 use crate::io::sqlite::{SqliteConfig, beside, sync_folder};
 use crate::logic::mark::{self, Head};
@@ -165,6 +166,7 @@ fn start(
     };
     let (requests, request_receiver) = mpsc::channel(config.queue_requests_max.get());
     let (keeper, waker) = checkpoint::channel();
+    let turns = Arc::<Turns>::default();
     let mut others = Vec::new();
 
     let to_read = Tasks::new(config.readers.get());
@@ -184,6 +186,7 @@ fn start(
         mark_sync: config.mark_sync,
         pages_max: config.checkpoint_pages,
         waker,
+        turns: Arc::clone(&turns),
     };
     others.push(spawn("otava-journal-keep", move || keep.run())?);
     let (watch, watching) = Watch::new();
@@ -204,6 +207,7 @@ fn start(
         mark,
         queue,
         keeper,
+        turns,
         watching,
         left_rows: false,
         others,

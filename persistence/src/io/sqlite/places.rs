@@ -4,7 +4,7 @@
 //! streams, each writer has a page of its own in it: a commit of 1,000 writers changed 800 pages of 4 KiB
 //! for 16 kB of entries, and all of them went to the log, through its checksums, and back into the main
 //! file. So new entries go to a small table, `places_new`, where those of a commit share pages. Once it
-//! holds [`NEW_MAX`], each commit moves the oldest part of it, as many entries as it added, to `places`:
+//! holds `new_places_max` of the configuration, each commit moves the oldest part of it, as many entries as it added, to `places`:
 //! those of neighbouring streams, so that they share pages there, too. The next commit goes on behind
 //! them, and round again. (The idea is that of a log-structured merge tree, O'Neil et al. 1996, with one
 //! component that is merged a little at a time.)
@@ -18,16 +18,13 @@
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _};
 
-/// Entries that are not merged. More would let a merge find more neighbours, but cost each commit more
-/// pages of `places_new`: 8,192 and 16,384 gave the same throughput, 8,192 the lower p99.
-const NEW_MAX: i64 = 8192;
-
-/// A merge moves at least so many, so that commits of one event seldom have one.
-const MERGE_MIN: i64 = 256;
+/// A merge moves at least this part of what may be new, so that commits of one event seldom have one.
+const MERGE_PART: i64 = 32;
 
 /// The entries of a transaction, and how far the merge is. Both numbers are kept in `head`.
 pub(super) struct Places<'a> {
     db: &'a Connection,
+    new_max: i64,
     /// Entries in `places_new`.
     new: i64,
     /// The stream from which on the next merge takes.
@@ -37,12 +34,13 @@ pub(super) struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    pub(super) fn begin(db: &'a Connection) -> rusqlite::Result<Self> {
+    pub(super) fn begin(db: &'a Connection, new_max: u32) -> rusqlite::Result<Self> {
         let (new, merge_from) = db
             .prepare_cached("SELECT places_new, merge_from FROM head")?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(Self {
             db,
+            new_max: new_max.into(),
             new,
             merge_from,
             insert: None,
@@ -80,9 +78,9 @@ impl<'a> Places<'a> {
     /// Moves entries if there are too many new ones. Returns what `head` is to keep: how many are
     /// left, and the stream from which on the next merge takes.
     pub(super) fn merge(&mut self) -> rusqlite::Result<(i64, i64)> {
-        let too_many = self.new.saturating_sub(NEW_MAX);
+        let too_many = self.new.saturating_sub(self.new_max);
         if too_many > 0 {
-            self.merge_some(too_many.max(MERGE_MIN))?;
+            self.merge_some(too_many.max(self.new_max / MERGE_PART))?;
         }
         Ok((self.new, self.merge_from))
     }
@@ -160,6 +158,8 @@ mod tests {
     /// What there should be: the position of each event, by stream and number.
     type Model = BTreeMap<(i64, u64), u64>;
 
+    const NEW_MAX: u32 = 8192;
+
     struct Run {
         db: Connection,
         /// A number that is like a random one, from a seed.
@@ -197,7 +197,7 @@ mod tests {
                 .map(|_| self.below(streams).cast_signed() + 1)
                 .collect();
             let cut = (self.below(4) == 0).then(|| self.below(streams).cast_signed() + 1);
-            let mut places = Places::begin(&self.db).unwrap();
+            let mut places = Places::begin(&self.db, NEW_MAX).unwrap();
             for stream in additions {
                 let seq = self.newest.entry(stream).or_default();
                 *seq += 1;
@@ -278,7 +278,7 @@ mod tests {
                 let events = run.below(events) + 1;
                 run.commit(streams, events);
                 let new = run.check(seed);
-                assert!(new <= NEW_MAX + 3000, "seed {seed}: {new}");
+                assert!(new <= i64::from(NEW_MAX) + 3000, "seed {seed}: {new}");
             }
             assert!(!run.table("places").is_empty(), "seed {seed}");
             for stream in 0..=streams.min(1000).cast_signed() {
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn small_commits_seldom_merge() {
         let mut run = Run::new(5);
-        run.commit(10, NEW_MAX.cast_unsigned());
+        run.commit(10, NEW_MAX.into());
         let mut merges = 0;
         for _ in 0..1000 {
             let before = run.table("places").len();
