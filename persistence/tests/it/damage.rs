@@ -389,6 +389,24 @@ async fn changed_tags_states_offsets_deletes_and_places_are_found() {
     }
 }
 
+/// A place that is taken by another event would hide one of them: the store halts instead.
+#[tokio::test]
+async fn two_events_in_one_place_halt_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let journal = open(&path).await;
+    journal.append(append("a", 0, 5)).await.unwrap();
+    journal.close().await;
+    tamper(&path, "INSERT INTO places VALUES (1, 6, 2)");
+    let mut config = SqliteConfig::default();
+    config.new_places_max = 0;
+    let journal = SqliteJournal::open(&path, config).await.unwrap();
+    let refused = journal.append(append("a", 5, 1)).await.unwrap_err();
+    assert!(refused.to_string().contains("UNIQUE"), "{refused}");
+    journal.close().await;
+    assert!(matches!(refusal(&path).await, OpenError::Halted { .. }));
+}
+
 /// A damaged epoch could let an old owner write: the store halts instead.
 #[tokio::test]
 async fn a_damaged_epoch_halts_the_store() {

@@ -2,7 +2,7 @@
 //!
 //! SQLite's own way is that the commit which finds the log long copies it: one answer in a few
 //! hundred then takes tens of milliseconds. Here a thread with a connection of its own does it,
-//! in two steps. *Passive* copies nearly everything while commits go on behind it. *Restart* then
+//! in steps. *Passive* copies nearly everything while commits go on behind it. *Restart* then
 //! copies the little that came since and lets the log begin from its start again; commits wait for
 //! that last step only. Several processes may try at the same time: one gets the lock, the
 //! others find the work done.

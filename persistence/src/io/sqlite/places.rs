@@ -4,10 +4,10 @@
 //! streams, each writer has a page of its own in it: a commit of 1,000 writers changed 800 pages of 4 KiB
 //! for 16 kB of entries, and all of them went to the log, through its checksums, and back into the main
 //! file. So new entries go to a small table, `places_new`, where those of a commit share pages. Once it
-//! holds `new_places_max` of the configuration, each commit moves the oldest part of it, as many entries as it added, to `places`:
+//! holds `new_places_max` of the configuration, each commit moves as many entries to `places` as it added:
 //! those of neighbouring streams, so that they share pages there, too. The next commit goes on behind
-//! them, and round again. (The idea is that of a log-structured merge tree, O'Neil et al. 1996, with one
-//! component that is merged a little at a time.)
+//! them, and round again. (The idea is that of a log-structured merge tree, O'Neil et al. 1996, whose small
+//! component is merged into the large one a little at a time.)
 //!
 //! **Invariant:** each row of `events` has one entry, in one of the two tables. The entries of a stream
 //! in `places` have lower numbers than those in `places_new`, for each move takes the first ones of a
@@ -57,7 +57,7 @@ impl<'a> Places<'a> {
             ),
         };
         insert.execute([stream, seq.cast_signed(), position.cast_signed()])?;
-        self.new += 1;
+        self.new = self.new.saturating_add(1);
         Ok(())
     }
 
@@ -71,7 +71,7 @@ impl<'a> Places<'a> {
             .db
             .prepare_cached("DELETE FROM places_new WHERE stream = ?1 AND seq <= ?2")?
             .execute([stream, seq_max])?;
-        self.new -= removed.cast_signed() as i64;
+        self.new = self.new.saturating_sub(removed as i64);
         Ok(())
     }
 
@@ -104,10 +104,10 @@ impl<'a> Places<'a> {
         self.db
             .prepare_cached(MERGED)?
             .execute([self.merge_from, stream, seq])?;
-        self.new -= moved.cast_signed() as i64;
+        self.new = self.new.saturating_sub(moved as i64);
         match last {
             Some((stream, _)) => self.merge_from = stream,
-            // All are moved, whatever the damaged count of an old file said.
+            // All are moved, whatever a damaged count said.
             None if self.merge_from == 0 => self.new = 0,
             None => self.merge_from = 0,
         }
@@ -307,7 +307,7 @@ mod tests {
         let mut run = Run::new(6);
         run.commit(10, 100);
         run.db
-            .execute_batch("UPDATE head SET places_new = 1 << 62, merge_from = 5")
+            .execute_batch("UPDATE head SET places_new = 0x7FFFFFFFFFFFFFFF, merge_from = 5")
             .unwrap();
         run.commit(10, 1);
         run.commit(10, 1);
