@@ -21,6 +21,12 @@ ls "$(rustc --print target-libdir --target "$target")"/librustc*_rt.asan.a >/dev
 command -v c++ >/dev/null || skip "there is no C++ compiler, which libFuzzer is built with"
 seconds=${1:-60}
 shift || true
+case $seconds in
+  *[!0-9]*)
+    # libFuzzer takes anything else for no limit.
+    echo "SECONDS must be a whole number, not $seconds" >&2
+    exit 2 ;;
+esac
 if ! fetched=$(cargo fetch --locked --manifest-path fuzz/Cargo.toml --target "$target" 2>&1); then
   case $fetched in
     *--locked*)
