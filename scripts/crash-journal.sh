@@ -58,7 +58,7 @@ report "crashstates" "$status" "$output"
 # the same while a file of an older format is brought to the present one
 for format in 1 2; do
   status=0
-  output=$(python3 "$tools/crashstates.py" --dir "$work/old$format" --max "$states" --check "$program migrated {dir} \$ACKED" \
+  output=$(python3 "$tools/crashstates.py" --dir "$work/old$format" --max "$states" --check "$program migrated $format {dir} \$ACKED" \
     -- "$program" migrate "persistence/fixtures/v$format/journal.db" "$work/old$format" 2>&1) || status=$?
   report "crashstates, from format $format" "$status" "$output"
 done

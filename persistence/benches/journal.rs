@@ -10,7 +10,8 @@
 //!
 //! `bare_per_sec` is what the engine does here by itself in the same run: a table of the same columns with
 //! an index of SQLite and the same settings, one thread, no queue, no fence, no mark, no checksum; as
-//! many events a commit as there are writers. Both take turns, so that a noisy machine is noisy for both. `ratio` is ours to that.
+//! many events a commit as there are writers. Both take turns, so that a noisy machine is noisy for
+//! both. `ratio` is ours to that.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -223,26 +224,34 @@ fn bare_open(path: &Path) -> Connection {
     db
 }
 
+/// One commit of events: the stream, the number and what [`event`] each is.
+fn bare_commit(db: &Connection, events: impl Iterator<Item = (i64, u64, u64)>) {
+    db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for (stream, seq, n) in events {
+        let record = event(n);
+        db.prepare_cached("INSERT INTO events VALUES (NULL, ?1, ?2, ?3, 1, 0, ?4, 0, NULL)")
+            .unwrap()
+            .execute(params![
+                stream,
+                seq.cast_signed(),
+                record.name,
+                &record.payload[..]
+            ])
+            .unwrap();
+    }
+    db.execute_batch("COMMIT").unwrap();
+}
+
 /// The engine alone, with `batch` events a commit, of as many streams from `first` on.
 fn bare_append(db: &Connection, first: i64, batch: u64, length: Duration, seq: &mut u64) -> Took {
     let (begin, mut took) = (Instant::now(), Took::default());
     while begin.elapsed() < length {
         *seq += 1;
         let commit = Instant::now();
-        db.execute_batch("BEGIN IMMEDIATE").unwrap();
-        for stream in 0..batch {
-            let record = event(*seq + stream);
-            db.prepare_cached("INSERT INTO events VALUES (NULL, ?1, ?2, ?3, 1, 0, ?4, 0, NULL)")
-                .unwrap()
-                .execute(params![
-                    first + stream.cast_signed(),
-                    seq.cast_signed(),
-                    record.name,
-                    &record.payload[..]
-                ])
-                .unwrap();
-        }
-        db.execute_batch("COMMIT").unwrap();
+        bare_commit(
+            db,
+            (0..batch).map(|n| (first + n.cast_signed(), *seq, *seq + n)),
+        );
         took.events += batch;
         took.latencies.push(commit.elapsed());
     }
@@ -347,19 +356,7 @@ fn read() {
 /// As many events of one stream, 1,000 a commit.
 fn bare_fill(db: &Connection) {
     for first in (0..EVENTS).step_by(1000) {
-        db.execute_batch("BEGIN IMMEDIATE").unwrap();
-        for seq in first..first + 1000 {
-            let record = event(seq);
-            db.prepare_cached("INSERT INTO events VALUES (NULL, 1, ?1, ?2, 1, 0, ?3, 0, NULL)")
-                .unwrap()
-                .execute(params![
-                    seq.cast_signed() + 1,
-                    record.name,
-                    &record.payload[..]
-                ])
-                .unwrap();
-        }
-        db.execute_batch("COMMIT").unwrap();
+        bare_commit(db, (first..first + 1000).map(|n| (1, n + 1, n)));
     }
 }
 

@@ -4,7 +4,7 @@
 //! cargo run -p otava-persistence --example crash_journal -- write FOLDER STEPS
 //! cargo run -p otava-persistence --example crash_journal -- check FOLDER ACKED
 //! cargo run -p otava-persistence --example crash_journal -- migrate OLD_FILE FOLDER
-//! cargo run -p otava-persistence --example crash_journal -- migrated FOLDER ACKED
+//! cargo run -p otava-persistence --example crash_journal -- migrated FORMAT FOLDER ACKED
 //! ```
 //! `write` prints `ack N` after each step that was acknowledged, and ends at the first refusal.
 //! `check` opens what is there, compares it with the steps done in memory, and writes once more.
@@ -39,7 +39,9 @@ async fn main() -> ExitCode {
         ["write", folder, steps] => write(folder.as_ref(), steps.parse().unwrap()).await,
         ["check", folder, acked] => check(folder.as_ref(), acked.parse().unwrap()).await,
         ["migrate", old, folder] => migrate(old.as_ref(), folder.as_ref()).await,
-        ["migrated", folder, acked] => migrated(folder.as_ref(), acked.parse().unwrap()).await,
+        ["migrated", format, folder, acked] => {
+            migrated(format, folder.as_ref(), acked.parse().unwrap()).await
+        }
         _ => Err("write, check, migrate or migrated: see the head of the program".to_owned()),
     };
     match outcome {
@@ -230,9 +232,13 @@ async fn migrate(old: &Path, folder: &Path) -> Result<String, String> {
     }
 }
 
-/// The file of format 1 in `persistence/fixtures` has 6 events of 2 ids, that of format 2 has 9 of 6; both
-/// a snapshot.
-async fn migrated(folder: &Path, acked: u64) -> Result<String, String> {
+/// Reads what a file of `persistence/fixtures` has become.
+async fn migrated(format: &str, folder: &Path, acked: u64) -> Result<String, String> {
+    // Ids, events and snapshots.
+    let wanted = match format {
+        "1" => (2, 6, 1),
+        _ => (6, 9, 1),
+    };
     if acked == 0 {
         return Ok("nothing was promised".to_owned());
     }
@@ -241,7 +247,7 @@ async fn migrated(folder: &Path, acked: u64) -> Result<String, String> {
         let verified = SqliteJournal::verify(&path).await;
         let verified = verified.map_err(|error| format!("{what}: {error}"))?;
         let there = (verified.ids, verified.events, verified.snapshots);
-        if ![(2, 6, 1), (6, 9, 1)].contains(&there) {
+        if there != wanted {
             return Err(format!("{what}: {there:?}"));
         }
         let journal = SqliteJournal::open(&path, config()).await;
@@ -249,9 +255,9 @@ async fn migrated(folder: &Path, acked: u64) -> Result<String, String> {
         let found = journal.events(&EventQuery::all(), 0, 10).await;
         let found = found.map_err(|error| error.to_string())?.events.len();
         journal.close().await;
-        if found as u64 != verified.events {
+        if found as u64 != wanted.1 {
             return Err(format!("{what}: {found} events are found"));
         }
     }
-    Ok("all events".to_owned())
+    Ok(format!("{} events", wanted.1))
 }

@@ -1,5 +1,6 @@
 //! Conformance: all stores of this crate pass the public kit.
 
+use crate::support::open_merging;
 use otava_persistence::{
     Journal, MemoryJournal, SnapshotStore, SqliteConfig, SqliteJournal, conformance,
 };
@@ -50,11 +51,7 @@ mod embedded_merging {
     use super::*;
 
     async fn fresh() -> Arc<SqliteJournal> {
-        let path = folder().join("journal.db");
-        let mut config = SqliteConfig::default();
-        config.new_places_max = 2;
-        let journal = SqliteJournal::open(path, config).await;
-        Arc::new(journal.unwrap())
+        Arc::new(open_merging(&folder().join("journal.db")).await)
     }
 
     otava_persistence::conformance_tests!(fresh: journal, deletes, queries, states);

@@ -73,7 +73,7 @@ pub(crate) async fn open(path: &Path) -> SqliteJournal {
 /// The same, with an index of events that is in two parts all the time.
 pub(crate) async fn open_merging(path: &Path) -> SqliteJournal {
     let mut config = SqliteConfig::default();
-    config.new_places_max = 5;
+    config.new_places_max = 2;
     SqliteJournal::open(path, config).await.unwrap()
 }
 

@@ -10,6 +10,7 @@
 //! statement says which index is used, other conditions that no index answers stand before it in a
 //! `CASE`, and nothing is sorted.
 
+use crate::error::Damage;
 use crate::io::sqlite::rows;
 use bytes::Bytes;
 use rusqlite::functions::FunctionFlags;
@@ -58,8 +59,8 @@ pub(super) struct RawEvent {
     pub(super) name: Range<usize>,
     pub(super) payload: Range<usize>,
     pub(super) tags: Range<usize>,
-    /// A column that has not its type.
-    pub(super) malformed: Option<&'static str>,
+    /// A column that has not its type, or a place without an event.
+    pub(super) damage: Option<Damage>,
 }
 
 /// Takes rows one by one.
@@ -93,16 +94,22 @@ impl Taker {
             name: 0..0,
             payload: 0..0,
             tags: 0..0,
-            malformed: None,
+            damage: None,
         };
-        match rows::content(value, 2, 5, Some(7)) {
+        match rows::content(&value, 2, 5, Some(7)) {
             Ok(content) => {
                 raw.version = content.version;
                 raw.name = self.name(content.name);
                 raw.payload = self.copy(content.payload);
                 raw.tags = self.copy(content.tags);
             }
-            Err(what) => raw.malformed = Some(what),
+            Err(what) => {
+                let row = raw.position;
+                raw.damage = Some(match value(2) {
+                    ValueRef::Null => Damage::NoRow { row },
+                    _ => Damage::Malformed { row, what },
+                });
+            }
         }
         self.bytes_left = self.bytes_left.saturating_sub(raw.payload.len());
         self.events.push(raw);
@@ -241,7 +248,7 @@ mod tests {
             for raw in &batch.events {
                 assert_eq!((raw.seq, raw.position, raw.crc), (next, next, 5));
                 assert_eq!(&batch.bytes[raw.name.clone()], b"e");
-                assert_eq!((raw.payload.len(), raw.malformed), (1000, None));
+                assert_eq!((raw.payload.len(), &raw.damage), (1000, &None));
                 next += 1;
             }
             lengths.push(batch.events.len());

@@ -134,9 +134,7 @@ impl Keeper {
             tracing::debug!(behind, left, "a reader keeps the log long");
             return Ok(left);
         }
-        // A log that has grown long meanwhile must become short first of all.
-        let copies = if behind < 4 * limit { COPIES_MAX } else { 0 };
-        for _ in 0..copies {
+        for _ in 0..COPIES_MAX {
             *noticed |= self.wait_for_commit();
             let begin = Instant::now();
             self.checkpoint("PASSIVE")?;

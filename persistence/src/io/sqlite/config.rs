@@ -35,7 +35,7 @@ pub struct SqliteConfig {
     /// each copy, and the log, short.
     pub checkpoint_pages: u32,
     /// New entries of the index of events that are kept apart from the old ones; above it each commit
-    /// merges as many as it adds. Default 8,192: each commit changes their pages, some 40 of them, and more
+    /// merges as many as it adds. Default 8,192: each commit changes their pages, some 35 of them, and more
     /// let a merge find more neighbours.
     pub new_places_max: u32,
     /// How the file that says what was acknowledged is kept.

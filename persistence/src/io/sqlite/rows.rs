@@ -21,9 +21,6 @@ use std::sync::Arc;
 /// A page ends here even when more events were asked for.
 pub(super) const PAGE_BYTES_MAX: usize = 8 << 20;
 
-/// What is wrong where all columns are `NULL`: a place without an event.
-const NO_ROW: &str = "row";
-
 /// Room that is made for a page before anything is read.
 pub(super) const CAPACITY_MAX: usize = 1000;
 
@@ -158,14 +155,10 @@ pub(super) fn event(
     let (seq, position, written_at_ms) = (raw.seq, raw.position, raw.written_at_ms);
     let malformed = |what| {
         let row = position;
-        let damage = match what {
-            NO_ROW => Damage::NoRow { row },
-            what => Damage::Malformed { row, what },
-        };
-        corrupt(id, seq, damage)
+        corrupt(id, seq, Damage::Malformed { row, what })
     };
-    if let Some(what) = raw.malformed {
-        return Err(malformed(what));
+    if let Some(damage) = &raw.damage {
+        return Err(corrupt(id, seq, damage.clone()));
     }
     let name = names.name(&bytes[raw.name.clone()]);
     let name = name.ok_or_else(|| malformed("name"))?;
@@ -248,10 +241,8 @@ pub(super) fn content<'a>(
         Some(ValueRef::Blob(bytes)) => bytes,
         Some(_) => return Err("tags"),
     };
-    let name = match value(column) {
-        ValueRef::Text(name) => name,
-        ValueRef::Null => return Err(NO_ROW),
-        _ => return Err("name"),
+    let ValueRef::Text(name) = value(column) else {
+        return Err("name");
     };
     let version = u16::column_result(value(column + 1)).map_err(|_| "version")?;
     let ValueRef::Blob(payload) = value(payload) else {

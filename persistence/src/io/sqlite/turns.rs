@@ -1,8 +1,8 @@
 //! Turns: lets the keeper come between two commits of this process.
 //!
 //! SQLite gives its write lock to whoever asks at the right moment. Under load that is the committer,
-//! which asks again microseconds after each commit: the keeper asked for a second in vain, and the log
-//! grew. So the committer takes a turn for each commit, and begins none while the keeper wants one. The
+//! which asks again soon after each commit: beside other work the keeper asked in vain, and the log grew
+//! past what it may (`the_log_stays_short`). So the committer takes a turn for each commit, and begins none while the keeper wants one. The
 //! locks of other processes are still won by luck ([`super::busy`]).
 //!
 //! **Invariant:** a turn of the committer and one of the keeper never overlap.
