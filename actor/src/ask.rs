@@ -8,7 +8,6 @@ use crate::dead_letters::{DeadLetterReason, DeadLetters};
 use crate::error::{AskError, Refusal, TellError};
 use crate::observe::mark::{Question, Waits};
 use crate::path::ActorPath;
-use crate::scheduler;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::time::Time;
 use crate::wait_graph::{self, Edge};
@@ -259,8 +258,8 @@ impl<M: Send + 'static, R: Send + 'static, T: Asked<M>> Asking<M, R, T> {
         };
         let refused = match this.target.put(message, &question, asked_at) {
             Ok(went) => {
-                // A task that comes again wakes a second thread for that.
-                *this.came_again = went == Went::Away && !scheduler::runs_actors();
+                // An answer from further off will not be there so soon.
+                *this.came_again = went == Went::Away;
                 return Ok(());
             }
             Err(refused) => refused,

@@ -479,11 +479,6 @@ fn current<'a>() -> Option<&'a mut Local> {
     CURRENT.get().map(|mut local| unsafe { local.as_mut() })
 }
 
-/// Whether this thread runs actors at the moment, as one of a scheduler's tasks.
-pub(crate) fn runs_actors() -> bool {
-    CURRENT.get().is_some()
-}
-
 /// Makes a task's queues those of this thread while it lives. Which these were before comes back after
 /// it: a handler may run a system of its own inside `block_in_place`.
 struct Entered<'a> {

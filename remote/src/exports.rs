@@ -11,6 +11,7 @@
 
 use crate::core::FEW;
 use crate::identity::PeerKind;
+use crate::logic::slots::Slots;
 use crate::message::RemoteMessage;
 use crate::wire::reading;
 use crate::wire_format::{DecodeError, ExportId, Target, decode};
@@ -26,20 +27,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 const PORT_GRACE: std::time::Duration = std::time::Duration::from_secs(1);
 
 pub(crate) struct Exports {
-    table: Mutex<Table>,
-    ids: Mutex<Ids>,
+    actors: Mutex<Actors>,
+    /// Locked alone, or while the actors are.
+    ports: Mutex<Ports>,
     ports_max: usize,
     /// How many ports there are, for those who only want to know about.
     open: AtomicUsize,
 }
 
 #[derive(Default)]
-struct Table {
-    by_id: BTreeMap<ExportId, Arc<dyn Exported>>,
+struct Actors {
+    by_id: Slots<Arc<dyn Exported>>,
     /// The id of an actor that was exported before.
     ids: BTreeMap<Identity, ExportId>,
     by_name: BTreeMap<Arc<str>, Arc<dyn Exported>>,
-    ports: BTreeMap<ExportId, Port>,
+}
+
+struct Ports {
+    by_id: Slots<Port>,
+    /// Of actors too: their ids are drawn less often.
+    ids: Ids,
 }
 
 /// What tells exported references apart: number, path and type of message, and the function behind
@@ -183,8 +190,11 @@ pub(crate) struct Asked {
 impl Exports {
     pub(crate) fn new(ids: Ids, ports_max: usize) -> Self {
         Self {
-            table: Mutex::default(),
-            ids: Mutex::new(ids),
+            actors: Mutex::default(),
+            ports: Mutex::new(Ports {
+                by_id: Slots::default(),
+                ids,
+            }),
             ports_max,
             open: AtomicUsize::new(0),
         }
@@ -194,16 +204,15 @@ impl Exports {
     pub(crate) fn export<M: RemoteMessage>(self: &Arc<Self>, actor: &ActorRef<M>) -> ExportId {
         let identity = identity_of(actor);
         let id = {
-            let mut table = self.lock();
-            if let Some(&id) = table.ids.get(&identity) {
+            let mut actors = self.actors();
+            if let Some(&id) = actors.ids.get(&identity) {
                 return id;
             }
-            let id = self.draw();
-            table.ids.insert(identity.clone(), id);
+            let drawn = self.ports().ids.draw();
             let actor = actor.clone();
-            table
-                .by_id
-                .insert(id, Arc::new(LocalActor { actor, past: None }));
+            let entry = Arc::new(LocalActor { actor, past: None });
+            let id = actors.by_id.insert(drawn, entry);
+            actors.ids.insert(identity.clone(), id);
             id
         };
         let exports = Arc::downgrade(self);
@@ -213,10 +222,10 @@ impl Exports {
                 let Some(exports) = exports.upgrade() else {
                     return;
                 };
-                let mut table = exports.lock();
-                table.ids.remove(&identity);
-                let entry = table.by_id.remove(&id);
-                drop(table);
+                let mut actors = exports.actors();
+                actors.ids.remove(&identity);
+                let entry = actors.by_id.take_if(id, |_| true);
+                drop(actors);
                 drop(entry);
             })
             .detach();
@@ -237,11 +246,11 @@ impl Exports {
         });
         let published = Arc::downgrade(&entry);
         {
-            let mut table = self.lock();
-            if table.by_name.contains_key(&name) {
+            let mut actors = self.actors();
+            if actors.by_name.contains_key(&name) {
                 return false;
             }
-            table.by_name.insert(name.clone(), entry);
+            actors.by_name.insert(name.clone(), entry);
         }
         let exports = Arc::downgrade(self);
         actor
@@ -256,29 +265,29 @@ impl Exports {
 
     /// Takes a name back, unless it was given to another actor meanwhile.
     fn withdraw_this(&self, name: &str, published: &Weak<dyn Exported>) {
-        let mut table = self.lock();
-        let present = table.by_name.get(name);
+        let mut actors = self.actors();
+        let present = actors.by_name.get(name);
         let entry = match present.zip(published.upgrade()) {
             Some((present, published)) if Arc::ptr_eq(present, &published) => {
-                table.by_name.remove(name)
+                actors.by_name.remove(name)
             }
             _ => None,
         };
-        drop(table);
+        drop(actors);
         drop(entry);
     }
 
     /// Takes a name back.
     pub(crate) fn withdraw(&self, name: &str) {
-        let entry = self.lock().by_name.remove(name);
+        let entry = self.actors().by_name.remove(name);
         drop(entry);
     }
 
     pub(crate) fn find(&self, target: &Target) -> Option<Arc<dyn Exported>> {
-        let table = self.lock();
+        let actors = self.actors();
         match target {
-            Target::Export(id) => table.by_id.get(id).cloned(),
-            Target::Name(name) => table.by_name.get(name).cloned(),
+            Target::Export(id) => actors.by_id.get(*id).cloned(),
+            Target::Name(name) => actors.by_name.get(name).cloned(),
         }
     }
 
@@ -296,9 +305,8 @@ impl Exports {
         deadline: Option<Time>,
         answer: AnswerTaker,
     ) -> Option<ExportId> {
-        let id = self.draw();
-        let mut table = self.lock();
-        if table.ports.len() >= self.ports_max {
+        let mut ports = self.ports();
+        if ports.by_id.len() >= self.ports_max {
             return None;
         }
         let port = Port {
@@ -306,8 +314,9 @@ impl Exports {
             deadline,
             answer,
         };
-        table.ports.insert(id, port);
-        self.open.store(table.ports.len(), Ordering::Relaxed);
+        let drawn = ports.ids.draw();
+        let id = ports.by_id.insert(drawn, port);
+        self.open.store(ports.by_id.len(), Ordering::Relaxed);
         Some(id)
     }
 
@@ -339,10 +348,10 @@ impl Exports {
 
     /// Only who was asked may answer.
     fn take_port(&self, addr: SocketAddr, id: ExportId) -> Option<Port> {
-        let mut table = self.lock();
-        let port = (table.ports.get(&id)?.asked.addr == addr).then(|| table.ports.remove(&id));
-        self.open.store(table.ports.len(), Ordering::Relaxed);
-        port.flatten()
+        let mut ports = self.ports();
+        let port = ports.by_id.take_if(id, |port| port.asked.addr == addr);
+        self.open.store(ports.by_id.len(), Ordering::Relaxed);
+        port
     }
 
     /// Closes the ports of questions that went to a run of a node which is gone; of those to
@@ -363,10 +372,8 @@ impl Exports {
 
     /// Whether an answer from `addr` is waited for.
     pub(crate) fn waits_for(&self, addr: SocketAddr) -> bool {
-        self.lock()
-            .ports
-            .values()
-            .any(|port| port.asked.addr == addr)
+        let ports = self.ports();
+        ports.by_id.iter().any(|(_, port)| port.asked.addr == addr)
     }
 
     /// Closes the ports whose askers do not wait any more.
@@ -380,32 +387,31 @@ impl Exports {
     }
 
     /// The number of open ports.
-    pub(crate) fn ports(&self) -> usize {
-        self.lock().ports.len()
+    pub(crate) fn open_ports(&self) -> usize {
+        self.ports().by_id.len()
     }
 
     fn close_ports_where(&self, ends: impl Fn(&Port) -> bool) {
         let ended: Vec<Port> = {
-            let mut table = self.lock();
-            let of_ended = table.ports.iter().filter(|(_, port)| ends(port));
-            let ids: Vec<ExportId> = of_ended.map(|(&id, _)| id).collect();
-            let ended = ids.iter().filter_map(|id| table.ports.remove(id)).collect();
-            self.open.store(table.ports.len(), Ordering::Relaxed);
+            let mut ports = self.ports();
+            let of_ended = ports.by_id.iter().filter(|(_, port)| ends(port));
+            let ids: Vec<ExportId> = of_ended.map(|(id, _)| id).collect();
+            let ended = ids.into_iter();
+            let ended = ended.filter_map(|id| ports.by_id.take_if(id, |_| true));
+            let ended = ended.collect();
+            self.open.store(ports.by_id.len(), Ordering::Relaxed);
             ended
         };
         // Outside the lock: dropping a port wakes its asker.
         drop(ended);
     }
 
-    fn draw(&self) -> ExportId {
-        self.ids
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .draw()
+    fn actors(&self) -> MutexGuard<'_, Actors> {
+        self.actors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ports(&self) -> MutexGuard<'_, Ports> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -424,7 +430,7 @@ impl Ids {
         Self::Os { stock: Vec::new() }
     }
 
-    pub(crate) fn draw(&mut self) -> ExportId {
+    pub(crate) fn draw(&mut self) -> u128 {
         match self {
             Self::Os { stock } => {
                 if stock.len() < 16 {
@@ -436,11 +442,11 @@ impl Ids {
                 let mut bytes = [0; 16];
                 bytes.copy_from_slice(&stock[rest..]);
                 stock.truncate(rest);
-                ExportId(u128::from_le_bytes(bytes))
+                u128::from_le_bytes(bytes)
             }
             Self::Seeded(rng) => {
                 let high = u128::from(rng.next_u64());
-                ExportId(high << 64 | u128::from(rng.next_u64()))
+                high << 64 | u128::from(rng.next_u64())
             }
         }
     }

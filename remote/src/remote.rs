@@ -292,7 +292,7 @@ impl Remote {
 
     /// What was done so far.
     pub fn stats(&self) -> RemoteStats {
-        let (ports, peers) = (self.core.exports.ports(), self.core.peers());
+        let (ports, peers) = (self.core.exports.open_ports(), self.core.peers());
         self.core.counters.stats(ports, peers)
     }
 
@@ -388,7 +388,7 @@ impl RemoteBuilder {
             Some(seed) => Ids::Seeded(Rng::seeded(seed)),
             None => Ids::os(),
         };
-        let incarnation = ids.draw().0 as u64;
+        let incarnation = ids.draw() as u64;
         let id = NodeId::new(self.node, self.network.local_addr(), incarnation);
         let (new_drivers, new) = mpsc::unbounded_channel();
         let (events, _) = broadcast::channel(EVENTS_MAX);

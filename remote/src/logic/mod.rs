@@ -6,4 +6,5 @@ pub(crate) mod handshake;
 pub(crate) mod large_window;
 pub(crate) mod lines;
 pub(crate) mod runs;
+pub(crate) mod slots;
 pub(crate) mod system_lane;
