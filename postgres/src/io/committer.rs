@@ -12,6 +12,7 @@
 
 use crate::io::connect::connect;
 use crate::io::fault::{Fault, describe};
+use crate::io::replies::{self, Reply};
 use crate::io::server::Server;
 use crate::logic::batch::{Waiting, Write};
 use crate::logic::migrations::LOCK_CLASS;
@@ -21,7 +22,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use otava_persistence::{AppendError, JournalError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_postgres::{Client, Statement};
 
 /// Something that can be written in batches.
@@ -73,7 +74,7 @@ struct Link<M> {
 /// What is asked for, and who waits for it.
 pub(crate) struct Request<W: Work> {
     pub(crate) work: W,
-    reply: oneshot::Sender<Answer<W>>,
+    reply: Reply<Answer<W>>,
 }
 
 pub(crate) type Answer<W> = Result<<W as Work>::Done, AppendError>;
@@ -122,11 +123,11 @@ impl<W: Work> Lane<W> {
 
     pub(crate) async fn ask(&self, work: W) -> Answer<W> {
         let sender = self.sender().ok_or(JournalError::Closed)?;
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = replies::channel();
         let sent = sender.send(Request { work, reply }).await;
         drop(sender);
         sent.map_err(|_| JournalError::Closed)?;
-        answer.await.unwrap_or_else(|_| {
+        answer.await.unwrap_or_else(|| {
             let reason = "the task that writes ended".into();
             Err(JournalError::Unknown { reason }.into())
         })
@@ -218,7 +219,8 @@ impl<W: Work> Committer<W> {
     async fn let_gather(&mut self) {
         let begin = Instant::now();
         let there = || self.requests.len() + self.waiting.len();
-        while there() < self.pace.share() && begin.elapsed() < self.pace.limit() {
+        let mut gathering = self.pace.gathering(there());
+        while gathering.goes_on(there(), begin.elapsed()) {
             tokio::task::yield_now().await;
         }
         self.take_what_is_there();
@@ -281,10 +283,14 @@ impl<W: Work> Committer<W> {
         W::committed(&self.server, &sent.answers);
         self.waiting.answered(&sent.batch);
         let answered = sent.batch.len();
-        for (request, answer) in sent.batch.into_iter().zip(sent.answers) {
-            // Whoever asked may be gone.
-            let _ = request.reply.send(answer);
-        }
+        // The works are dropped last: nobody waits for that.
+        let split = sent
+            .batch
+            .into_iter()
+            .map(|request| (request.work, request.reply));
+        let (works, replies): (Vec<_>, Vec<_>) = split.unzip();
+        replies::answer_all(replies.into_iter().zip(sent.answers));
+        drop(works);
         let others = self.waiting.under_way() + self.requests.len() + self.waiting.len();
         self.pace.answered(sent.took, answered + others);
     }

@@ -11,6 +11,7 @@ pub(crate) mod news;
 pub(crate) mod offsets;
 pub(crate) mod projection;
 pub(crate) mod queries;
+pub(crate) mod replies;
 pub(crate) mod rows;
 pub(crate) mod server;
 pub(crate) mod snapshots;
