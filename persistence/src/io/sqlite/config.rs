@@ -28,7 +28,7 @@ pub struct SqliteConfig {
     /// process holds the file; it ends with [`crate::JournalError::Busy`].
     pub busy_limit: Duration,
     /// Threads that read, each with a connection of its own. Default 2: recovery of entities is
-    /// short, and a machine has other work.
+    /// short, and a machine has other work. A long page is read by two, if one has nothing to do.
     pub readers: NonZeroUsize,
     /// Pages of 4 KiB in the write-ahead log after which it is copied back into the main file, in
     /// the background. Default 2,000 (8 MiB): rarely enough to be cheap, often enough to keep

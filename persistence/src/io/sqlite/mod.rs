@@ -39,6 +39,7 @@ mod checkpoint;
 mod committer;
 mod config;
 mod halt;
+mod halves;
 mod journal;
 mod known;
 mod marks;

@@ -173,10 +173,11 @@ fn start(
     // Ends the threads that run already if not all can be started.
     let tasks = TaskSender::new(Arc::clone(&to_read));
     for thread in 0..config.readers.get() {
-        let reader = another(config.busy_limit).and_then(Reader::new);
-        let (reader, to_read) = (reader.map_err(failed)?, Arc::clone(&to_read));
+        let reader = another(config.busy_limit)
+            .and_then(|db| Reader::new(db, Arc::clone(&to_read)))
+            .map_err(failed)?;
         others.push(spawn("otava-journal-read", move || {
-            reader::run(reader, &to_read, thread);
+            reader::run(reader, thread);
         })?);
     }
     let keep = Keeper {

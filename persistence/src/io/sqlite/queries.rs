@@ -16,6 +16,7 @@
 use crate::error::{Damage, JournalError};
 use crate::id::PersistenceId;
 use crate::io::sqlite::batch::{Batches, EVENTS_OF_ONE, RawEvent, TAKE};
+use crate::io::sqlite::halves::{Half, first_half};
 use crate::io::sqlite::places::{first_from, highest_seq};
 use crate::io::sqlite::reader::{Ids, ReadFault, Reader};
 use crate::io::sqlite::rows::{self, CAPACITY_MAX, Names, PAGE_BYTES_MAX, as_i64, corrupt, limit};
@@ -36,39 +37,79 @@ use std::ops::Range;
 const WINDOW: u64 = 50_000;
 
 /// One page of a query, from one state of the file.
-fn page(
+pub(super) fn page(
     reader: &mut Reader,
     query: &EventQuery,
     after: u64,
     max: usize,
 ) -> Result<QueryPage, ReadFault> {
-    let Reader { db, batches, ids } = reader;
-    let transaction = db.unchecked_transaction()?;
-    let newest = schema::head(db)?.position;
-    let mut page = Page {
-        query,
-        ids,
-        db,
-        max,
-        hidden: HashMap::new(),
-        names: Names::default(),
-        events: Vec::new(),
-        bytes: 0,
-        looked: 0,
-        through: after,
-    };
-    if after < newest && max > 0 {
-        page.hidden = unswept(db)?;
-        page.events.reserve(max.min(CAPACITY_MAX));
-        let end = match &query.id {
-            Some(id) => page.of_one(batches, id, after)?.then_some(newest),
-            None => page.of_many(batches, after, newest)?,
-        };
-        page.through = end.unwrap_or(page.through);
+    let transaction = reader.db.unchecked_transaction()?;
+    let head = schema::head(&reader.db)?;
+    let newest = head.position;
+    if after >= newest || max == 0 {
+        return Ok(QueryPage::new(Vec::new(), after, after < newest));
     }
-    let (events, through) = (page.events, page.through);
+    let other = second_half(reader, query, (after, newest), max);
+    let (batches, ids) = (&mut reader.batches, &mut reader.ids);
+    let mut page = Page::new(&reader.db, ids, query, after, max)?;
+    if let Some((middle, other)) = other {
+        page.read(batches, middle)?;
+        if page.through == middle
+            && let Some((commit, rest)) = other.join()?
+            && commit == head.commit
+        {
+            page.append(rest);
+        }
+    }
+    if !page.full() && page.through < newest {
+        page.read(batches, newest)?;
+    }
+    let (events, bytes, through) = (page.events, page.bytes, page.through);
     transaction.finish()?;
+    reader.payload_bytes = bytes / events.len().max(1);
     Ok(QueryPage::new(events, through, through < newest))
+}
+
+/// What stands behind the first half of a page.
+struct Rest {
+    events: Vec<FoundEvent>,
+    looked: u64,
+    through: u64,
+}
+
+/// Asks another thread for the second half of a page behind `after`: the position behind which it begins,
+/// and where its events and their commit come from. Only if all events are wanted: then there is one at
+/// most positions.
+fn second_half(
+    reader: &Reader,
+    query: &EventQuery,
+    (after, newest): (u64, u64),
+    max: usize,
+) -> Option<(u64, Half<(u64, Rest)>)> {
+    if *query != EventQuery::all() {
+        return None;
+    }
+    let there = usize::try_from(newest - after).unwrap_or(max);
+    let half = first_half(reader, there.min(max))?;
+    let middle = after + half as u64;
+    let query = query.clone();
+    let other = Half::ask(reader, move |reader| {
+        let Reader {
+            db, batches, ids, ..
+        } = reader;
+        let transaction = db.unchecked_transaction()?;
+        let head = schema::head(db)?;
+        let mut page = Page::new(db, ids, &query, middle, max - half)?;
+        page.read(batches, head.position)?;
+        let rest = Rest {
+            events: page.events,
+            looked: page.looked,
+            through: page.through,
+        };
+        transaction.finish()?;
+        Ok((head.commit, rest))
+    });
+    Some((middle, other?))
 }
 
 /// A page that is being read.
@@ -86,7 +127,52 @@ struct Page<'a> {
     through: u64,
 }
 
-impl Page<'_> {
+impl<'a> Page<'a> {
+    fn new(
+        db: &'a Connection,
+        ids: &'a mut Ids,
+        query: &'a EventQuery,
+        after: u64,
+        max: usize,
+    ) -> rusqlite::Result<Self> {
+        Ok(Self {
+            query,
+            ids,
+            db,
+            max,
+            hidden: unswept(db)?,
+            names: Names::default(),
+            events: Vec::with_capacity(max.min(CAPACITY_MAX)),
+            bytes: 0,
+            looked: 0,
+            through: after,
+        })
+    }
+
+    /// Reads on behind `through` up to a position, until the page is full.
+    fn read(&mut self, batches: &mut Batches, newest: u64) -> Result<(), ReadFault> {
+        let query = self.query;
+        let end = match &query.id {
+            Some(id) => self.of_one(batches, id, self.through)?.then_some(newest),
+            None => self.of_many(batches, self.through, newest)?,
+        };
+        self.through = end.unwrap_or(self.through);
+        Ok(())
+    }
+
+    /// Adds what is read already, until the page is full.
+    fn append(&mut self, rest: Rest) {
+        self.looked += rest.looked;
+        for FoundEvent { id, event } in rest.events {
+            if self.events.len() >= self.max || self.bytes >= PAGE_BYTES_MAX {
+                return;
+            }
+            self.through = event.position;
+            self.push(id, event);
+        }
+        self.through = rest.through;
+    }
+
     /// Returns how far everything was looked at; `None` when the page was full before.
     fn of_many(
         &mut self,

@@ -18,15 +18,24 @@ pub(super) struct Reader {
     pub(super) db: Connection,
     pub(super) batches: Batches,
     pub(super) ids: Ids,
+    /// Of one event, in the mean, on the page of events that this thread gave last.
+    pub(super) payload_bytes: usize,
+    pub(super) tasks: Arc<Tasks>,
 }
 
 impl Reader {
-    pub(super) fn new(db: Connection) -> rusqlite::Result<Self> {
+    pub(super) fn new(db: Connection, tasks: Arc<Tasks>) -> rusqlite::Result<Self> {
         // So much stays in the cache of a processor, and the kernel keeps the rest. With 16 MiB a page of
         // the file is copied to memory that is farther away, and twice as much is needed in all.
         db.pragma_update(None, "cache_size", -1024)?;
         let (batches, ids) = (Batches::new(&db)?, Ids::default());
-        Ok(Self { db, batches, ids })
+        Ok(Self {
+            db,
+            batches,
+            ids,
+            payload_bytes: 0,
+            tasks,
+        })
     }
 }
 
@@ -90,6 +99,8 @@ pub(super) struct Tasks {
 
 struct Waiting {
     tasks: VecDeque<Task>,
+    /// What a thread may wait for that runs a task, so they come first. An idle thread was woken for each.
+    urgent: VecDeque<Task>,
     idle: Vec<usize>,
     /// Threads that have not ended.
     alive: usize,
@@ -102,6 +113,7 @@ impl Tasks {
     pub(super) fn new(threads: usize) -> Arc<Self> {
         let waiting = Waiting {
             tasks: VecDeque::new(),
+            urgent: VecDeque::new(),
             idle: Vec::new(),
             alive: threads,
             ended: false,
@@ -122,6 +134,9 @@ impl Tasks {
         let bell = self.bells.get(thread)?;
         let mut waiting = self.waiting();
         loop {
+            if let Some(task) = waiting.urgent.pop_front() {
+                return Some(task);
+            }
             if let Some(task) = waiting.tasks.pop_front() {
                 self.room.add_permits(1);
                 return Some(task);
@@ -136,11 +151,32 @@ impl Tasks {
         }
     }
 
+    /// Hands a task to a thread that has nothing to do; `false` if there is none.
+    pub(super) fn ask_idle(&self, task: Task) -> bool {
+        let mut waiting = self.waiting();
+        let Some(thread) = waiting.idle.pop() else {
+            return false;
+        };
+        waiting.urgent.push_back(task);
+        drop(waiting);
+        self.ring(thread);
+        true
+    }
+
+    fn ring(&self, thread: usize) {
+        if let Some(bell) = self.bells.get(thread) {
+            bell.notify_one();
+        }
+    }
+
     fn end(&self) {
         let mut waiting = self.waiting();
         waiting.ended = true;
         waiting.idle.clear();
-        let unread = (waiting.alive == 0).then(|| std::mem::take(&mut waiting.tasks));
+        let unread = (waiting.alive == 0).then(|| {
+            let Waiting { tasks, urgent, .. } = &mut *waiting;
+            (std::mem::take(tasks), std::mem::take(urgent))
+        });
         drop(waiting);
         // Nobody runs them: who waits for their answers learns that there are none.
         drop(unread);
@@ -180,8 +216,8 @@ impl TaskSender {
         waiting.tasks.push_back(task);
         let thread = waiting.idle.pop();
         drop(waiting);
-        if let Some(bell) = thread.and_then(|thread| tasks.bells.get(thread)) {
-            bell.notify_one();
+        if let Some(thread) = thread {
+            tasks.ring(thread);
         }
     }
 }
@@ -202,8 +238,9 @@ impl Drop for Running<'_> {
 }
 
 /// Runs the thread of a number until every sender of tasks is gone.
-pub(super) fn run(mut reader: Reader, tasks: &Tasks, thread: usize) {
-    let _running = Running(tasks);
+pub(super) fn run(mut reader: Reader, thread: usize) {
+    let tasks = Arc::clone(&reader.tasks);
+    let _running = Running(&tasks);
     while let Some(task) = tasks.next(thread) {
         task(&mut reader);
     }

@@ -5,8 +5,10 @@ use crate::error::{Damage, JournalError};
 use crate::format::{Checksums, RecordRef, checksum};
 use crate::id::PersistenceId;
 use crate::io::sqlite::batch::{Batches, EVENTS_OF_ONE, RawEvent};
+use crate::io::sqlite::halves::{Half, first_half};
 use crate::io::sqlite::places::highest_seq;
 use crate::io::sqlite::reader::{ReadFault, Reader};
+use crate::io::sqlite::schema;
 use crate::io::sqlite::transaction::{number_checksum, stream_of};
 use crate::journal::{EventPage, EventRecord, StoredEvent};
 use crate::logic::sequence::Sequence;
@@ -26,24 +28,64 @@ pub(super) const CAPACITY_MAX: usize = 1000;
 
 /// One page of events, from one state of the file.
 pub(super) fn page(
-    Reader { db, batches, .. }: &mut Reader,
+    reader: &mut Reader,
     id: &PersistenceId,
     from_seq: u64,
     max: usize,
 ) -> Result<EventPage, ReadFault> {
-    let transaction = db.unchecked_transaction()?;
-    let Some(stream) = stream_of(db, id)? else {
+    let transaction = reader.db.unchecked_transaction()?;
+    let Some(stream) = stream_of(&reader.db, id)? else {
         return Ok(EventPage::default());
     };
-    let deleted = deleted_seq(db, stream, id)?;
-    let highest = highest_seq(db, stream)?.unwrap_or(deleted);
-    let mut events = Vec::with_capacity(max.min(CAPACITY_MAX));
-    if max > 0 {
-        let from_seq = from_seq.max(deleted + 1);
-        read_events(db, batches, id, (stream, from_seq, max), &mut events)?;
+    let deleted = deleted_seq(&reader.db, stream, id)?;
+    let highest = highest_seq(&reader.db, stream)?.unwrap_or(deleted);
+    let from_seq = from_seq.max(deleted + 1);
+    let mut part = Part::new(max);
+    let there = usize::try_from(highest.saturating_sub(from_seq - 1)).unwrap_or(max);
+    if let Some(half) = first_half(reader, there.min(max)) {
+        let (id_too, from_middle) = (id.clone(), from_seq.saturating_add(half as u64));
+        let other = Half::ask(reader, move |reader| {
+            second_part(reader, &id_too, (stream, from_middle), max - half)
+        });
+        if let Some(other) = other {
+            let commit = schema::head(&reader.db)?.commit;
+            part.read(
+                &reader.db,
+                &mut reader.batches,
+                id,
+                (stream, from_seq),
+                half,
+            )?;
+            if part.events.len() == half
+                && let Some((at_commit, other)) = other.join()?
+                && at_commit == commit
+            {
+                part.append(other, max);
+            }
+        }
+    }
+    if !part.full(max) && !part.ended {
+        let from_seq = from_seq.saturating_add(part.events.len() as u64);
+        part.read(&reader.db, &mut reader.batches, id, (stream, from_seq), max)?;
     }
     transaction.finish()?;
-    Ok(EventPage::new(events, highest).deleted(deleted))
+    reader.payload_bytes = part.bytes / part.events.len().max(1);
+    Ok(EventPage::new(part.events, highest).deleted(deleted))
+}
+
+/// What stands behind the first half of a page, and of which commit it is.
+fn second_part(
+    Reader { db, batches, .. }: &mut Reader,
+    id: &PersistenceId,
+    place: (i64, u64),
+    max: usize,
+) -> Result<(u64, Part), ReadFault> {
+    let transaction = db.unchecked_transaction()?;
+    let commit = schema::head(db)?.commit;
+    let mut part = Part::new(max);
+    part.read(db, batches, id, place, max)?;
+    transaction.finish()?;
+    Ok((commit, part))
 }
 
 /// The newest sequence number of an id, also when all its events were deleted.
@@ -82,29 +124,69 @@ pub(super) fn deleted_seq(
     Err(corrupt(id, seq, Damage::Malformed { row, what }))
 }
 
-fn read_events(
-    db: &Connection,
-    batches: &mut Batches,
-    id: &PersistenceId,
-    (stream, from_seq, max): (i64, u64, usize),
-    events: &mut Vec<StoredEvent>,
-) -> Result<(), ReadFault> {
-    let mut statement = db.prepare_cached(EVENTS_OF_ONE)?;
-    let mut batches = batches.of(statement.query(params![stream, as_i64(from_seq)])?);
-    let mut sequence = Sequence::from(from_seq);
-    let (mut bytes, mut names) = (0, Names::default());
-    while events.len() < max
-        && bytes < PAGE_BYTES_MAX
-        && let Some(batch) = batches.next((max - events.len(), PAGE_BYTES_MAX - bytes))?
-    {
-        for raw in &batch.events {
-            in_sequence(raw, id, &mut sequence)?;
-            let event = event(raw, &batch.bytes, id, &mut names)?;
-            bytes += event.record.payload.len();
-            events.push(event);
+/// A page of one id, or a part of it.
+struct Part {
+    events: Vec<StoredEvent>,
+    /// Of their payloads.
+    bytes: usize,
+    /// There are no more.
+    ended: bool,
+}
+
+impl Part {
+    fn new(max: usize) -> Self {
+        Self {
+            events: Vec::with_capacity(max.min(CAPACITY_MAX)),
+            bytes: 0,
+            ended: max == 0,
         }
     }
-    Ok(())
+
+    fn full(&self, max: usize) -> bool {
+        self.events.len() >= max || self.bytes >= PAGE_BYTES_MAX
+    }
+
+    /// Reads until it is full.
+    fn read(
+        &mut self,
+        db: &Connection,
+        batches: &mut Batches,
+        id: &PersistenceId,
+        (stream, from_seq): (i64, u64),
+        max: usize,
+    ) -> Result<(), ReadFault> {
+        let mut statement = db.prepare_cached(EVENTS_OF_ONE)?;
+        let mut batches = batches.of(statement.query(params![stream, as_i64(from_seq)])?);
+        let (mut sequence, mut names) = (Sequence::from(from_seq), Names::default());
+        while !self.full(max) {
+            let limits = (max - self.events.len(), PAGE_BYTES_MAX - self.bytes);
+            let Some(batch) = batches.next(limits)? else {
+                self.ended = true;
+                break;
+            };
+            for raw in &batch.events {
+                in_sequence(raw, id, &mut sequence)?;
+                self.push(event(raw, &batch.bytes, id, &mut names)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, event: StoredEvent) {
+        self.bytes += event.record.payload.len();
+        self.events.push(event);
+    }
+
+    /// Adds those that are read already, until it is full.
+    fn append(&mut self, other: Self, max: usize) {
+        for event in other.events {
+            if self.full(max) {
+                return;
+            }
+            self.push(event);
+        }
+        self.ended = other.ended;
+    }
 }
 
 /// A number as SQLite takes it; what is above that is above everything that is stored.
