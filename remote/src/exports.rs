@@ -20,7 +20,7 @@ use otava_actor::{ActorPath, ActorRef, Refusal, Rng, TellError, Terminated, Time
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// How long a port outlives its deadline: the answer may be on its way.
@@ -62,6 +62,12 @@ fn identity_of<M: RemoteMessage>(actor: &ActorRef<M>) -> Identity {
 pub(crate) trait Exported: Send + Sync {
     /// Decodes a message and hands it to the actor. The caller has entered the wire scope.
     fn deliver(&self, tag: u64, payload: &[u8], from: PeerKind) -> Result<(), Undelivered>;
+    /// Hands over what was not delivered for want of room ([`Undelivered::Full`]), or has it refused.
+    fn deliver_late(&self, message: Box<dyn Any + Send>) -> Result<(), Undelivered>;
+    /// Whether the actor has made so much room that it seems to keep up.
+    fn has_room(&self) -> bool;
+    /// Nobody waits for room any more until there is some.
+    fn do_not_wait(&self);
     /// The protocol whose rights decide who may send to it.
     fn protocol(&self) -> &'static str;
     /// Calls back when the actor ends.
@@ -82,6 +88,9 @@ pub(crate) enum Undelivered {
         message_type: &'static str,
         source: DecodeError,
     },
+    /// Not refused yet: whoever reads the lane may wait for room.
+    #[error("the mailbox is full")]
+    Full { message: Box<dyn Any + Send> },
     /// Counted by the mailbox.
     #[error("the mailbox refused it")]
     Refused {
@@ -93,11 +102,21 @@ pub(crate) enum Undelivered {
 }
 
 impl Undelivered {
+    fn refused<M: Send + 'static>(refused: TellError<M>) -> Self {
+        let why = match &refused {
+            TellError::Full(_) => Refusal::Full,
+            _ => Refusal::Stopped,
+        };
+        let message = Box::new(refused.into_message());
+        Self::Refused { why, message }
+    }
+
     /// What an asker is told.
     pub(crate) fn refusal(&self) -> Refusal {
         match self {
             Self::NotPermitted => Refusal::NotPermitted,
             Self::OtherType { .. } | Self::Undecodable { .. } => Refusal::NotUnderstood,
+            Self::Full { .. } => Refusal::Full,
             Self::Refused { why, .. } => *why,
         }
     }
@@ -106,6 +125,53 @@ impl Undelivered {
 pub(crate) struct LocalActor<M> {
     actor: ActorRef<M>,
     past: Option<Past<M>>,
+    /// It was waited for in vain, and has not caught up since.
+    slow: AtomicBool,
+}
+
+/// Who has made room for so many messages, and for an eighth of the mailbox, keeps up. A smaller mailbox is
+/// not waited for: a few messages at a time would be slow for all that share the lane.
+const ROOM_MIN: u64 = 256;
+
+impl<M: RemoteMessage> LocalActor<M> {
+    fn new(actor: ActorRef<M>, past: Option<Past<M>>) -> Self {
+        let slow = AtomicBool::new(false);
+        Self { actor, past, slow }
+    }
+
+    /// How many more messages the mailbox takes, of how many in all; `None` if it is not known.
+    fn room(&self) -> Option<(u64, u64)> {
+        let (room, waiting) = self.actor.room()?;
+        Some((room, room.saturating_add(waiting)))
+    }
+
+    /// Tells what may wait for room.
+    fn tell(&self, message: M) -> Result<(), Undelivered> {
+        match self.actor.tell_uncounted(message, None) {
+            Ok(()) => {
+                if self.slow.load(Ordering::Relaxed) && self.has_room() {
+                    self.slow.store(false, Ordering::Relaxed);
+                }
+                Ok(())
+            }
+            Err(TellError::Full(message)) if self.is_waited_for() => {
+                let message = Box::new(message);
+                Err(Undelivered::Full { message })
+            }
+            // What is no plain reference has counted it.
+            Err(refused) if self.room().is_none() => Err(Undelivered::refused(refused)),
+            Err(refused) => self.tell_counted(refused.into_message()),
+        }
+    }
+
+    fn tell_counted(&self, message: M) -> Result<(), Undelivered> {
+        self.actor.tell(message).map_err(Undelivered::refused)
+    }
+
+    fn is_waited_for(&self) -> bool {
+        let large = |(_, capacity)| capacity >= 2 * ROOM_MIN;
+        !self.slow.load(Ordering::Relaxed) && self.room().is_some_and(large)
+    }
 }
 
 /// A way past the mailbox of an actor: takes a message, which is of no use from a time on, or gives it
@@ -133,18 +199,33 @@ impl<M: RemoteMessage> Exported for LocalActor<M> {
             },
             None => message,
         };
-        let told = match awaited_until {
-            Some(deadline) => self.actor.tell_expiring(message, deadline),
-            None => self.actor.tell(message),
-        };
-        told.map_err(|refused| {
-            let why = match &refused {
-                TellError::Full(_) => Refusal::Full,
-                _ => Refusal::Stopped,
-            };
-            let message = Box::new(refused.into_message());
-            Undelivered::Refused { why, message }
-        })
+        match awaited_until {
+            // Its asker can do something better than wait, and is told.
+            Some(deadline) => {
+                let told = self.actor.tell_expiring(message, deadline);
+                told.map_err(Undelivered::refused)
+            }
+            None => self.tell(message),
+        }
+    }
+
+    fn deliver_late(&self, message: Box<dyn Any + Send>) -> Result<(), Undelivered> {
+        match message.downcast::<M>() {
+            Ok(message) => self.tell_counted(*message),
+            Err(message) => Err(Undelivered::Refused {
+                why: Refusal::NotUnderstood,
+                message,
+            }),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.room()
+            .is_none_or(|(room, capacity)| room >= ROOM_MIN.max(capacity / 8))
+    }
+
+    fn do_not_wait(&self) {
+        self.slow.store(true, Ordering::Relaxed);
     }
 
     fn on_terminated(&self, callback: Box<dyn FnOnce(Terminated) + Send>) -> Watching {
@@ -210,7 +291,7 @@ impl Exports {
             }
             let drawn = self.ports().ids.draw();
             let actor = actor.clone();
-            let entry = Arc::new(LocalActor { actor, past: None });
+            let entry = Arc::new(LocalActor::new(actor, None));
             let id = actors.by_id.insert(drawn, entry);
             actors.ids.insert(identity.clone(), id);
             id
@@ -240,10 +321,7 @@ impl Exports {
         past: Option<Past<M>>,
     ) -> bool {
         let name: Arc<str> = name.into();
-        let entry: Arc<dyn Exported> = Arc::new(LocalActor {
-            actor: actor.clone(),
-            past,
-        });
+        let entry: Arc<dyn Exported> = Arc::new(LocalActor::new(actor.clone(), past));
         let published = Arc::downgrade(&entry);
         {
             let mut actors = self.actors();

@@ -262,14 +262,18 @@ impl<M, T, S, K: Default> Mailbox<M, T, S, K> {
         if self.queue.is_closed() {
             return Err(TellError::Stopped(()));
         }
-        let room = match self.queue.is_diverted() {
-            false => self.queue.room(),
-            true => self.with_order(|order| order.room()).unwrap_or(0),
-        };
-        if room == 0 {
+        if self.room() == 0 {
             Err(TellError::Full(()))
         } else {
             Ok(())
+        }
+    }
+
+    /// How many more messages would be taken.
+    pub(crate) fn room(&self) -> u64 {
+        match self.queue.is_diverted() {
+            false => self.queue.room(),
+            true => self.with_order(|order| order.room()).unwrap_or(0),
         }
     }
 

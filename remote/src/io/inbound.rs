@@ -17,13 +17,20 @@ use crate::wire_format::{
 };
 use bytes::Bytes;
 use otava_actor::{ActorPath, DeadLetterReason, Refusal};
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Frames that are handled before other tasks have their turn.
 const TURN_FRAMES: u64 = 64;
+
+/// How long a lane waits for an actor that it has filled the mailbox of, and how often it looks: an actor
+/// that was not on a processor for that long has other troubles, and others want to go on.
+const FULL_WAIT: Duration = Duration::from_millis(100);
+const FULL_LOOK: Duration = Duration::from_millis(1);
 
 /// A frame that is handled apart ([`apart`]): to decode it takes about as long as to hand it over.
 const LARGE_BYTES: usize = 256 << 10;
@@ -67,6 +74,16 @@ enum Turn {
     More,
     /// A packed frame is next.
     Packed(Bytes),
+    /// The mailbox of an actor is full.
+    Full(Held),
+}
+
+/// A message that waits for room in the mailbox of its actor.
+struct Held {
+    exported: Arc<dyn Exported>,
+    message: Box<dyn Any + Send>,
+    /// The reply ports in it.
+    ports: Vec<ExportId>,
 }
 
 /// The numbers of the lanes that the peer has opened in one connection, a bit each.
@@ -177,8 +194,48 @@ impl Inbound {
                 Turn::Idle => {}
                 Turn::More => tokio::task::yield_now().await,
                 Turn::Packed(frame) => packed = Some(frame),
+                Turn::Full(held) => self.wait_for_room(held).await,
             }
         }
+    }
+
+    /// Keeps the lane while an actor that is slower than the network makes room: then the sender waits too. One
+    /// that makes none in time is not waited for again until it has caught up.
+    async fn wait_for_room(&self, held: Held) {
+        let Held {
+            exported,
+            message,
+            ports,
+        } = held;
+        let system = &self.core.system;
+        let until = system.now() + FULL_WAIT;
+        while !exported.has_room() {
+            if system.now() >= until {
+                exported.do_not_wait();
+                break;
+            }
+            system.sleep_until(system.now() + FULL_LOOK).await;
+        }
+        if let Some(Err(undelivered)) = self.guarded(|| exported.deliver_late(message)) {
+            self.drop_undelivered(&*exported, undelivered, ports);
+        }
+    }
+
+    /// Tells whoever waits at one of the ports why, and counts it.
+    fn drop_undelivered(
+        &self,
+        exported: &dyn Exported,
+        undelivered: Undelivered,
+        ports: impl IntoIterator<Item = ExportId>,
+    ) {
+        for port in ports {
+            let from = Address::Exactly(self.node.clone());
+            let why = undelivered.refusal();
+            self.core.send_no_answer(&from, port, why);
+        }
+        self.note_undelivered(exported.path(), &undelivered);
+        // The message in it is the program's own.
+        self.guarded(|| drop(undelivered));
     }
 
     /// The frame inside a packed one. Others have their turn between its blocks.
@@ -203,8 +260,12 @@ impl Inbound {
         let (mut next, mut handled) = (Some(first), 0);
         let mut end = Turn::Idle;
         while let Some(frame) = next {
-            self.handle_ordinary(frame, found)?;
+            let held = self.handle_ordinary(frame, found)?;
             handled += 1;
+            if let Some(held) = held {
+                end = Turn::Full(held);
+                break;
+            }
             if handled == TURN_FRAMES {
                 end = Turn::More;
                 break;
@@ -240,7 +301,7 @@ impl Inbound {
     pub(crate) fn take_ordinary(&self, frame: Bytes) -> Result<(), LaneFault> {
         let from = Address::Exactly(self.node.clone());
         let handle = || self.handle_ordinary(frame, &mut Found::default());
-        in_scope(&self.core, from, handle).0
+        in_scope(&self.core, from, handle).0.map(drop)
     }
 
     /// Handles one frame of the control lane.
@@ -284,15 +345,14 @@ impl Inbound {
         Ok(None)
     }
 
-    fn handle_ordinary(&self, frame: Bytes, found: &mut Found) -> Result<(), LaneFault> {
+    /// Returns a message that is not handed over yet.
+    fn handle_ordinary(&self, frame: Bytes, found: &mut Found) -> Result<Option<Held>, LaneFault> {
         match View::of(&frame) {
-            Some(View::Message(message)) => self.deliver(message, found),
-            Some(View::Answer { port, payload }) => {
-                self.answer(port, payload);
-                Ok(())
-            }
-            None => self.handle_rare(Frame::decode(frame)?),
+            Some(View::Message(message)) => return self.deliver(message, found),
+            Some(View::Answer { port, payload }) => self.answer(port, payload),
+            None => self.handle_rare(Frame::decode(frame)?)?,
         }
+        Ok(None)
     }
 
     fn handle_rare(&self, frame: Frame) -> Result<(), LaneFault> {
@@ -316,44 +376,51 @@ impl Inbound {
         Ok(())
     }
 
-    /// Hands a message to its actor. Where that fails, whoever waits at one of its ports learns why.
-    /// To be called inside a scope of the wire.
-    fn deliver(&self, message: MessageView<'_>, found: &mut Found) -> Result<(), LaneFault> {
+    /// Hands a message to its actor, or returns it if there is no room yet. Where that fails, whoever waits at
+    /// one of its ports learns why. To be called inside a scope of the wire.
+    fn deliver(
+        &self,
+        message: MessageView<'_>,
+        found: &mut Found,
+    ) -> Result<Option<Held>, LaneFault> {
         let known = match found.again(message.target) {
             Some(known) => Some(known),
             None => self.find(message.target, found)?,
         };
-        let from = Address::Exactly(self.node.clone());
+        let from = || Address::Exactly(self.node.clone());
         let Some(Receiver { exported, allowed }) = known else {
             for port in message.ports() {
-                self.core.send_no_answer(&from, port, Refusal::Stopped);
+                self.core.send_no_answer(&from(), port, Refusal::Stopped);
             }
-            return Ok(());
+            return Ok(None);
         };
         if !allowed {
             // Before a byte of it is decoded.
             self.refuse(&*exported, message);
-            return Ok(());
+            return Ok(None);
         }
         let kind = self.permit.kind();
         match self.guarded(|| exported.deliver(message.tag, message.payload, kind)) {
             Some(Ok(())) => {}
+            Some(Err(Undelivered::Full { message: full })) => {
+                let held = Held {
+                    exported,
+                    message: full,
+                    ports: message.ports().collect(),
+                };
+                return Ok(Some(held));
+            }
             Some(Err(Undelivered::NotPermitted)) => self.refuse(&*exported, message),
             Some(Err(undelivered)) => {
-                for port in message.ports() {
-                    self.core.send_no_answer(&from, port, undelivered.refusal());
-                }
-                self.note_undelivered(exported.path(), &undelivered);
-                // The message in it is the program's own.
-                self.guarded(|| drop(undelivered));
+                self.drop_undelivered(&*exported, undelivered, message.ports());
             }
             None => {
                 for port in message.ports() {
-                    self.core.send_port_dropped(&from, port);
+                    self.core.send_port_dropped(&from(), port);
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Whom a message is for; `None`, with that said, if nobody is reached.
@@ -395,7 +462,7 @@ impl Inbound {
 
     fn note_undelivered(&self, actor: &ActorPath, undelivered: &Undelivered) {
         let (message_type, what) = match undelivered {
-            Undelivered::NotPermitted | Undelivered::Refused { .. } => {
+            Undelivered::NotPermitted | Undelivered::Full { .. } | Undelivered::Refused { .. } => {
                 return self.core.counters.undelivered.add(1);
             }
             Undelivered::OtherType { message_type } => (message_type, None),

@@ -9,6 +9,7 @@ mod credits;
 mod cuts;
 mod ends;
 mod evolution;
+mod full;
 mod hostile;
 mod isolation;
 mod large;
