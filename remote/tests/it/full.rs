@@ -30,7 +30,7 @@ impl Actor for Taker {
         let before = self.taken.fetch_add(1, Ordering::SeqCst);
         // Some may be missing, none is out of order.
         assert!(number.0 >= before);
-        if number.0 % self.a_millisecond == 0 {
+        if number.0.is_multiple_of(self.a_millisecond) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(())
