@@ -297,7 +297,7 @@ impl<M: Send + 'static> ActorRef<M> {
     /// How many more messages the mailbox would take, and how many wait in it; `None` for what is no plain
     /// reference to an actor of this process.
     #[doc(hidden)]
-    pub fn room(&self) -> Option<(u64, u64)> {
+    pub fn mailbox_room(&self) -> Option<(u64, u64)> {
         match &*self.0 {
             Target::Local(cell) => Some((cell.mailbox.room(), cell.mailbox.len() as u64)),
             Target::Remote(_) | Target::Adapted(_) => None,

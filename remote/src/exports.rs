@@ -141,7 +141,7 @@ impl<M: RemoteMessage> LocalActor<M> {
 
     /// How many more messages the mailbox takes, of how many in all; `None` if it is not known.
     fn room(&self) -> Option<(u64, u64)> {
-        let (room, waiting) = self.actor.room()?;
+        let (room, waiting) = self.actor.mailbox_room()?;
         Some((room, room.saturating_add(waiting)))
     }
 

@@ -14,6 +14,7 @@ pub(crate) const OF_REFERENCES: &[&str] = &[
     "from_remote",
     "id",
     "is_stopped",
+    "mailbox_room",
     "narrow",
     "on_terminated",
     "path",
