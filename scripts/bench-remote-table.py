@@ -22,7 +22,10 @@ def main():
     for line in open(path, encoding="utf-8"):
         if not line.startswith("{"):
             continue
-        run = json.loads(line)
+        try:
+            run = json.loads(line)
+        except ValueError:
+            continue  # What a peer that did not start has said.
         if run.get("failed"):
             failed = True
         else:
