@@ -23,6 +23,15 @@ pub(crate) fn example(name: &str) -> Command {
     BUILT.call_once(|| {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--locked", "--workspace", "--examples"]);
+        // With other features it would all be built anew.
+        for (is_on, feature) in [
+            (cfg!(feature = "cli"), "otava/cli"),
+            (cfg!(feature = "srv"), "otava/srv"),
+        ] {
+            if is_on {
+                build.args(["--features", feature]);
+            }
+        }
         let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status();
         assert!(built.unwrap().success(), "the examples do not build");
     });
