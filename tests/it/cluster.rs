@@ -79,6 +79,30 @@ impl NodeProcess {
         assert!(status.success());
     }
 
+    /// Stops it where it is, but not while it writes to the journal's file: whoever is stopped there
+    /// keeps all others from writing until it goes on or is killed (docs/status.md).
+    fn stop_outside_of_writes(&self) {
+        eventually("it is stopped while it does not write", || {
+            self.signal("-STOP");
+            if !self.holds_the_write_lock() {
+                return Some(());
+            }
+            self.signal("-CONT");
+            None
+        });
+    }
+
+    /// Whether it holds SQLite's lock of writers: byte 120 of the shared index of the log
+    /// (<https://sqlite.org/walformat.html#wal_locks>).
+    fn holds_the_write_lock(&self) -> bool {
+        let pid = self.child.id().to_string();
+        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+        locks.lines().any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            matches!(fields[..], [_, _, _, "WRITE", by, _, "120", _] if by == pid)
+        })
+    }
+
     fn wait(&mut self) -> ExitStatus {
         let from = Instant::now();
         loop {
@@ -311,7 +335,7 @@ fn a_node_that_was_paused_past_its_downing_cannot_write() {
         assert_eq!(record(paused.http, tail, 1), Some(201));
     }
 
-    paused.signal("-STOP");
+    paused.stop_outside_of_writes();
     // The kernel takes these in, as many as wait in a backlog; the node reads them when it wakes.
     let waiting: Vec<TcpStream> = tails
         .iter()
