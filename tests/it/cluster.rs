@@ -84,12 +84,26 @@ impl NodeProcess {
     fn stop_outside_of_writes(&self) {
         eventually("it is stopped while it does not write", || {
             self.signal("-STOP");
+            // A thread that is just in a system call stops when that is over.
+            eventually("all of its threads are stopped", || {
+                self.has_stopped().then_some(())
+            });
             if !self.holds_the_write_lock() {
                 return Some(());
             }
             self.signal("-CONT");
             None
         });
+    }
+
+    /// Whether each of its threads is stopped: state T behind the name in its status line (proc(5)).
+    fn has_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        threads.flatten().all(|thread| {
+            let line = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            line.rsplit_once(')')
+                .is_none_or(|(_, rest)| rest.trim_start().starts_with('T'))
+        })
     }
 
     /// Whether it holds SQLite's lock of writers: byte 120 of the shared index of the log

@@ -6,6 +6,11 @@
 //! if the future is like the past. It is not: a garbage collection, a busy disk or a paused virtual
 //! machine is in no history, so an acceptable pause is added to the mean, as Pekko does.
 //!
+//! What the deviation adds is limited, to the acceptable pause or two expected intervals, whichever is
+//! longer: of the few intervals after a join on a busy machine each long one would allow the next to be
+//! longer, and a failure would be found after 10 s instead of 3. The limit bounds the time of
+//! detection by what is configured and by the mean that was seen.
+//!
 //! Phi grows with time and nothing else, so the moment at which it will cross the threshold is known
 //! when a heartbeat arrives. The detector says that moment ([`Detector::deadline`]); nobody polls.
 
@@ -39,6 +44,8 @@ pub struct Detector {
     deviations: f64,
     pause: f64,
     deviation_min: f64,
+    /// The most seconds that the deviation adds to the mean and the pause.
+    margin_max: f64,
 }
 
 impl Detector {
@@ -49,13 +56,15 @@ impl Detector {
         let mut history = History::new(config.history_max.max(2));
         history.add(config.first_interval * 3 / 4);
         history.add(config.first_interval * 5 / 4);
+        let pause = config.acceptable_pause.as_secs_f64();
         let mut detector = Self {
             last: now,
             allowance: Duration::ZERO,
             history,
             deviations: deviations_at(config.threshold),
-            pause: config.acceptable_pause.as_secs_f64(),
+            pause,
             deviation_min: config.deviation_min.as_secs_f64().max(1e-6),
+            margin_max: pause.max(config.first_interval.as_secs_f64() * 2.0),
         };
         detector.allow();
         detector
@@ -95,7 +104,7 @@ impl Detector {
     /// The suspicion at `now`.
     #[must_use]
     pub fn phi(&self, now: Time) -> f64 {
-        let (mean, deviation) = self.history.normal(self.deviation_min);
+        let (mean, deviation) = self.normal();
         let silent = now.saturating_since(self.last).as_secs_f64();
         let exponent = exponent((silent - mean - self.pause) / deviation);
         // log10(1 + e^x), without overflow for large x.
@@ -110,8 +119,15 @@ impl Detector {
         Duration::try_from_secs_f64(self.pause).unwrap_or(Duration::MAX)
     }
 
+    /// Mean and deviation of the intervals in seconds, the deviation within its limits.
+    fn normal(&self) -> (f64, f64) {
+        let (mean, deviation) = self.history.normal();
+        let most = self.margin_max / self.deviations;
+        (mean, deviation.min(most).max(self.deviation_min))
+    }
+
     fn allow(&mut self) {
-        let (mean, deviation) = self.history.normal(self.deviation_min);
+        let (mean, deviation) = self.normal();
         let seconds = mean + self.pause + deviation * self.deviations;
         self.allowance = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
     }
@@ -173,12 +189,12 @@ impl History {
     }
 
     /// Mean and deviation in seconds.
-    fn normal(&self, deviation_min: f64) -> (f64, f64) {
+    fn normal(&self) -> (f64, f64) {
         let len = self.intervals.len() as u128;
         let spread = (self.squares * len).saturating_sub(self.sum * self.sum);
         let mean = self.sum as f64 / len as f64 / 1e6;
         let deviation = (spread as f64).sqrt() / len as f64 / 1e6;
-        (mean, deviation.max(deviation_min))
+        (mean, deviation)
     }
 }
 
@@ -220,6 +236,52 @@ mod tests {
             let most = before + Duration::from_secs(1);
             assert!(after <= most, "{beats}: {before:?}, then {after:?}");
         }
+    }
+
+    /// C3: few and long intervals after a join on a busy machine do not blunt the detector.
+    #[test]
+    fn long_intervals_after_a_join_do_not_let_each_other_grow() {
+        let mut detector = Detector::new(&config(), at(0));
+        for millis in [3_000, 7_000, 11_000] {
+            detector.heartbeat(at(millis));
+        }
+        let allowance = detector.deadline().saturating_since(at(11_000));
+        assert!(allowance < Duration::from_secs(8), "{allowance:?}");
+    }
+
+    /// A phase of long intervals that is over is no deviation that delays detection by seconds.
+    #[test]
+    fn what_the_deviation_adds_is_limited() {
+        let mut detector = after_regular_heartbeats(100_000);
+        let mut now = 100_000;
+        for round in 0..200 {
+            now += if round % 4 < 2 { 100 } else { 3_500 };
+            detector.heartbeat(at(now));
+        }
+        let mean = Duration::from_millis(1_800);
+        let most = mean + Duration::from_secs(3 + 3);
+        let allowance = detector.deadline().saturating_since(at(now));
+        assert!(allowance <= most, "{allowance:?}");
+    }
+
+    /// Without an acceptable pause irregular heartbeats still get two intervals more.
+    #[test]
+    fn without_a_pause_the_deviation_may_add_two_intervals() {
+        let config = PhiConfig {
+            acceptable_pause: Duration::ZERO,
+            ..config()
+        };
+        let mut detector = Detector::new(&config, at(0));
+        let mut now = 0;
+        for round in 0..100 {
+            now += if round % 2 == 0 { 200 } else { 800 };
+            detector.heartbeat(at(now));
+        }
+        let allowance = detector.deadline().saturating_since(at(now));
+        assert!(
+            Duration::from_millis(1_400) < allowance && allowance <= Duration::from_millis(1_500),
+            "{allowance:?}"
+        );
     }
 
     /// C3: found unreachable within 5 seconds.
