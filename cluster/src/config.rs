@@ -80,9 +80,9 @@ pub struct ClusterConfig {
     /// if there are two or more others. The same on all nodes. Default true: one crash does not end
     /// the cluster then.
     pub down_if_alone: bool,
-    /// Whether all members stop if who is reachable goes on changing: after `stable_after` and three
-    /// quarters of it again, 4 s at least. Without it members may act on what others do not see, for
-    /// as long as it lasts. Default true.
+    /// Whether all members stop if who is reachable goes on changing, to and fro: after twice `stable_after`
+    /// and 4 s. Without it members may act on what others do not see, for as long as it lasts. Default
+    /// true.
     pub down_all_when_unstable: bool,
     /// For [`Strategy::LeaseMajority`]: where the lease is. Default: none.
     pub lease: Option<Arc<dyn Lease>>,

@@ -185,12 +185,16 @@ impl Membership {
     fn situation(&self) -> Situation<'_> {
         let agrees = |(_, heard): &(&NodeId, &Heard)| heard.digest == self.published.digest;
         let seen = self.heard.iter().filter(agrees).map(|(node, _)| node);
-        Situation {
+        let situation = Situation {
             view: &self.view,
             reachability: self.reachability.clone(),
             unreachable: self.unreachable.clone(),
             seen: seen.chain([&self.me]).cloned().collect(),
-        }
+        };
+        situation.without_words_of_the_lost(|observer| {
+            self.monitor
+                .ring_of(observer, &self.view, &self.unreachable)
+        })
     }
 
     /// Quarantines members whose farewell is over, and forgets tombstones that all have seen.

@@ -20,6 +20,7 @@
 //!    reaches may be no bridge at all: after one clean cut and another soon after it, each side has
 //!    what the other ones said before, and all look as if they stood in between. So those that
 //!    remain must besides be right, by the rule, beside those whom they cannot tell; else they stop.
+//!    Where all who see the same have lost all others, what those said before counts for nothing.
 //! 3. **It does not hold still.** See [`crate::logic::stability`].
 //!
 //! What no rule of this kind bears is a second cut within the time of detection after one of the
@@ -405,6 +406,42 @@ impl<'a> Counted<'a> {
 }
 
 impl Situation<'_> {
+    /// Leaves out what members said before they were lost, if it is sure that they are: everybody who has
+    /// not seen what this node sees is unreachable for all of those who have and watch it. One that could
+    /// not reach a node that crashed, and then crashed itself, would else look as if it stood in between, and
+    /// all would stop. Who does stand in between is reached by somebody.
+    ///
+    /// Two sides never both do it and go on: those who have seen the same are on one side only, and all
+    /// others are lost for it.
+    #[must_use]
+    pub fn without_words_of_the_lost(
+        mut self,
+        ring_of: impl Fn(&NodeId) -> BTreeSet<NodeId>,
+    ) -> Self {
+        let live = self.view.live().map(|(node, _)| node);
+        let lost: BTreeSet<NodeId> = live
+            .filter(|node| !self.seen.contains(*node))
+            .cloned()
+            .collect();
+        let said = self.reachability.by_observer();
+        if said.keys().any(|observer| lost.contains(observer)) {
+            let nobody = BTreeSet::new();
+            let mut missed_by_none = lost.clone();
+            let mut is_reached = false;
+            for observer in &self.seen {
+                let missed = said.get(observer).unwrap_or(&nobody);
+                missed_by_none.retain(|node| !missed.contains(node));
+                is_reached |= !(&ring_of(observer) & &lost).is_subset(missed);
+            }
+            if !is_reached && missed_by_none.is_empty() {
+                self.reachability
+                    .retain(|observer| !lost.contains(observer));
+                self.unreachable = &self.unreachable & &self.reachability.unreachable();
+            }
+        }
+        self
+    }
+
     /// Who can be put down: who takes part and is not about to go anyway.
     fn downable(&self) -> BTreeSet<NodeId> {
         let entries = self.view.iter();

@@ -56,10 +56,7 @@ impl Monitor {
     /// are out. Those that are new get the time a first answer may take.
     pub fn follow(&mut self, now: Time, view: &View, unreachable: &BTreeSet<NodeId>) {
         self.unreachable.retain(|node| view.is_live(node));
-        let members = view.live().map(|(node, _)| node);
-        let alert = if unreachable.is_empty() { 1 } else { ALERT };
-        let count = self.neighbours * alert;
-        let mut wanted = neighbours(&self.me, members, unreachable, count);
+        let mut wanted = self.ring_of(&self.me, view, unreachable);
         wanted.extend(self.unreachable.iter().cloned());
         self.watched.retain(|node, _| wanted.contains(node));
         for node in wanted {
@@ -67,6 +64,19 @@ impl Monitor {
             let begin = || Detector::new(&self.config, answers_at);
             self.watched.entry(node).or_insert_with(begin);
         }
+    }
+
+    /// Whom a member watches when `unreachable` are.
+    #[must_use]
+    pub fn ring_of(
+        &self,
+        member: &NodeId,
+        view: &View,
+        unreachable: &BTreeSet<NodeId>,
+    ) -> BTreeSet<NodeId> {
+        let members = view.live().map(|(node, _)| node);
+        let alert = if unreachable.is_empty() { 1 } else { ALERT };
+        neighbours(member, members, unreachable, self.neighbours * alert)
     }
 
     /// `node` answered a heartbeat. Returns whether it was unreachable until now.

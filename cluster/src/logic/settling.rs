@@ -77,8 +77,14 @@ impl Membership {
         unreachable.remove(&self.me);
         self.monitor.follow(now, &self.view, &unreachable);
         if unreachable != self.unreachable {
+            // Who is out is not back.
+            let mut gone = self.unreachable.difference(&unreachable);
+            if gone.any(|node| self.view.is_live(node)) {
+                self.stability.came_back(now);
+            } else {
+                self.stability.lost(now);
+            }
             self.unreachable = unreachable;
-            self.stability.reachability_changed(now);
         }
         let going = |node: &NodeId| self.view.status(node) == Some(Status::Exiting);
         if self.unreachable.iter().all(going) {

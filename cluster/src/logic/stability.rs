@@ -4,7 +4,12 @@
 //! its switch, one node is missed first. So a decision waits until nothing has changed for
 //! `stable_after`. That alone would wait for ever while something flaps, with some members acting
 //! on what others do not see; so if the picture has not held still within a further limit since it
-//! first changed, all go down.
+//! first wavered, all go down.
+//!
+//! To lose one member after another is no wavering: that ends by itself, and a cluster whose second
+//! node crashes while it waits to decide on the first must not stop for it. So the limit counts from
+//! the last loss before somebody came back. And it leaves room for one whole wait that is begun anew,
+//! by a leader that stood still for a moment of which nobody else knows.
 
 use otava_actor::Time;
 use std::time::Duration;
@@ -38,21 +43,32 @@ pub fn stable_after(members: usize) -> Duration {
 /// How much longer than `stable_after` the picture may go on changing before all go down.
 #[must_use]
 pub fn unstable_limit(stable_after: Duration) -> Duration {
-    (stable_after * 3 / 4).max(Duration::from_secs(4))
+    stable_after + Duration::from_secs(4)
 }
 
 /// Times of changes in who is reachable.
 #[derive(Clone, Debug, Default)]
 pub struct Stability {
-    /// Of the changes that are not settled yet.
+    /// Of the changes that are not settled yet; the last one as long as members were lost only.
     first: Option<Time>,
+    /// Whether somebody came back since then.
+    wavers: bool,
     latest: Time,
 }
 
 impl Stability {
-    /// Somebody became reachable or unreachable.
-    pub fn reachability_changed(&mut self, now: Time) {
+    /// Members became unreachable, and nobody reachable again.
+    pub fn lost(&mut self, now: Time) {
+        if !self.wavers {
+            self.first = Some(now);
+        }
+        self.latest = now;
+    }
+
+    /// Somebody became reachable again.
+    pub fn came_back(&mut self, now: Time) {
         self.first.get_or_insert(now);
+        self.wavers = true;
         self.latest = now;
     }
 
@@ -64,11 +80,12 @@ impl Stability {
     /// Nobody is unreachable any more but those who are out.
     pub fn settled(&mut self) {
         self.first = None;
+        self.wavers = false;
     }
 
     /// A decision was carried out.
     pub fn decided(&mut self, now: Time) {
-        self.first = None;
+        self.settled();
         self.latest = now;
     }
 
@@ -119,13 +136,42 @@ mod tests {
         let wait = Duration::from_secs(8);
         let mut stability = Stability::default();
         assert_eq!(stability.give_up_at(wait), None);
-        for second in 10..14 {
-            stability.reachability_changed(at(second));
+        stability.lost(at(10));
+        for second in 11..14 {
+            stability.came_back(at(second));
+            stability.lost(at(second));
         }
         assert_eq!(stability.decide_at(wait), at(13 + 8));
-        assert_eq!(stability.give_up_at(wait), Some(at(10 + 8 + 6)));
+        assert_eq!(stability.give_up_at(wait), Some(at(10 + 8 + 12)));
         stability.settled();
         assert_eq!(stability.give_up_at(wait), None);
-        assert_eq!(unstable_limit(Duration::from_secs(3)).as_secs(), 4);
+        stability.lost(at(40));
+        stability.lost(at(41));
+        assert_eq!(stability.give_up_at(wait), Some(at(41 + 8 + 12)));
+    }
+
+    /// C3: one crash after the other, each while the one before is waited for, is no reason to stop.
+    #[test]
+    fn losses_alone_put_the_limit_off_too() {
+        let wait = Duration::from_secs(3);
+        let mut stability = Stability::default();
+        for second in [10, 12, 14, 16, 18] {
+            stability.lost(at(second));
+            assert!(Some(stability.decide_at(wait)) < stability.give_up_at(wait));
+        }
+    }
+
+    /// C5: a leader that stood still just before it decides waits once more, unknown to the others.
+    #[test]
+    fn a_wait_that_is_begun_anew_ends_before_the_others_give_up() {
+        for members in [3, 5, 20, 100, 1_000] {
+            let wait = stable_after(members);
+            let (mut leader, mut other) = (Stability::default(), Stability::default());
+            leader.lost(at(10));
+            other.lost(at(10));
+            let pause = Duration::from_secs(3);
+            leader.excuse(at(10) + wait + pause, pause);
+            assert!(Some(leader.decide_at(wait)) < other.give_up_at(wait));
+        }
     }
 }

@@ -56,6 +56,33 @@ fn a_crashed_node_is_found_and_removed() {
     }
 }
 
+/// C3: who is lost while the loss of another is waited for, the leader too, costs the others nothing.
+#[test]
+fn one_crash_after_the_other_ends_nobody_else() {
+    let begin = "start 1 2 3 4 5; wait 10; crash 5";
+    for wait in 1..8 {
+        check(&format!("{begin}; wait {wait}; crash 1; wait 25"), "2 3 4");
+        check(&format!("{begin}; wait {wait}; crash 4; wait 25"), "1 2 3");
+    }
+    let nine = "start 1 2 3 4 5 6 7 8 9; wait 15; crash 9";
+    for wait in [2, 4, 6] {
+        let script = format!(
+            "{nine}; wait {wait}; crash 8; wait {wait}; crash 1; wait {wait}; crash 2; wait 30"
+        );
+        check(&script, "3 4 5 6 7");
+    }
+}
+
+/// C5: a leader that stood still for a moment while a decision was due decides later, and that is all.
+#[test]
+fn a_leader_that_stands_still_while_it_should_decide_ends_nobody() {
+    let begin = "start 1 2 3 4 5; wait 10; crash 5";
+    for wait in 2..8 {
+        let script = format!("{begin}; wait {wait}; pause 1; wait 2; resume 1; wait 20");
+        check(&script, "1 2 3 4");
+    }
+}
+
 /// C3: half of the cluster at once, the oldest among them, is a tie: the lowest address goes on.
 #[test]
 fn crashes_of_many() {

@@ -107,6 +107,31 @@ fn check_both(rule: impl Into<Rule>, one: &str, other: &str, down: &str) {
 
 const MAJORITY: Strategy = Strategy::KeepMajority;
 
+/// C3: `a` missed `e`, then it was lost itself, and all others have lost both. Its words are no bridge, unless
+/// somebody still reaches it, or has not seen what the others have.
+#[test]
+fn what_was_said_by_a_member_that_is_lost_is_left_out() {
+    let down = |asked, others, indirect| {
+        situated(asked, others, indirect, |situation| {
+            let all: BTreeSet<NodeId> = situation.view.live().map(|(n, _)| n.clone()).collect();
+            let situation = situation.clone().without_words_of_the_lost(|_| all.clone());
+            letters(&Rule::from(MAJORITY).nodes_to_down(&situation))
+        })
+    };
+    let words = "a>e c>a c>e d>a d>e";
+    assert_eq!(down("bcd", "ae", words), "ae");
+    // As it was before they were left out.
+    check(MAJORITY, "bcd|ae", words, "abcde");
+    assert_eq!(down("bcd", "ae", "a>e c>a c>e d>e"), "abcde");
+    assert_eq!(down("bcd", "aef", "a>e c>a c>e d>a d>e"), "abcdef");
+    // What it said of those who remain is left out, too.
+    assert_eq!(down("bcd", "ae", "a>e a>c c>a c>e d>a d>e"), "ae");
+    // A smaller side stops, whatever the larger one said.
+    assert_eq!(down("bc", "ade", "a>b d>b e>c c>a c>d c>e"), "bc");
+    // A bridge between those who have seen the same is one still.
+    assert_eq!(down("bcd", "ae", "a>e c>a c>e d>a d>e c>d d>c"), "acde");
+}
+
 #[test]
 fn the_larger_side_goes_on() {
     check_both(MAJORITY, "ace", "bd", "bd");
