@@ -11,6 +11,12 @@
 //! Its one task must never wait for us: sending is a push into a bounded lane, receiving takes from a
 //! bounded inbox and decodes without a wait. If the task ends, by an error or a panic, no news would
 //! come any more and nobody would notice; so its end is watched and ends this dissemination.
+//!
+//! Its task is spawned by the library, so it cannot be one of those that the remote layer keeps going while
+//! user code holds every thread ([`Remote::spawn_isolated`]). It gets a thread with a runtime of its own
+//! instead: a node that heard nothing for ten seconds would not learn that another one was put down, and
+//! stop because nobody decides. On a runtime with one thread it stays there, since a simulation depends
+//! on nothing but its seed.
 
 use crate::facts;
 use crate::io::dissemination::{Broken, Dissemination};
@@ -26,11 +32,12 @@ use chitchat::{
 use futures_util::future::BoxFuture;
 use otava_remote::{Channel, NodeId, Remote};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, RuntimeFlavor};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Messages that wait to be worked on; more are dropped, as a network would.
 const INBOX_MAX: usize = 1_024;
@@ -49,7 +56,8 @@ const TOLD_AT_ONCE: usize = 2;
 pub(crate) struct Chitchat {
     own: watch::Sender<Own>,
     read: mpsc::Receiver<Result<Vec<Arc<Statement>>, Broken>>,
-    worker: JoinHandle<()>,
+    /// When it is dropped the worker ends.
+    _alive: oneshot::Sender<()>,
 }
 
 /// What this node says, and to whom.
@@ -75,17 +83,39 @@ impl Chitchat {
             versions: BTreeMap::new(),
             told: 0,
         };
+        let (alive, ended) = oneshot::channel::<()>();
+        let work = async move {
+            tokio::select! {
+                biased;
+                _ = ended => {}
+                () = worker.run() => {}
+            }
+        };
+        spawn(remote, work);
         Self {
             own,
             read,
-            worker: remote.system().handle().spawn(worker.run()),
+            _alive: alive,
         }
     }
 }
 
-impl Drop for Chitchat {
-    fn drop(&mut self) {
-        self.worker.abort();
+/// Runs `work`, with what it spawns, on a thread of its own where there are several.
+fn spawn(remote: &Remote, work: impl Future<Output = ()> + Send + 'static) {
+    let handle = remote.system().handle();
+    if handle.runtime_flavor() == RuntimeFlavor::CurrentThread {
+        handle.spawn(work);
+        return;
+    }
+    let runtime = Builder::new_current_thread().enable_time().build();
+    let started = runtime.and_then(|runtime| {
+        let run = move || runtime.block_on(work);
+        let thread = std::thread::Builder::new().name("otava-gossip".to_owned());
+        thread.spawn(run)
+    });
+    // What `work` holds is dropped with it, so its owner sees the end.
+    if let Err(error) = started {
+        tracing::error!(%error, "no thread for gossip");
     }
 }
 

@@ -71,7 +71,7 @@ impl Seeded {
                     Some((from, message)) => self.gossip.handle(from, message),
                     None => return Err(Broken("the remote layer has ended".into())),
                 },
-                () = system.sleep_until(at.unwrap_or(otava_actor::Time::MAX)) => {
+                () = self.remote.sleep_until(at.unwrap_or(otava_actor::Time::MAX)) => {
                     self.gossip.handle_timeout(system.now());
                 }
             }

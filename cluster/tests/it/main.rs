@@ -5,6 +5,7 @@ mod checkers;
 mod clusters;
 mod defaults;
 mod delivery;
+mod isolation;
 mod life;
 mod ontop;
 mod receptionist;
