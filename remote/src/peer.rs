@@ -447,7 +447,8 @@ impl Peer {
 impl Relation {
     /// Whether the address belongs to another node than `caller`: to one that is connected, to one whose
     /// certificate names the address while that of the caller does not, or, against a client, to a
-    /// member that may come back.
+    /// member that may come back. A client of the same name is another one: names of clients and of members
+    /// need not differ.
     fn is_held_against(&self, caller: &PeerIdentity) -> bool {
         let (Some(node), Some(holder)) = (&self.node, &self.identity) else {
             return false;
@@ -456,7 +457,9 @@ impl Relation {
         let against_client = caller.kind() == PeerKind::Client
             && holder.kind() == PeerKind::Member
             && !self.runs.is_over(node.incarnation);
-        holder.name() != caller.name() && (self.connected || by_certificate || against_client)
+        let same = holder.name() == caller.name()
+            && (caller.kind() == PeerKind::Member || holder.kind() == PeerKind::Client);
+        !same && (self.connected || by_certificate || against_client)
     }
 
     /// `node` is there: the run before it is over, and so is every other that somebody watched.

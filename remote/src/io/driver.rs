@@ -13,6 +13,7 @@
 
 use crate::config::RemoteConfig;
 use crate::core::{Core, NewPeer};
+use crate::identity::PeerKind;
 use crate::io::acceptor::{reason_of, refuse};
 use crate::io::credits::{CreditedWriter, Credits};
 use crate::io::inbound::{Inbound, LaneEnd, Lanes, OpenedLanes};
@@ -97,6 +98,8 @@ enum CallError {
     Refused {
         reason: RefuseReason,
         detail: String,
+        /// Whether it is the member that is known at this address, by its credentials.
+        by_member: bool,
     },
     #[error("{node} was refused: {verdict:?}")]
     Refusing { node: NodeId, verdict: Verdict },
@@ -188,14 +191,18 @@ impl Driver {
     }
 
     fn call_failed(&mut self, error: &CallError) {
-        if let CallError::Refused { reason, .. } = error {
+        if let CallError::Refused {
+            reason, by_member, ..
+        } = error
+        {
             match reason {
                 // The peer calls this node, and its call goes on.
                 RefuseReason::Duplicate => {
                     self.call_from = self.core.system.now() + self.core.config.redial_min;
                     return;
                 }
-                RefuseReason::Quarantined => {
+                // A member that hears of it stops, so anybody else may say it in vain.
+                RefuseReason::Quarantined if *by_member => {
                     if let Some(node) = self.peer.node() {
                         self.core.emit(RemoteEvent::QuarantinedBy(node));
                     }
@@ -611,7 +618,16 @@ async fn make_call(core: Arc<Core>, peer: Arc<Peer>) -> Result<Link, CallError> 
     let theirs: Hello = match answer {
         Some(Frame::Welcome(theirs)) if reader.lane() == CONTROL_LANE => theirs,
         Some(Frame::Refuse { reason, detail }) => {
-            return Err(CallError::Refused { reason, detail });
+            let named = peer.node().map(|node| node.name);
+            let identity = named.and_then(|name| connection.identity_as(&name));
+            let by_member = identity.is_some_and(|identity| {
+                identity.kind() == PeerKind::Member && identity.may_listen_at(peer.addr)
+            });
+            return Err(CallError::Refused {
+                reason,
+                detail,
+                by_member,
+            });
         }
         _ => return Err(LaneFault::Peer("no welcome came first".to_owned()).into()),
     };

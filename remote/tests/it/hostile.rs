@@ -6,8 +6,8 @@ use bytes::Bytes;
 use otava_actor::testkit::TestProbe;
 use otava_actor::{ActorRef, Rng};
 use otava_remote::{
-    Compression, Connection, LaneReader, LaneWriter, Network as _, NodeId, RemoteConfig,
-    VirtualNetwork, VirtualWorld,
+    Compression, Connection, LaneReader, LaneWriter, Network as _, NodeId, PeerIdentity,
+    RemoteConfig, RemoteEvent, VirtualNetwork, VirtualWorld,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -296,6 +296,48 @@ async fn who_claims_to_be_another_is_refused() {
         deaf.push((connection, control));
     }
     scene.check("deaf callers").await;
+}
+
+/// X4: that a member broke with this node is believed of that member only, for a node that is broken with
+/// stops. Whoever comes up at its address while it is away may say so in vain.
+#[tokio::test(start_paused = true)]
+async fn who_is_no_member_breaks_with_nobody() {
+    let scene = Scene::new(5);
+    scene.check("before").await;
+    let Scene {
+        world,
+        victim,
+        honest,
+        ..
+    } = scene;
+    world.crash(addr(HONEST));
+    drop(honest);
+    let mut events = victim.remote.events();
+    let refusal = frame(REFUSE, &[&[4], &string("broken with")]);
+    for (identity, believed) in [
+        (PeerIdentity::client("b"), false),
+        (PeerIdentity::member("thief"), false),
+        (PeerIdentity::member("b").address(addr(9)), false),
+        (PeerIdentity::member("b"), true),
+    ] {
+        let there = world.network_as(addr(HONEST), identity.clone());
+        // What the victim hears when it calls.
+        let call = timeout(SOON, async {
+            victim.remote.keep_connected(addr(HONEST));
+            let connection = there.accept().await.unwrap();
+            let mut control = lane(&connection, 0).await;
+            write(&mut control, &refusal).await;
+            connection.closed().await;
+        });
+        call.await.unwrap();
+        sleep(SECOND).await;
+        let mut broken = false;
+        while let Ok(Some(event)) = timeout(SECOND, events.recv()).await {
+            broken |= matches!(event, RemoteEvent::QuarantinedBy(_));
+        }
+        assert_eq!(broken, believed, "{identity:?}");
+        world.crash(addr(HONEST));
+    }
 }
 
 /// R5, after the handshake: what breaks the protocol ends the connection.
