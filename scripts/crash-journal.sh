@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Every crash state of the embedded journal: each must hold exactly what was acknowledged, or that and the step under way.
+# Proves P1 (kill -9, torn and short writes at each call on its files) and P3 (power cuts of ext4 and XFS under load).
 # scripts/crash-journal.sh [--short]: a line a sweep with its counts; exit 1 when one has a failure. About 15 minutes, short 2.
 # Needs FAULT_TOOLS (killsweep.sh, crashstates.py, powerloss.sh, fsfault.c; default /work/shared/fault-tools), cc, python3 and
 # strace; the power cuts on a real file system also need root, mkfs and loop devices. What cannot run says "skipped".

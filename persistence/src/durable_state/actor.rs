@@ -1,4 +1,4 @@
-//! Durable state actor: reads its state, then handles commands one by one, and stops when it is refused.
+//! Durable state actor: reads its state, then handles commands one by one, and stops when it is fenced.
 
 use crate::codec::Codec;
 use crate::durable_state::effect::Change;
@@ -58,6 +58,21 @@ pub enum StateError {
         /// What the store said.
         source: JournalError,
     },
+    /// Somebody else has written this state, or a save of an earlier instance, whose outcome nobody
+    /// knew, was carried out late. Nothing was stored or answered; the next instance reads what is
+    /// there.
+    #[error(
+        "{id}: somebody else has written: expected to save after revision {expected}, but the store is \
+         at {actual}"
+    )]
+    Overtaken {
+        /// Whose state.
+        id: PersistenceId,
+        /// What the actor took to be the newest revision.
+        expected: u64,
+        /// The newest revision.
+        actual: u64,
+    },
     /// The store could not write, or nobody knows whether it did. Nothing was answered.
     #[error("{id}: cannot save: {source}")]
     Save {
@@ -101,9 +116,9 @@ pub(super) struct Place {
 /// The actor around a [`DurableState`]. Made by [`crate::durable_state()`].
 ///
 /// # Failure
-/// It fails when its state cannot be read, and when the store cannot write: nothing is tried again, the
-/// next instance reads what is stored. It stops, and its shard is told, when the store says that it is no
-/// longer the owner.
+/// It fails when its state cannot be read, when the store cannot write, and when somebody else has
+/// written: nothing is tried again, the next instance reads what is stored. It stops, and its shard is
+/// told, when the store says that it is no longer the owner.
 pub struct DurableStateActor<S> {
     place: Place,
     codec: Codec,
@@ -208,7 +223,7 @@ impl<S: DurableState> DurableStateActor<S> {
         Ok(EventRecord::new(S::STATE_NAME, S::STATE_VERSION, payload).tagged(state.tags()))
     }
 
-    /// Makes a change durable; false when the store says that another one writes here.
+    /// Makes a change durable; false when the store says that another one owns this.
     async fn save(&mut self, record: Option<EventRecord>) -> Result<bool, StateError> {
         let id = &self.place.id;
         let save = SaveState::new(id.clone(), self.revision, record);
@@ -224,13 +239,14 @@ impl<S: DurableState> DurableStateActor<S> {
                 (self.on_fenced)();
                 Ok(false)
             }
-            Err(AppendError::WrongSequence { expected, actual }) => {
-                tracing::error!(%id, expected, actual, "somebody else has written: this one stops");
-                Ok(false)
-            }
             Err(AppendError::Store(source)) => Err(StateError::Save {
                 id: id.clone(),
                 source,
+            }),
+            Err(AppendError::WrongSequence { expected, actual }) => Err(StateError::Overtaken {
+                id: id.clone(),
+                expected,
+                actual,
             }),
         }
     }

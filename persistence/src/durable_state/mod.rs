@@ -11,7 +11,8 @@
 //! memory is never one that is not stored.
 //!
 //! **Invariant:** nothing is tried again. After an error whose outcome is unknown the actor fails; the
-//! next instance reads what is stored.
+//! next instance reads what is stored. So it is when somebody else has written; an actor whose epoch is
+//! over stops.
 
 mod actor;
 mod builder;

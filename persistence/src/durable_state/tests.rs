@@ -8,9 +8,10 @@ use crate::journal::{EventRecord, Fence, Journal as _};
 use crate::keys::{KeyStore as _, MemoryKeys};
 use crate::memory::MemoryJournal;
 use crate::state::{SaveState, StateStore};
-use otava_actor::{ActorRef, ActorSystem, AskError, ReplyTo};
+use otava_actor::{ActorRef, ActorSystem, AskError, ReplyTo, Supervision};
 use serde::Deserialize;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 #[derive(Default, Deserialize, Serialize)]
 struct Settings {
@@ -131,6 +132,30 @@ async fn the_newest_state_outlives_its_actor() {
         ("la".to_owned(), 1, "me")
     );
     assert_eq!(store.load(&id()).await.unwrap().unwrap().revision, 5);
+    system.shutdown().await;
+}
+
+/// P9: somebody else has written: no reply, and a failure. The next instance reads it and goes on.
+#[tokio::test]
+async fn an_overtaken_state_is_read_again() {
+    let (system, store) = (ActorSystem::new("test"), store());
+    let restart = Supervision::Restart {
+        limit: 9,
+        within: Duration::from_secs(60),
+    };
+    let props = builder(&store).props().on_failure(restart);
+    let actor = system.spawn_anonymous(props).unwrap();
+    assert_eq!(set(&actor, "de").await.unwrap(), "de");
+    let other = spawn(&system, builder(&store));
+    assert_eq!(set(&other, "fi").await.unwrap(), "fi");
+    let asked = set(&actor, "sv").await;
+    assert!(matches!(asked, Err(AskError::NoReply { .. })), "{asked:?}");
+    assert_eq!(
+        actor.ask(Command::Look).await.unwrap(),
+        ("fi".to_owned(), 2, "me")
+    );
+    assert_eq!(set(&actor, "et").await.unwrap(), "et");
+    assert_eq!(store.load(&id()).await.unwrap().unwrap().revision, 3);
     system.shutdown().await;
 }
 

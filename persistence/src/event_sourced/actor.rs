@@ -1,4 +1,4 @@
-//! Event-sourced actor: lets an actor run an entity, and stops it when the journal refuses it.
+//! Event-sourced actor: lets an actor run an entity, and stops it when it is no longer the owner.
 
 use crate::event_sourced::EventSourced;
 use crate::event_sourced::delivering::Deliveries;
@@ -11,9 +11,9 @@ use std::sync::Arc;
 /// The actor around an [`EventSourced`] state. Made by [`crate::event_sourced()`].
 ///
 /// # Failure
-/// It fails when its state cannot be recovered, and when the journal cannot write: nothing is tried
-/// again, the next instance reads what happened. It stops, and its shard is told, when the journal
-/// says that it is no longer the owner.
+/// It fails when its state cannot be recovered, when the journal cannot write, and when somebody else
+/// has written: nothing is tried again, the next instance reads what happened. It stops, and its shard
+/// is told, when the journal says that it is no longer the owner.
 ///
 /// # Order
 /// One command at a time: while the events of a command are on their way to the journal, those that
@@ -93,9 +93,6 @@ impl<E: EventSourced> EventSourcedActor<E> {
                 let fence = &place.fence;
                 tracing::warn!(%id, ?fence, current, "another owner has taken over: this one stops");
                 (self.on_fenced)();
-            }
-            Next::Overtaken { expected, actual } => {
-                tracing::error!(%id, expected, actual, "somebody else has written: this one stops");
             }
         }
         ctx.stop_self();

@@ -56,6 +56,21 @@ pub enum EntityError {
         /// Whom it was for.
         to: PersistenceId,
     },
+    /// Somebody else has written to this id, or an append of an earlier instance, whose outcome nobody
+    /// knew, was carried out late. Nothing was persisted or answered; the next instance reads what is
+    /// there.
+    #[error(
+        "{id}: somebody else has written: expected to append after sequence number {expected}, but the \
+         journal is at {actual}"
+    )]
+    Overtaken {
+        /// Whose events.
+        id: PersistenceId,
+        /// What the entity took to be the newest sequence number.
+        expected: u64,
+        /// The newest sequence number.
+        actual: u64,
+    },
     /// The state could not be recovered; no command was handled.
     #[error("{id}: cannot recover: {source}")]
     Recovery {
@@ -125,8 +140,6 @@ pub(crate) enum Next {
     Continue,
     /// The journal knows a newer owner.
     Fenced { current: u64 },
-    /// Somebody else has written to this id.
-    Overtaken { expected: u64, actual: u64 },
     /// The entity wants to stop.
     Stop,
 }
@@ -386,13 +399,10 @@ impl<E: EventSourced> Entity<E> {
                 self.seq = appended.seq;
                 Ok(None)
             }
-            Err(error) => match refusal(error) {
-                Ok(refused) => Ok(Some(refused)),
-                Err(source) => Err(EntityError::Append {
-                    id: id.clone(),
-                    source,
-                }),
-            },
+            Err(error) => {
+                let failed = |id, source| EntityError::Append { id, source };
+                refusal(id.clone(), error, failed).map(Some)
+            }
         }
     }
 
@@ -427,21 +437,25 @@ impl<E: EventSourced> Entity<E> {
         let Err(error) = self.place.remove_until(self.seq - 1).await else {
             return Ok(None);
         };
-        match refusal(error) {
-            Ok(refused) => Ok(Some(refused)),
-            Err(source) => Err(EntityError::Delete {
-                id: self.place.id.clone(),
-                source,
-            }),
-        }
+        let failed = |id, source| EntityError::Delete { id, source };
+        refusal(self.place.id.clone(), error, failed).map(Some)
     }
 }
 
-/// What follows when the journal says who may write; other errors stay errors.
-fn refusal(error: AppendError) -> Result<Next, JournalError> {
+/// What follows when the journal refuses. Who is no longer the owner has nothing to do any more; all
+/// else is a failure, so that the next instance reads what is there.
+fn refusal(
+    id: PersistenceId,
+    error: AppendError,
+    failed: impl FnOnce(PersistenceId, JournalError) -> EntityError,
+) -> Result<Next, EntityError> {
     match error {
         AppendError::Fenced { current } => Ok(Next::Fenced { current }),
-        AppendError::WrongSequence { expected, actual } => Ok(Next::Overtaken { expected, actual }),
-        AppendError::Store(source) => Err(source),
+        AppendError::Store(source) => Err(failed(id, source)),
+        AppendError::WrongSequence { expected, actual } => Err(EntityError::Overtaken {
+            id,
+            expected,
+            actual,
+        }),
     }
 }

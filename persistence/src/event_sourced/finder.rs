@@ -190,9 +190,8 @@ impl OutboxFinder {
         for (from, oldest) in due {
             // What a snapshot covers is deleted only when it does not wait.
             let page = self.journal.read(&from, oldest, 1).await?;
-            if page.deleted_seq >= oldest {
-                unsent.deleted(&from, page.deleted_seq);
-            } else {
+            let deleted = page.deleted_seq;
+            if deleted < oldest || unsent.deleted(&from, deleted) {
                 waking.push(from);
             }
         }

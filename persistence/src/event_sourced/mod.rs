@@ -14,8 +14,9 @@
 //! **Invariant:** one command at a time: the next one is handled when the events of this one are
 //! applied. What arrives in between waits in the mailbox.
 //!
-//! **Invariant:** the journal is the only judge of who may write. An actor whose append is refused,
-//! since its epoch is over or since somebody else wrote, answers nothing and stops.
+//! **Invariant:** the journal is the only judge of who may write. An actor whose append is refused
+//! answers nothing. It stops if its epoch is over. It fails if somebody else wrote, which may be an
+//! earlier instance whose append came late: the next one reads that and goes on.
 //!
 //! **Invariant:** a letter is written in the append of the command that sends it, and "taken" in the
 //! append of its effects. So a crash at any point repeats deliveries, never effects (`post.rs`).

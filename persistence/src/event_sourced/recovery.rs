@@ -122,10 +122,12 @@ impl<E: EventSourced> Entity<E> {
                 break;
             }
         }
-        if let Some((seq, deleted)) = deletion
-            && deleted + 1 < seq
-        {
-            self.finish_deletion(seq).await;
+        if let Some((seq, deleted)) = deletion {
+            // Snapshots are removed after the events.
+            let has_snapshot = 0 < snapshot && snapshot < seq;
+            if deleted + 1 < seq || has_snapshot {
+                self.finish_deletion(seq).await;
+            }
         }
         Ok(())
     }

@@ -245,18 +245,28 @@ async fn a_fenced_entity_says_nothing() {
     assert_eq!(journal.highest_seq(&id()).await.unwrap(), 1);
 }
 
+/// P9: somebody else wrote: no reply, no event, and a failure, so that the next instance reads it.
 #[tokio::test]
 async fn an_overtaken_entity_says_nothing() {
     let journal = Arc::new(MemoryJournal::new());
     let (mut one, list) = recovered(place(Arc::clone(&journal) as _)).await;
     let (mut two, _) = recovered(place(Arc::clone(&journal) as _)).await;
     two.handle(Command::Add(vec![1])).await.unwrap();
-    let overtaken = Next::Overtaken {
-        expected: 0,
-        actual: 1,
-    };
-    assert_eq!(one.handle(Command::Add(vec![2])).await.unwrap(), overtaken);
-    assert!(done(&list).is_empty());
+    for command in [Command::Add(vec![2]), Command::Confirm] {
+        let overtaken = one.handle(command).await.unwrap_err();
+        assert!(
+            matches!(
+                overtaken,
+                EntityError::Overtaken {
+                    expected: 0,
+                    actual: 1,
+                    ..
+                }
+            ),
+            "{overtaken}"
+        );
+        assert!(done(&list).is_empty());
+    }
 }
 
 /// P9: an unknown outcome is a failure, is not tried again, and is not answered.

@@ -33,11 +33,24 @@ pub(crate) struct Place {
     pub(crate) position: u64,
 }
 
-/// Letters that wait, up to a number, the first of them written at this place.
+/// Letters that wait, up to a number: no record of them stands before this place, and none behind
+/// `last_seq`.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     through: u64,
     at: Place,
+    last_seq: u64,
+}
+
+impl Mark {
+    fn one(through: u64, at: Place) -> Self {
+        let last_seq = at.seq;
+        Self {
+            through,
+            at,
+            last_seq,
+        }
+    }
 }
 
 struct Sender {
@@ -95,30 +108,35 @@ impl Unsent {
                 sender.due = due;
             }
             Note::Deleted(waiting) => {
-                let lane = |(to, through)| (to, VecDeque::from([Mark { through, at }]));
+                let lane = |(to, through)| (to, VecDeque::from([Mark::one(through, at)]));
                 sender.lanes = waiting.into_iter().map(lane).collect();
             }
             Note::Sent { to, number } => {
                 let marks = sender.lanes.entry(to).or_default();
-                let through = number;
                 let is_full = marks.len() >= MARKS_MAX;
                 match marks.back_mut() {
-                    Some(last) if is_full => last.through = through,
-                    _ => marks.push_back(Mark { through, at }),
+                    Some(last) if is_full => (last.through, last.last_seq) = (number, at.seq),
+                    _ => marks.push_back(Mark::one(number, at)),
                 }
             }
         }
         self.forget_idle(from);
     }
 
-    /// Takes in that the records of `from` up to `deleted` are gone: their letters do not wait.
-    pub(crate) fn deleted(&mut self, from: &PersistenceId, deleted: u64) {
+    /// Takes in that the records of `from` up to `deleted` are gone: their letters do not wait. True
+    /// when others of it do.
+    pub(crate) fn deleted(&mut self, from: &PersistenceId, deleted: u64) -> bool {
         if let Some(sender) = self.senders.get_mut(from) {
             for marks in sender.lanes.values_mut() {
-                marks.retain(|mark| mark.at.seq > deleted);
+                // Of a mark that stands for several letters the first ones may be gone alone.
+                marks.retain(|mark| mark.last_seq > deleted);
+                for mark in marks {
+                    mark.at.seq = mark.at.seq.max(deleted + 1);
+                }
             }
         }
         self.forget_idle(from);
+        self.senders.contains_key(from)
     }
 
     fn forget_idle(&mut self, from: &PersistenceId) {
@@ -240,5 +258,20 @@ mod tests {
             confirmed("b", 1_000),
         );
         assert_eq!(unsent.offset(), 1_002);
+    }
+
+    /// A mark that stands for several letters waits until the record of the last one is gone.
+    #[test]
+    fn what_is_left_of_many_letters_waits() {
+        let (mut unsent, now) = (Unsent::new(0, GRACE), Time::ZERO);
+        for number in 1..=100 {
+            unsent.note(now, &id("a"), at(number, number), sent("b", number));
+        }
+        unsent.note(now, &id("a"), at(101, 101), confirmed("b", 80));
+        assert!(unsent.deleted(&id("a"), 80));
+        assert_eq!((unsent.offset(), unsent.len()), (MARKS_MAX as u64 - 1, 1));
+        assert_eq!(unsent.take_due(now + GRACE, GRACE), [(id("a"), 81)]);
+        assert!(!unsent.deleted(&id("a"), 100));
+        assert_eq!((unsent.offset(), unsent.len()), (101, 0));
     }
 }

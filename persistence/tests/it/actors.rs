@@ -1,14 +1,17 @@
 //! Actors: event-sourced actors on real journals, through failures, fences and new systems.
 
 use crate::support::open;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, ready};
+use otava_actor::watch::Ended;
 use otava_actor::{Actor, ActorRef, ActorSystem, AskError, Context, ReplyTo, Supervision};
 use otava_persistence::{
-    Effect, EventSourced, Fence, Journal, MemoryJournal, Options, Persisted, PersistenceId,
-    event_sourced,
+    AppendError, AppendRequest, Appended, ClaimError, Effect, EventPage, EventSourced, Fence,
+    Journal, JournalError, MemoryJournal, Options, Persisted, PersistenceId, event_sourced,
 };
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// An account that counts its deposits.
@@ -156,6 +159,112 @@ async fn a_fenced_account_stops_without_a_word() {
     );
     assert_eq!(fenced.load(Ordering::Relaxed), 1);
     assert_eq!(journal.highest_seq(&id("a")).await.unwrap(), 1);
+    system.shutdown().await;
+}
+
+/// A journal that loses the connection in an append, and carries it out when it is told to.
+#[derive(Default)]
+struct Late {
+    inner: MemoryJournal,
+    loses_next: AtomicBool,
+    lost: Mutex<Option<AppendRequest>>,
+}
+
+impl Late {
+    async fn carry_out_lost(&self) {
+        let lost = self.lost.lock().unwrap().take().unwrap();
+        self.inner.append(lost).await.unwrap();
+    }
+}
+
+impl Journal for Late {
+    fn append(&self, request: AppendRequest) -> BoxFuture<'_, Result<Appended, AppendError>> {
+        if !self.loses_next.swap(false, Ordering::Relaxed) {
+            return self.inner.append(request);
+        }
+        *self.lost.lock().unwrap() = Some(request);
+        let reason = "the test says so".into();
+        ready(Err(JournalError::Unknown { reason }.into())).boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        id: &'a PersistenceId,
+        from_seq: u64,
+        max: usize,
+    ) -> BoxFuture<'a, Result<EventPage, JournalError>> {
+        self.inner.read(id, from_seq, max)
+    }
+
+    fn highest_seq<'a>(
+        &'a self,
+        id: &'a PersistenceId,
+    ) -> BoxFuture<'a, Result<u64, JournalError>> {
+        self.inner.highest_seq(id)
+    }
+
+    fn claim<'a>(&'a self, scope: &'a str, epoch: u64) -> BoxFuture<'a, Result<(), ClaimError>> {
+        self.inner.claim(scope, epoch)
+    }
+
+    fn next_term<'a>(&'a self, scope: &'a str) -> BoxFuture<'a, Result<u64, JournalError>> {
+        self.inner.next_term(scope)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+/// P9: an append that got lost is carried out after the next instance has recovered. That one fails as
+/// soon as it writes, and the one after it has the late event and goes on.
+#[tokio::test]
+async fn an_account_that_was_overtaken_by_a_lost_append_goes_on() {
+    let late = Arc::new(Late::default());
+    let journal: Arc<dyn Journal> = Arc::clone(&late) as _;
+    let system = ActorSystem::new("test");
+    let account = spawn(&system, "a", &journal);
+    let deposit = async |amount: u64| {
+        let asked = account.ask(|reply_to| Command::Deposit(amount, reply_to));
+        asked.await
+    };
+    assert_eq!(deposit(1).await.unwrap(), 1);
+    late.loses_next.store(true, Ordering::Relaxed);
+    let lost = deposit(10).await;
+    assert!(matches!(lost, Err(AskError::NoReply { .. })), "{lost:?}");
+    assert_eq!(account.ask(Command::Look).await.unwrap(), (1, 1));
+    late.carry_out_lost().await;
+    let overtaken = deposit(100).await;
+    assert!(
+        matches!(overtaken, Err(AskError::NoReply { .. })),
+        "{overtaken:?}"
+    );
+    assert_eq!(deposit(1_000).await.unwrap(), 1_011);
+    assert_eq!(account.ask(Command::Look).await.unwrap(), (3, 1_011));
+    assert_eq!(journal.highest_seq(&id("a")).await.unwrap(), 3);
+    system.shutdown().await;
+}
+
+/// P9: who supervises an overtaken account sees a failure, not one that wanted to stop.
+#[tokio::test]
+async fn an_overtaken_account_ends_as_failed() {
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new());
+    let system = ActorSystem::new("test");
+    let props = event_sourced(id("a"), Account::default, Arc::clone(&journal)).props();
+    let account = system.spawn_with("one", props).unwrap();
+    assert_eq!(account.ask(Command::Look).await.unwrap(), (0, 0));
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    let watching = account.on_terminated(move |news| {
+        let _ = sender.send(news.reason);
+    });
+    watching.detach();
+    let other = event_sourced(id("a"), Account::default, Arc::clone(&journal)).props();
+    let other = system.spawn_with("two", other).unwrap();
+    for (account, is_answered) in [(&other, true), (&account, false)] {
+        let asked = account.ask(|reply_to| Command::Deposit(1, reply_to)).await;
+        assert_eq!(asked.is_ok(), is_answered, "{asked:?}");
+    }
+    assert_eq!(ended.await.unwrap(), Ended::Failed);
     system.shutdown().await;
 }
 

@@ -11,7 +11,8 @@ use otava_persistence::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -554,6 +555,53 @@ async fn a_thousand_letters_arrive_in_order() {
     let expected: Vec<_> = (0..1_000).map(|n| 3 * n + 1).collect();
     assert_eq!(bank.look("b").await.credited["a"], expected);
     bank.system.shutdown().await;
+}
+
+/// The sender of many letters dies when some are taken and their records deleted: a finder that saw
+/// them all finds the others.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_many_letters_is_found() {
+    struct UpTo(Arc<Bank>, AtomicU64);
+    impl Courier for UpTo {
+        fn deliver(&self, parcel: Parcel) -> BoxFuture<'_, Result<Receipt, CourierError>> {
+            if parcel.number > self.1.load(Ordering::Relaxed) {
+                return async { Err(CourierError::new("not yet")) }.boxed();
+            }
+            self.0.deliver(parcel)
+        }
+    }
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new());
+    let options = Options::default()
+        .snapshot_every(1)
+        .snapshots_kept(NonZeroU32::MIN)
+        .delete_covered_events(true);
+    let bank = Bank::open(Arc::clone(&journal), options.clone());
+    let next = Bank::open(Arc::clone(&journal), options.clone());
+    let up_to = Arc::new(UpTo(Arc::clone(&bank), AtomicU64::new(0)));
+    let a = event_sourced(id("a"), Account::default, Arc::clone(&journal))
+        .courier(Arc::clone(&up_to) as _)
+        .options(options)
+        .props();
+    let a = bank.system.spawn_anonymous(a).unwrap();
+    let amounts: Vec<u64> = (0..100).map(|n| 3 * n + 1).collect();
+    a.ask(|reply_to| Command::Pay("b", amounts.clone(), reply_to))
+        .await
+        .unwrap();
+    let grace = Duration::from_secs(1_000);
+    let mut finder = next.finder().grace(grace);
+    assert_eq!(finder.round().await.unwrap(), 1);
+    up_to.1.store(80, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    bank.system.shutdown().await;
+    // The letters are the records 101 to 200.
+    let page = journal.read(&id("a"), 1, 1).await.unwrap();
+    assert_eq!(page.deleted_seq, 180);
+    assert_eq!(finder.round().await.unwrap(), 1);
+    tokio::time::sleep(grace * 2).await;
+    finder.round().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(next.look("b").await.credited["a"], amounts);
+    next.system.shutdown().await;
 }
 
 /// Events, letters that wait and snapshots are encrypted; when the key is gone nothing of it is read.

@@ -159,7 +159,7 @@ async fn whatever_runs_at_once_every_event_is_stored_once() {
     }
 }
 
-/// S9, P10: a run that was stopped in the middle of its transaction and comes back after another one has
+/// P10: a run that was stopped in the middle of its transaction and comes back after another one has
 /// taken over commits nothing, and ends.
 #[tokio::test(start_paused = true)]
 async fn a_run_that_was_replaced_cannot_commit() {

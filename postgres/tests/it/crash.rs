@@ -13,8 +13,8 @@ use std::time::Duration;
 const WRITERS: usize = 50;
 const KILLS_MIN: u64 = 4;
 
-/// P5: an answer that never comes is an unknown outcome, and no reason to halt for good: the writer
-/// recovers and goes on, on the same journal.
+/// P1, of the server: an answer that never comes is an unknown outcome, and no reason to halt for
+/// good: the writer recovers and goes on, on the same journal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_acknowledged_event_outlives_the_server() {
     let Some(server) = own(&[]) else { return };

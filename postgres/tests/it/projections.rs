@@ -76,8 +76,8 @@ async fn table(client: &Client) -> String {
     table
 }
 
-/// S9, P10: handlers that fail, sessions that end, runs that overlap, another number of instances: a row
-/// for each event, in the order of its entity.
+/// P10: handlers that fail, sessions that end, runs that overlap, another number of instances: a row for
+/// each event, in the order of its entity.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_event_is_in_the_table_once() {
     let Some(url) = shared() else { return };

@@ -226,19 +226,28 @@ async fn a_deleted_entity_is_empty_and_its_numbers_go_on() {
     assert_eq!((entity.state.sum, entity.seq), (9, 5));
 }
 
-/// The process ends between the record of a deletion and the deletion: it is finished at recovery.
+/// The process ends between the record of a deletion and the deletion, or when the events are removed
+/// and the snapshots are not: it is finished at recovery.
 #[tokio::test]
 async fn a_deletion_that_was_cut_short_is_finished() {
-    let journal = MemoryJournal::new();
-    let mut entity = recovered(place(&journal, Options::default().snapshot_every(2))).await;
-    add(&mut entity, [5, 6, 7]).await;
-    let end = Change::Deleted(Post::default());
-    let record = end.record(&Codec::new(id()), 4).unwrap();
-    let request = AppendRequest::new(id(), 3, vec![record]);
-    journal.append(request).await.unwrap();
-    let entity = recovered(place(&journal, Options::default())).await;
-    assert_eq!((entity.state.sum, entity.seq), (0, 4));
-    assert_eq!((latest(&journal).await, deleted(&journal).await), (None, 3));
+    for removed in [0, 3] {
+        let journal = MemoryJournal::new();
+        let mut entity = recovered(place(&journal, Options::default().snapshot_every(2))).await;
+        add(&mut entity, [5, 6, 7]).await;
+        let end = Change::Deleted(Post::default());
+        let record = end.record(&Codec::new(id()), 4).unwrap();
+        let request = AppendRequest::new(id(), 3, vec![record]);
+        journal.append(request).await.unwrap();
+        let events = DeleteRequest::new(id(), removed);
+        Journal::delete(&journal, events).await.unwrap();
+        assert_eq!(
+            (latest(&journal).await, deleted(&journal).await),
+            (Some(2), removed)
+        );
+        let entity = recovered(place(&journal, Options::default())).await;
+        assert_eq!((entity.state.sum, entity.seq), (0, 4));
+        assert_eq!((latest(&journal).await, deleted(&journal).await), (None, 3));
+    }
 }
 
 /// P6: an owner that was replaced deletes nothing.
