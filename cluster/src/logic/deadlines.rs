@@ -191,7 +191,7 @@ impl Membership {
             unreachable: self.unreachable.clone(),
             seen: seen.chain([&self.me]).cloned().collect(),
         };
-        situation.without_words_of_the_lost(|observer| {
+        situation.without_words_of_the_lost(&self.config.rule, |observer| {
             self.monitor
                 .ring_of(observer, &self.view, &self.unreachable)
         })

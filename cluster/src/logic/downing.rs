@@ -254,6 +254,24 @@ impl Rule {
         self.decide_sides(&sides) == Decision::DownUnreachable
     }
 
+    /// Whether those who are left beside `lost` may go on even if `out` of them are put down. A lease decides
+    /// that by itself.
+    fn goes_on_without(
+        &self,
+        situation: &Situation<'_>,
+        lost: &BTreeSet<NodeId>,
+        out: &BTreeSet<NodeId>,
+    ) -> bool {
+        let sides = Counted {
+            view: situation.view,
+            unreachable: lost,
+            without: &(out - lost),
+            role: self.role.as_deref(),
+        };
+        self.strategy == Strategy::LeaseMajority
+            || self.decide_sides(&sides) == Decision::DownUnreachable
+    }
+
     /// By how many members the cluster is larger than a static quorum allows: both sides of a split
     /// could have enough, so all would stop.
     #[must_use]
@@ -411,11 +429,12 @@ impl Situation<'_> {
     /// not reach a node that crashed, and then crashed itself, would else look as if it stood in between, and
     /// all would stop. Who does stand in between is reached by somebody.
     ///
-    /// Two sides never both do it and go on: those who have seen the same are on one side only, and all
-    /// others are lost for it.
+    /// But the lost may live, and have put down whom they could not reach before they were cut off: then
+    /// fewer are needed for going on there. So those who are left must be right, by the rule, without these.
     #[must_use]
     pub fn without_words_of_the_lost(
         mut self,
+        rule: &Rule,
         ring_of: impl Fn(&NodeId) -> BTreeSet<NodeId>,
     ) -> Self {
         let live = self.view.live().map(|(node, _)| node);
@@ -424,22 +443,38 @@ impl Situation<'_> {
             .cloned()
             .collect();
         let said = self.reachability.by_observer();
-        if said.keys().any(|observer| lost.contains(observer)) {
-            let nobody = BTreeSet::new();
-            let mut missed_by_none = lost.clone();
-            let mut is_reached = false;
-            for observer in &self.seen {
-                let missed = said.get(observer).unwrap_or(&nobody);
-                missed_by_none.retain(|node| !missed.contains(node));
-                is_reached |= !(&ring_of(observer) & &lost).is_subset(missed);
-            }
-            if !is_reached && missed_by_none.is_empty() {
-                self.reachability
-                    .retain(|observer| !lost.contains(observer));
-                self.unreachable = &self.unreachable & &self.reachability.unreachable();
-            }
+        let by_lost = said.iter().filter(|(observer, _)| lost.contains(*observer));
+        let missed_by_lost: BTreeSet<NodeId> =
+            by_lost.flat_map(|(_, whom)| whom).cloned().collect();
+        if missed_by_lost.is_empty()
+            || !rule.goes_on_without(&self, &lost, &missed_by_lost)
+            || !self.are_lost_for_all(&lost, ring_of)
+        {
+            return self;
         }
+        self.reachability
+            .retain(|observer| !lost.contains(observer));
+        self.unreachable = &self.unreachable & &self.reachability.unreachable();
         self
+    }
+
+    /// Whether each of `lost` is missed by somebody who has seen what this node sees, and reached by none of
+    /// those of them that watch it.
+    fn are_lost_for_all(
+        &self,
+        lost: &BTreeSet<NodeId>,
+        ring_of: impl Fn(&NodeId) -> BTreeSet<NodeId>,
+    ) -> bool {
+        let (said, nobody) = (self.reachability.by_observer(), BTreeSet::new());
+        let mut missed_by_none = lost.clone();
+        for observer in &self.seen {
+            let missed = said.get(observer).unwrap_or(&nobody);
+            if !(&ring_of(observer) & lost).is_subset(missed) {
+                return false;
+            }
+            missed_by_none.retain(|node| !missed.contains(node));
+        }
+        missed_by_none.is_empty()
     }
 
     /// Who can be put down: who takes part and is not about to go anyway.
