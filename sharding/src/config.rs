@@ -53,6 +53,13 @@ pub struct ShardingConfig {
     pub remembered_starts_max: usize,
     /// How long the store of remembered entities has to answer before it is asked again. Default 5 s.
     pub remember_within: Duration,
+    /// How long the entities of a shard that leaves a node have to handle what they have and end. Who
+    /// is not done by then is told to stop after the message in work, the first few are named in the log,
+    /// and the shard goes on without them: what is in their mailboxes becomes dead letters when they end.
+    /// Until then such an entity may run beside its next instance on another node, and the later epoch
+    /// has its writes refused; on this node the next instance is not started before. So it should be
+    /// longer than the longest message takes. Default 60 s.
+    pub stop_within: Duration,
     /// How long an entity that failed waits for its next instance; each further failure doubles it.
     /// Messages wait meanwhile, as many as [`Self::buffer_per_shard_max`] for one entity and
     /// [`Self::buffer_max`] in all. Default 200 ms.
@@ -90,6 +97,7 @@ impl Default for ShardingConfig {
             remember: Remember::Nothing,
             remembered_starts_max: 64,
             remember_within: Duration::from_secs(5),
+            stop_within: Duration::from_secs(60),
             restart_min: Duration::from_millis(200),
             restart_max: Duration::from_secs(10),
             restart_jitter_percent: 20,

@@ -22,11 +22,14 @@ use otava_actor::{
     Time,
 };
 use std::any::type_name;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// The most entities that are named when a shard goes without them.
+const NAMED_MAX: usize = 5;
 
 /// Makes the recipe of an entity.
 pub(crate) type Factory<A> = Box<dyn Fn(EntityContext) -> Props<A> + Send>;
@@ -38,6 +41,7 @@ pub(crate) struct Place {
     layout: Layout,
     retry: Retry,
     within: Duration,
+    stop_within: Duration,
     only_fixed: bool,
 }
 
@@ -57,7 +61,7 @@ pub(crate) enum Left<M> {
     Counted(u32, u64),
     /// The store has seen a later allocation.
     Fenced(u32, Epoch),
-    /// All entities of the shard have ended.
+    /// All entities of the shard have ended, or had their time.
     Over(u32),
 }
 
@@ -69,6 +73,8 @@ pub(crate) struct Host<A: Actor> {
     lives: Lives<ActorRef<A::Msg>, A::Msg>,
     shards: HashMap<u32, Shard>,
     by_uid: HashMap<u64, u32>,
+    /// When the time of shards that leave is over.
+    ends: BTreeSet<(Time, u32)>,
     doors: Arc<Doors<A::Msg>>,
     left: VecDeque<Left<A::Msg>>,
     rng: Rng,
@@ -81,8 +87,8 @@ struct Shard {
     /// Where each entity's life is.
     names: HashMap<Arc<str>, u32>,
     memory: Option<Remembering>,
-    /// Its entities are ending for good.
-    stopping: bool,
+    /// Its entities are ending for good, and have time until then.
+    until: Option<Time>,
     /// Messages that were given to its entities.
     handled: u64,
 }
@@ -101,6 +107,7 @@ impl<A: Actor> Host<A> {
             layout: Layout::first(config.shards),
             retry: config.retry(),
             within: config.remember_within,
+            stop_within: config.stop_within,
             only_fixed: config.only_fixed,
         };
         let keeping = match &config.remember {
@@ -115,6 +122,7 @@ impl<A: Actor> Host<A> {
             lives: Lives::new(config.lives(), rng.fork()),
             shards: HashMap::new(),
             by_uid: HashMap::new(),
+            ends: BTreeSet::new(),
             doors,
             left: VecDeque::new(),
             rng,
@@ -146,7 +154,8 @@ impl<A: Actor> Host<A> {
 
     /// When to call [`Host::handle_timeout`], as far as entities are concerned.
     pub(crate) fn next(&self) -> Time {
-        self.lives.poll_timeout().unwrap_or(Time::MAX)
+        let lives = self.lives.poll_timeout().unwrap_or(Time::MAX);
+        self.ends.first().map_or(lives, |(at, _)| lives.min(*at))
     }
 
     /// When to call [`Host::handle_timeout`].
@@ -322,7 +331,7 @@ impl<A: Actor> Host<A> {
             fenced: FencedHandle::new(shard, epoch, self.place.words.clone()),
             names,
             memory,
-            stopping: false,
+            until: None,
             handled: 0,
         };
         self.shards.insert(shard, here);
@@ -331,7 +340,8 @@ impl<A: Actor> Host<A> {
         self.pump(ctx);
     }
 
-    /// Ends all entities of the shard; what waited for them comes back ([`Host::poll_left`]).
+    /// Ends all entities of the shard, which have a limited time for it; what waited for them comes back
+    /// ([`Host::poll_left`]).
     pub(crate) fn stop<R: Actor<Msg = RegionMessage<A::Msg>>>(
         &mut self,
         ctx: &mut Context<R>,
@@ -341,7 +351,8 @@ impl<A: Actor> Host<A> {
         let Some(here) = self.shards.get_mut(&shard) else {
             return self.left.push_back(Left::Over(shard));
         };
-        here.stopping = true;
+        let until = ctx.now() + self.place.stop_within;
+        self.ends.insert((*here.until.get_or_insert(until), shard));
         match &mut here.memory {
             Some(memory) if after_queued => memory.close(),
             // Somebody else has it by now: what is to be forgotten is theirs to see.
@@ -440,7 +451,7 @@ impl<A: Actor> Host<A> {
         let Some(memory) = &mut here.memory else {
             return;
         };
-        let (now, stopping) = (ctx.now(), here.stopping);
+        let (now, stopping) = (ctx.now(), here.until.is_some());
         if answer.is_refused() {
             self.left.push_back(Left::Fenced(shard, epoch));
         }
@@ -482,6 +493,7 @@ impl<A: Actor> Host<A> {
     ) {
         let now = ctx.now();
         self.handle_due(now);
+        self.handle_overdue(now);
         self.pump(ctx);
         if !matches!(self.keeping, Keeping::Started(_)) {
             return;
@@ -508,8 +520,10 @@ impl<A: Actor> Host<A> {
                 }
                 Output::Remember(place) => self.note(ctx, place, Remembering::add),
                 Output::Forget(place) => self.note(ctx, place, Remembering::remove),
-                Output::Gone { shard, id } => {
-                    if let Some(here) = self.shards.get_mut(&shard) {
+                Output::Gone { shard, id, place } => {
+                    if let Some(here) = self.shards.get_mut(&shard)
+                        && here.names.get(&id) == Some(&place)
+                    {
                         here.names.remove(&id);
                     }
                     self.end_shard(shard);
@@ -568,12 +582,52 @@ impl<A: Actor> Host<A> {
     fn end_shard(&mut self, shard: u32) {
         let over = |here: &&Shard| {
             let idle = here.memory.as_ref().is_none_or(Remembering::is_idle);
-            here.stopping && here.names.is_empty() && idle
+            here.until.is_some() && here.names.is_empty() && idle
         };
-        if self.shards.get(&shard).filter(over).is_some() {
+        let here = self.shards.get(&shard).filter(over);
+        if let Some(until) = here.and_then(|here| here.until) {
+            self.ends.remove(&(until, shard));
             self.shards.remove(&shard);
             self.left.push_back(Left::Over(shard));
         }
+    }
+
+    fn handle_overdue(&mut self, now: Time) {
+        while let Some((at, shard)) = self.ends.first().copied().filter(|(at, _)| *at <= now) {
+            self.ends.remove(&(at, shard));
+            self.end_without(at, shard);
+        }
+    }
+
+    /// The time of a shard that leaves is over: it ends without those that still run.
+    ///
+    /// Such an entity handles no further message: what is in its mailbox becomes dead letters when it ends.
+    /// Until then it keeps its life and its name as an actor, and nothing leads to them. If the shard comes
+    /// back earlier, the next instance cannot be started, which its messages are told: even then there
+    /// are no two on a node.
+    fn end_without(&mut self, at: Time, shard: u32) {
+        let here = self.shards.get_mut(&shard);
+        let Some(here) = here.filter(|here| here.until == Some(at)) else {
+            return;
+        };
+        here.memory = None;
+        let mut late: Vec<(Arc<str>, u32)> = here.names.drain().collect();
+        late.sort_unstable();
+        for (_, place) in &late {
+            self.shut(*place);
+            if let Some(actor) = self.lives.instance(*place) {
+                actor.stop();
+            }
+        }
+        if !late.is_empty() {
+            let (kind, entities) = (&self.place.kind, late.len());
+            let some: Vec<&str> = late.iter().map(|(id, _)| &**id).take(NAMED_MAX).collect();
+            tracing::warn!(
+                %kind, shard, entities, ?some,
+                "entities did not end in time: their shard goes on without them"
+            );
+        }
+        self.end_shard(shard);
     }
 
     fn start<R: Actor>(&mut self, ctx: &mut Context<R>, place: u32) {

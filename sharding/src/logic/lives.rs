@@ -87,6 +87,8 @@ pub enum Output {
         shard: u32,
         /// Its id.
         id: Arc<str>,
+        /// Which place it was: the name may lead to another one by now.
+        place: u32,
     },
     /// Have the entity remembered, then call [`Lives::remembered`].
     Remember(u32),
@@ -499,7 +501,7 @@ impl<H, M> Lives<H, M> {
         life.waiting = VecDeque::new();
         let (shard, id) = (life.shard, life.id.clone());
         self.free.push(place);
-        self.outputs.push_back(Output::Gone { shard, id });
+        self.outputs.push_back(Output::Gone { shard, id, place });
     }
 
     fn wait(&mut self, place: u32, message: M) -> Result<(), M> {

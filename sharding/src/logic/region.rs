@@ -23,6 +23,10 @@
 //! have and end. The messages in the buffers are younger than all of that, and they go out when the
 //! new home has started.
 //!
+//! An entity that does not end cannot keep its shard: the host says that all have ended when their time is
+//! over, so `Stopping` is always left. What still runs then has no right any more once the next home has
+//! claimed the shard.
+//!
 //! # Coordinators
 //! A region obeys the highest term it has heard of, and nobody else. From the moment it has answered
 //! a new term's `Gather`, it begins nothing that an older term told it: what it answered stays true

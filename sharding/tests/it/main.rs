@@ -9,6 +9,7 @@ mod daemons;
 mod delivery;
 mod living;
 mod nodes;
+mod overdue;
 mod passivation;
 mod past;
 mod protocol;

@@ -31,6 +31,8 @@ pub(crate) enum Cmd {
         #[serde(with = "otava_remote::wire")]
         reply_to: Option<ReplyTo<u64>>,
     },
+    /// It is at work for so long, or for ever.
+    Sleep(Option<Duration>),
     Stop,
     Where(#[serde(with = "otava_remote::wire")] ReplyTo<String>),
 }
@@ -164,6 +166,8 @@ impl Actor for Counter {
     async fn handle(&mut self, cmd: Cmd, ctx: &mut Context<Self>) -> Result<(), String> {
         match cmd {
             Cmd::Fail => return Err("as told".to_owned()),
+            Cmd::Sleep(Some(length)) => tokio::time::sleep(length).await,
+            Cmd::Sleep(None) => std::future::pending::<()>().await,
             Cmd::Stop => ctx.stop_self_after_queued(),
             Cmd::Where(reply_to) => {
                 let _ = reply_to.send(self.node.clone());
