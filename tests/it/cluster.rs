@@ -159,7 +159,7 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(50));
 }
 
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let from = Instant::now();
     loop {
         if let Some(found) = look() {

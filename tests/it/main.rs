@@ -1,4 +1,4 @@
-//! Proves: the whole stack holds with real processes on loopback.
+//! Proves: the whole stack holds with real processes, on loopback and between hosts of their own.
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
 mod cluster;
@@ -6,4 +6,6 @@ mod cluster;
 mod command;
 mod example;
 mod flights_parts;
+#[cfg(target_os = "linux")]
+mod namespaces;
 mod security;
