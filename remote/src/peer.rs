@@ -454,12 +454,11 @@ impl Relation {
             return false;
         };
         let by_certificate = holder.names_addresses() && !caller.names_addresses();
-        let against_client = caller.kind() == PeerKind::Client
-            && holder.kind() == PeerKind::Member
-            && !self.runs.is_over(node.incarnation);
-        let same = holder.name() == caller.name()
-            && (caller.kind() == PeerKind::Member || holder.kind() == PeerKind::Client);
-        !same && (self.connected || by_certificate || against_client)
+        let client_for_member =
+            caller.kind() == PeerKind::Client && holder.kind() == PeerKind::Member;
+        let against_client = client_for_member && !self.runs.is_over(node.incarnation);
+        let is_another = client_for_member || holder.name() != caller.name();
+        is_another && (self.connected || by_certificate || against_client)
     }
 
     /// `node` is there: the run before it is over, and so is every other that somebody watched.

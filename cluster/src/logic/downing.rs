@@ -245,13 +245,7 @@ impl Rule {
         if remaining.is_empty() || lost.is_disjoint(&situation.indirectly_connected()) {
             return true;
         }
-        let sides = Counted {
-            view: situation.view,
-            unreachable: &lost,
-            without: &(&down - &lost),
-            role: self.role.as_deref(),
-        };
-        self.decide_sides(&sides) == Decision::DownUnreachable
+        self.goes_on_without(situation, &lost, &down)
     }
 
     /// Whether those who are left beside `lost` may go on even if `out` of them are put down. A lease decides
