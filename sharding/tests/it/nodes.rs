@@ -1,20 +1,10 @@
 //! Proves: entities are reached over real regions and a network, and survive what happens to nodes.
 
-use crate::support::{Cluster, Cmd, KIND, SECOND, SHARDS, addr, send_numbers};
+use crate::support::{Cluster, Cmd, KIND, SECOND, SHARDS, addr, put, send_numbers};
 use otava_actor::{AskError, DeadLetterReason};
 use otava_sharding::{AllocationStore, ExternalAllocation, LeastLoad, StartError, client};
 use std::collections::BTreeSet;
 use std::time::Duration;
-
-async fn put(entities: &otava_sharding::Entities<Cmd>, id: &str) -> Result<u64, AskError> {
-    let entity = entities.entity(id);
-    let asked = entity.ask(|reply_to| Cmd::Put {
-        sender: 0,
-        number: 0,
-        reply_to: Some(reply_to),
-    });
-    asked.within(SECOND * 3).await
-}
 
 /// S1: every node reaches every entity, each of which runs once.
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Proves: an entity that does not end keeps its shard for a limited time only, and does no harm later.
 
-use crate::support::{Cluster, Cmd, KIND, SECOND, SHARDS};
+use crate::support::{Cluster, Cmd, KIND, SECOND, SHARDS, put};
 use otava_actor::{AskError, DeadLetterReason};
 use otava_sharding::{AllocationStore, Entities, ExternalAllocation};
 use std::time::Duration;
@@ -14,16 +14,6 @@ fn id_in(entities: &Entities<Cmd>, shard: u32, name: &str) -> String {
 
 async fn home_of(entities: &Entities<Cmd>, id: &str) -> Result<String, AskError> {
     entities.entity(id).ask(Cmd::Where).within(SECOND * 3).await
-}
-
-async fn put(entities: &Entities<Cmd>, id: &str) -> Result<u64, AskError> {
-    let entity = entities.entity(id);
-    let asked = entity.ask(|reply_to| Cmd::Put {
-        sender: 0,
-        number: 0,
-        reply_to: Some(reply_to),
-    });
-    asked.within(SECOND * 3).await
 }
 
 fn is_at(entities: &Entities<Cmd>, shard: u32, node: &str) -> bool {

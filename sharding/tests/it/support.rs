@@ -2,7 +2,7 @@
 //! use it run on virtual time (`start_paused = true`).
 
 use futures_util::future::BoxFuture;
-use otava_actor::{Actor, ActorSystem, Context, Props, ReplyTo};
+use otava_actor::{Actor, ActorSystem, AskError, Context, Props, ReplyTo};
 use otava_remote::{NodeId, Remote, RemoteMessage, VirtualWorld};
 use otava_sharding::logic::view::{Host, View};
 use otava_sharding::{
@@ -413,4 +413,15 @@ pub(crate) async fn send_numbers(entities: Entities<Cmd>, sender: u32, rounds: u
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Asks an entity to count one, and for its answer.
+pub(crate) async fn put(entities: &Entities<Cmd>, id: &str) -> Result<u64, AskError> {
+    let entity = entities.entity(id);
+    let asked = entity.ask(|reply_to| Cmd::Put {
+        sender: 0,
+        number: 0,
+        reply_to: Some(reply_to),
+    });
+    asked.within(SECOND * 3).await
 }
